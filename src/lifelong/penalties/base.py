@@ -73,6 +73,7 @@ class Penalty(Callback):
         self.anchor, self.importance = {}, {}
         self._before: Params = {}
         self._raw: Params = {}
+        self._batches: list[tuple[Tensor, Tensor]] = []
 
     # What a method defines -----------------------------------------------------------------------------------------
 
@@ -87,6 +88,15 @@ class Penalty(Callback):
 
     def before_task(self, weights: Params) -> None:
         """Called when a task starts, before its first step; not again when an interrupted task resumes."""
+
+    def wants_batches(self) -> bool:
+        """Whether `before_step` is to be given the batches of the next optimiser step."""
+        return False
+
+    def before_step(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> None:
+        """Called before each optimiser step, θ still where its gradient was taken, with the (x, y) it was taken on if
+        `wants_batches` said so, else with []. A method that does not override it pays nothing for it.
+        """
 
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
         """Called after each optimiser step with the unregularised task gradient and θ on both sides of the step.
@@ -152,6 +162,7 @@ class Penalty(Callback):
         self._params: Params = dict(pl_module.backbone.named_parameters())  # type: ignore[union-attr, arg-type]
         self._held = self.held(pl_module.backbone)  # type: ignore[arg-type]
         self._watches = type(self).after_step is not Penalty.after_step
+        self._prepares = type(self).before_step is not Penalty.before_step
         self._unguarded = self.active
         if trainer.global_step == 0:
             self.before_task({n: p.detach().clone() for n, p in self._held.items()} if self._watches else {})
@@ -168,7 +179,14 @@ class Penalty(Callback):
         for hook in self._hooks:
             hook.remove()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._prepares and self.wants_batches():
+            self._batches.append(tuple(batch))
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if self._prepares:
+            self.before_step(pl_module, self._batches)  # type: ignore[arg-type]
+            self._batches = []
         if self._watches:
             self._raw = {n: _gradient(p).clone() for n, p in self._held.items()}
             self._before = {n: p.detach().clone() for n, p in self._held.items()}
@@ -206,9 +224,13 @@ class Penalty(Callback):
         if not moved:
             return
         self._unguarded = False
-        off = sum(((p - a).abs() * w).sum(dtype=torch.float64) for p, a, w in zip(params, anchor, importance, strict=True))
+        off = sum(
+            ((p - a).abs() * w).sum(dtype=torch.float64) for p, a, w in zip(params, anchor, importance, strict=True)
+        )
         if not float(off) > 0:
-            raise PenaltyError("the penalty has no gradient although the weights have left the anchor: it would do nothing")
+            raise PenaltyError(
+                "the penalty has no gradient although the weights have left the anchor: it would do nothing"
+            )
 
     def _largest_curvature(self) -> float:
         if not self.active:
@@ -223,12 +245,25 @@ class Penalty(Callback):
             setattr(self, name, state_dict[name])
 
 
-def check_number(key: str, value: Any, *, low: float, high: float = math.inf) -> None:
-    """Raises ValueError in one line unless `value` is a finite number in [low, high]."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and low <= value <= high):
-        allowed = f"a finite number >= {low}" if high == math.inf else f"a number in [{low}, {high}]"
-        raise ValueError(f"method.{key} must be {allowed}, got {value!r}")
+def check_number(
+    key: str,
+    value: Any,
+    *,
+    low: float,
+    high: float = math.inf,
+    above: bool = False,
+    whole: bool = False,
+    other: str | None = None,
+) -> None:
+    """Raises ValueError in one line unless `value` is finite and in [low, high] (`above`: in (low, high]).
+
+    `whole`: an integer; `other`: what else the key may be, for the message.
+    """
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and low <= value <= high and not (above and value == low)):
+        kind = "an integer" if whole else "a finite number"
+        allowed = f"{kind} {'>' if above else '>='} {low}" + ("" if high == math.inf else f" and <= {high}")
+        raise ValueError(f"method.{key} must be {allowed}{f' or {other}' if other else ''}, got {value!r}")
 
 
 def check_importance(importance: Params) -> None:

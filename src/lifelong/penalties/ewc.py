@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.importance import fisher
-from lifelong.penalties.base import Batches, Learned, Params, Penalty
+from lifelong.penalties.base import Batches, Learned, Params, Penalty, check_number
 from lifelong.penalties.quadratic import merge_quadratics
 
 LABELS = ("exact", "sampled", "empirical")
@@ -29,10 +29,9 @@ class EWC(Penalty):
 
     def __init__(self, strength: float, *, labels: str = "exact", num_samples: int | None = None, **base: Any) -> None:
         super().__init__(strength, **base)
-        if labels not in LABELS:
-            raise ValueError(f"method.labels must be one of {', '.join(LABELS)}, got {labels!r}")
-        if num_samples is not None and num_samples < 1:
-            raise ValueError(f"method.num_samples must be an integer >= 1 or null, got {num_samples!r}")
+        check_labels(labels)
+        if num_samples is not None:
+            check_number("num_samples", num_samples, low=1, whole=True, other="null")
         self.labels, self.num_samples = labels, num_samples
         self.constant = torch.zeros((), dtype=torch.float64)
 
@@ -50,3 +49,9 @@ class EWC(Penalty):
     def value(self, backbone: nn.Module) -> Tensor:
         """(λ/2) [Σ_i A_i (θ_i − μ_i)² + constant] = the sum over past tasks."""
         return super().value(backbone) + self.coefficient * self.strength * self.constant
+
+
+def check_labels(labels: str) -> None:
+    """Raises ValueError unless `labels` is a way to choose the Fisher's y."""
+    if labels not in LABELS:
+        raise ValueError(f"method.labels must be one of {', '.join(LABELS)}, got {labels!r}")

@@ -1,0 +1,131 @@
+"""Checkpoints: of a task in work (Lightning's own, exact to the batch) and between tasks (a few plain tensors).
+
+Both are one file, last.ckpt, written atomically and loaded with weights_only. A checkpoint in work holds weights,
+optimiser, loops, loader position, RNG state, penalty and record, so that a resumed run equals an uninterrupted one.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lifelong.atomic import atomic_write
+from lifelong.data.stream import Task
+from lifelong.learner import Learner
+from lifelong.penalties.base import Penalty
+from lifelong.record import Record
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came; the work was saved at the end of the batch. `signum` says which."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class Checkpoints(Callback):
+    """Saves the run every `every_seconds` and on request, always at the end of a batch; must be the last callback.
+
+    Args:
+        path: where last.ckpt goes.
+        record: what the run has come to; goes into every checkpoint.
+        position: returns the length in bytes of the history written so far, so that a resumed run can cut what came
+            after the checkpoint.
+    """
+
+    def __init__(self, path: Path, record: Record, position: Callable[[], int], every_seconds: float) -> None:
+        if not every_seconds > 0:
+            raise ValueError(f"checkpoint_seconds must be a number > 0, got {every_seconds!r}")
+        self.path, self.record, self.position, self.every_seconds = path, record, position, every_seconds
+        self.signum = 0
+        self._resume: dict[str, Any] | None = None
+        self._in_fit = False
+        self._saved_at = monotonic()
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    def load(self, learner: Learner, penalty: Penalty) -> int | None:
+        """Take up the checkpoint on disk, if there is one; returns the history length it belongs to, else None."""
+        if not self.path.exists():
+            return None
+        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        self.record.load_state_dict(saved["record"])
+        if "loops" in saved:
+            self._resume = saved
+        else:
+            learner.load_state_dict(saved["state_dict"])
+            penalty.load_state_dict(saved["penalty"])
+        return int(saved["history_bytes"])
+
+    def resume_from(self, task: Task) -> Path | None:
+        """The checkpoint `task` continues from, if it was interrupted in work."""
+        return self.path if self._resume is not None and self.record.task == task.index else None
+
+    # Writing -------------------------------------------------------------------------------------------------------
+
+    def save_boundary(self, learner: Learner, penalty: Penalty) -> None:
+        """Between tasks: weights, penalty and record; a task makes its own optimiser, loader and randomness."""
+        state = {k: v.cpu() for k, v in learner.state_dict().items()}
+        self._write({"state_dict": state, "penalty": penalty.state_dict(), **self._own()})
+
+    def _own(self) -> dict[str, Any]:
+        return {"record": self.record.state_dict(), "history_bytes": self.position()}
+
+    def _write(self, checkpoint: dict[str, Any]) -> None:
+        with atomic_write(self.path, "wb") as file:
+            torch.save(checkpoint, file)
+        self._saved_at = monotonic()
+
+    def _save_in_work(self, trainer: Trainer) -> None:
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        if trainer.is_global_zero:
+            self._write(checkpoint)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(self._own(), rng=torch.get_rng_state())
+        if torch.cuda.is_available():
+            checkpoint["cuda_rng"] = torch.cuda.get_rng_state()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._in_fit = True
+        if self._resume is not None:
+            torch.set_rng_state(self._resume["rng"])
+            if "cuda_rng" in self._resume:
+                torch.cuda.set_rng_state(self._resume["cuda_rng"])
+            self._resume = None
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.signum or monotonic() - self._saved_at > self.every_seconds:
+            self._save_in_work(trainer)
+        if self.signum:
+            raise Interrupted(self.signum)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._in_fit = False
+
+    # Signals -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def signals_saved(self) -> Iterator[None]:
+        """Within the block SIGINT and SIGTERM wait for the end of the batch, where the run is saved; a second one
+        does not wait, nor does one that comes outside a fit: the last checkpoint then stands."""
+        here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
+        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM) if here}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum or not self._in_fit:
+            raise Interrupted(signum)
+        self.signum = signum

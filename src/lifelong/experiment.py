@@ -1,0 +1,208 @@
+"""One run, wired in the open: configuration → objects → run folder."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import Tensor
+
+from lifelong.atomic import atomic_write
+from lifelong.checkpoint import Checkpoints
+from lifelong.config import ConfigError, build, check, choice, compose, factory, identity
+from lifelong.data.seeds import derive_seed
+from lifelong.data.stream import Task, TaskStream
+from lifelong.environment import environment, peak_memory_bytes
+from lifelong.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
+from lifelong.learner import Learner
+from lifelong.loop import accuracy_matrix, run_stream
+from lifelong.metrics import AccuracyMatrix
+from lifelong.penalties.base import Penalty
+from lifelong.progress import StreamProgress, result_tables, row_line
+from lifelong.record import Record
+from lifelong.run_folder import RunFolder, run_id
+from lifelong.tracking import History, Tracker, quiet_libraries, read_history
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run says.
+
+    Attributes:
+        folder: its run folder.
+        names: the T task names.
+        matrix: (T, T) float64 test accuracies, row = after learning, column = tested on.
+        metrics: the content of metrics.json.
+    """
+
+    folder: Path
+    names: list[str]
+    matrix: Tensor
+    metrics: dict[str, Any]
+
+
+def run(*overrides: str) -> Result:
+    """`python train.py *overrides` from Python: lifelong.run("method=ewc", "seed=1").
+
+    Raises:
+        ConfigError: a setting outside what is allowed.
+    """
+    return run_experiment(compose(list(overrides)))
+
+
+def load(folder: str | Path) -> Learner:
+    """The learner of a finished run, with its final weights, in eval mode on the CPU."""
+    paths = RunFolder(Path(folder))
+    config = OmegaConf.load(paths.config)
+    saved = torch.load(paths.model, map_location="cpu", weights_only=True)
+    learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
+    learner.load_state_dict(saved["state_dict"])
+    learner.show(saved["visible"])
+    return learner.eval()
+
+
+def make_learner(
+    config: DictConfig, input_shape: tuple[int, int, int], num_classes: int, groups: Tensor | None
+) -> Learner:
+    backbone = build(config.backbone, "backbone", input_shape=tuple(input_shape), num_classes=num_classes)
+    make_optimizer = factory(config.optimizer, "optimizer")
+    make_optimizer([torch.nn.Parameter(torch.zeros(1))])  # refuses impossible settings before any training
+    return Learner(backbone, make_optimizer, num_classes, groups)
+
+
+def run_experiment(config: DictConfig) -> Result:
+    """Train, or answer from the run folder if this very run is finished there.
+
+    Raises:
+        ConfigError: a setting outside what is allowed, before anything is written.
+        RunFolderError: the run folder cannot be written or is in use.
+        PenaltyError, DivergedError: the run cannot go on sensibly.
+    """
+    check(config)
+    quiet_libraries()
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    source = build(config.dataset.source, "dataset.source")
+    stream: TaskStream = build(config.dataset, "dataset", source=source)
+    torch.manual_seed(derive_seed(config.seed))
+    learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
+    penalty: Penalty = build(config.method, "method")
+    penalty.held(learner.backbone)
+    identifier = run_id(
+        f"{choice(config.method)}-{choice(config.dataset)}-{choice(config.dataset.source)}-s{config.seed}",
+        identity(config),
+    )
+    folder = RunFolder(Path(config.root) / config.name / identifier)
+    console = Console(quiet=not config.progress)
+    with folder.locked():
+        if folder.finished and not config.rerun:
+            console.print(f"finished before, not trained again (rerun=true does): {folder.path}", highlight=False)
+            return read_result(folder)
+        if config.rerun:
+            folder.start_over()
+        return train(config, stream, learner, penalty, folder, console)
+
+
+def train(
+    config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, folder: RunFolder, console: Console
+) -> Result:
+    """Wire the parts, learn the stream, write the run folder."""
+    folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    record, history = Record(), History(folder.history)
+    checkpoints = Checkpoints(folder.checkpoint, record, history.position, config.checkpoint_seconds)
+    history.truncate(checkpoints.load(learner, penalty) or 0)
+    loggers = build(config.logger, "logger", folder=folder.path, run_id=folder.path.name, config=plain)
+    tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
+    bar = StreamProgress(stream, penalty, record, tracker, console)
+    make_trainer = partial(
+        factory(config.trainer, "trainer"),
+        callbacks=[penalty, tracker, bar, checkpoints],
+        logger=loggers or False,
+        default_root_dir=folder.path,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+    def on_row(task: Task) -> None:
+        tracker.log_test_row()
+        bar.say(row_line(record, stream.names))
+
+    with tracker.closing(), bar.closing(), checkpoints.signals_saved():
+        options = {"batch_size": config.batch_size, "seed": config.seed, "record": record}
+        run_stream(stream, learner, penalty, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
+        result = write_result(config, stream, learner, penalty, record, folder)
+        tracker.summarise(result.metrics)
+    show(result, console)
+    return result
+
+
+def write_result(
+    config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, record: Record, folder: RunFolder
+) -> Result:
+    """Weights, matrix, pictures and, last, metrics.json."""
+    matrix = accuracy_matrix(record)
+    shape = {"input_shape": list(stream.input_shape), "num_classes": stream.num_classes, "groups": stream.groups()}
+    state = {name: tensor.cpu() for name, tensor in learner.state_dict().items()}
+    visible = learner.visible.nonzero().flatten().tolist()
+    with atomic_write(folder.model, "wb") as file:
+        torch.save({"state_dict": state, "visible": visible, **shape}, file)
+    folder.write_text(folder.matrix, matrix.to_csv(stream.names))
+    draw(folder, stream.names, matrix.values, record)
+    folder.write_metrics(
+        {
+            **matrix.compute(),
+            "val_average_accuracy": sum(record.val[-1]) / len(record.val[-1]),
+            "final_accuracy_per_task": record.test[-1],
+            "baseline_accuracy_per_task": record.baseline,
+            "num_tasks": stream.num_tasks,
+            "num_steps": record.step,
+            "method": choice(config.method),
+            "strength": penalty.strength,
+            "dataset": choice(config.dataset),
+            "source": choice(config.dataset.source),
+            "scenario": config.scenario,
+            "seed": config.seed,
+            "run_id": folder.path.name,
+            **{f"{phase}_seconds": seconds for phase, seconds in record.seconds.items()},
+            "peak_memory_bytes": peak_memory_bytes(learner.device),
+            "penalty_state_bytes": penalty.state_bytes(),
+            **environment(learner.device),
+        }
+    )
+    return read_result(folder)
+
+
+def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record) -> None:
+    """accuracy_matrix.png and accuracy_curves.png."""
+    title = folder.path.name
+    save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
+    points: list[Point] = [
+        {"step": row["step"], "task": names.index(key.removeprefix("val/accuracy/")), "accuracy": value}
+        for row in read_history(folder.history)
+        for key, value in row.items()
+        if key.startswith("val/accuracy/") and value is not None
+    ]
+    if points:  # none without validation data
+        figure = accuracy_curves_figure(points, names, record.boundaries, title)
+        save_figure(figure, folder.path / "accuracy_curves.png")
+
+
+def read_result(folder: RunFolder) -> Result:
+    """What a finished run left behind."""
+    names, rows = folder.read_matrix()
+    return Result(folder.path, names, torch.tensor(rows, dtype=torch.float64), folder.read_metrics())
+
+
+def show(result: Result, console: Console) -> None:
+    """The table that ends a run."""
+    baseline = torch.tensor(result.metrics["baseline_accuracy_per_task"])
+    measures = AccuracyMatrix.from_rows(result.matrix, baseline).compute()
+    for table in result_tables(result.names, result.matrix.tolist(), measures):
+        console.print(table)
+    console.print(f"run folder: {result.folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,88 @@
+"""The stream of tasks, as the papers write it: for each task: fit, keep what mattered, test every task, append a row."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from lightning.pytorch import Trainer
+
+from lifelong.checkpoint import Checkpoints
+from lifelong.data.examples import Examples
+from lifelong.data.loader import Batches
+from lifelong.data.seeds import derive_seed
+from lifelong.data.stream import Task, TaskStream
+from lifelong.evaluation import accuracy_row
+from lifelong.learner import Learner
+from lifelong.metrics import AccuracyMatrix
+from lifelong.penalties.base import Penalty
+from lifelong.record import Record
+
+IMPORTANCE_BATCH_SIZE = 512
+
+
+def run_stream(
+    stream: TaskStream,
+    learner: Learner,
+    penalty: Penalty,
+    make_trainer: Callable[[], Trainer],
+    *,
+    batch_size: int,
+    seed: int,
+    record: Record,
+    checkpoints: Checkpoints,
+    on_row: Callable[[Task], None],
+) -> AccuracyMatrix:
+    """Learn the tasks from `record.task` on, one Trainer and one fit each; returns the (T, T) test accuracies.
+
+    `record` is filled as the run goes on; `on_row` is called after each task's rows were appended. All randomness of
+    a task is a function of (seed, task index).
+    """
+    device = make_trainer().strategy.root_device
+    learner.to(device)
+    if not record.baseline:
+        record.baseline = accuracy_row(learner, stream, -1, "test").tolist()
+    for task in map(stream.task, range(record.task, stream.num_tasks)):
+        task_seed = derive_seed(seed, task.index)
+        torch.manual_seed(task_seed)
+        learner.show(stream.visible(task.index, task.index))
+        trainer = make_trainer()
+        batches = Batches(training_data(stream, task, penalty), batch_size, seed=task_seed, device=device)
+        with record.timed("train"):
+            trainer.fit(learner, batches, ckpt_path=checkpoints.resume_from(task), weights_only=True)
+        learner.to(device)
+        with record.timed("importance"):
+            generator = torch.Generator(device).manual_seed(derive_seed(seed, task.index, 1))
+            penalty.after_task(
+                learner, importance_batches(task.train, penalty.num_samples, device, generator), generator
+            )
+        with record.timed("evaluation"):
+            rows = [accuracy_row(learner, stream, task.index, part) for part in ("test", "val")]
+        record.finish_task(trainer.global_step, *rows)
+        on_row(task)
+        checkpoints.save_boundary(learner, penalty)
+    return accuracy_matrix(record)
+
+
+def training_data(stream: TaskStream, task: Task, penalty: Penalty) -> Examples:
+    """The task's own training data, or the union of all so far for a cumulative method."""
+    if not penalty.cumulative:
+        return task.train
+    return Examples.concat([stream.task(j).train for j in range(task.index + 1)])
+
+
+def importance_batches(
+    examples: Examples, num_samples: int | None, device: torch.device, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of the task's training data, or of `num_samples` of them drawn without replacement."""
+    if num_samples is not None:
+        order = torch.randperm(len(examples), generator=generator, device=device)
+        examples = examples.subset(order[:num_samples].to(examples.labels.device))
+    return iter(Batches(examples, IMPORTANCE_BATCH_SIZE, seed=0, device=device, shuffle=False))
+
+
+def accuracy_matrix(record: Record) -> AccuracyMatrix:
+    """The rows of a record as a metric."""
+    matrix = AccuracyMatrix(len(record.baseline))
+    matrix.set_baseline(torch.tensor(record.baseline, dtype=torch.float64))
+    for row in record.test:
+        matrix.update(torch.tensor(row, dtype=torch.float64))
+    return matrix

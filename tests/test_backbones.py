@@ -1,0 +1,215 @@
+"""The networks against parameter counts taken by hand, and the structure that importance and samplers rely on."""
+
+from collections import Counter
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.nn import functional as F
+
+from lifelong.backbones import Backbone
+from lifelong.backbones.cnn import CNN
+from lifelong.backbones.mlp import MLP
+from lifelong.backbones.resnet import ResNet18
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs" / "backbone").glob("*.yaml"))
+SHAPES = [(1, 28, 28), (1, 8, 8), (3, 32, 32)]
+
+
+def small(name: str, input_shape: tuple[int, int, int], num_classes: int) -> Backbone:
+    makers = {
+        "mlp": lambda: MLP(input_shape, num_classes, widths=[16, 12], dropout=0.1),
+        "cnn": lambda: CNN(input_shape, num_classes, channels=[4, 6, 8], hidden=12, dropout=0.1),
+        "resnet": lambda: ResNet18(input_shape, num_classes, width=4),
+        "resnet group": lambda: ResNet18(input_shape, num_classes, width=6, norm="group"),
+    }
+    return makers[name]()
+
+
+every_backbone = pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", "resnet group"])
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_mlp_has_the_parameters_of_the_homework() -> None:
+    by_hand = (784 * 1024 + 1024) + (1024 * 512 + 512) + (512 * 256 + 256) + (256 * 10 + 10)
+    assert num_parameters(MLP((1, 28, 28), 10)) == by_hand == 1_462_538
+    assert num_parameters(MLP((1, 28, 28), 10, bias=False)) == by_hand - 1024 - 512 - 256 - 10
+
+
+def test_cnn_has_the_parameters_counted_by_hand() -> None:
+    by_hand = (32 * 1 * 9 + 32) + (64 * 32 * 9 + 64) + (64 * 7 * 7 * 128 + 128) + (128 * 10 + 10)
+    assert num_parameters(CNN((1, 28, 28), 10)) == by_hand == 421_642
+
+
+@pytest.mark.parametrize(
+    ("width", "num_classes", "known"),
+    # 64: the CIFAR ResNet-18 in common use; 20 over 100 classes: the reduced network of GEM, counted below
+    [(64, 10, 11_173_962), (20, 100, 1_109_240)],
+)
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_resnet18_has_the_known_number_of_parameters(width: int, num_classes: int, known: int, norm: str) -> None:
+    def stage(fan_in: int, fan_out: int, shortcut: bool) -> int:
+        convolutions = 9 * fan_in * fan_out + 3 * 9 * fan_out * fan_out
+        return convolutions + 4 * 2 * fan_out + shortcut * (fan_in * fan_out + 2 * fan_out)
+
+    stem, head = 9 * 3 * width + 2 * width, 8 * width * num_classes + num_classes
+    stages = stage(width, width, False) + sum(stage(m * width, 2 * m * width, True) for m in (1, 2, 4))
+    assert num_parameters(ResNet18((3, 32, 32), num_classes, width=width, norm=norm)) == stem + stages + head == known
+
+
+@every_backbone
+@every_shape
+def test_forward_is_the_head_of_the_features(name: str, shape: tuple[int, int, int]) -> None:
+    model = small(name, shape, 7).eval()
+    x = torch.rand(5, *shape)
+    features = model.features(x)
+    assert features.shape == (5, model.head.in_features)
+    assert model(x).shape == (5, 7)
+    torch.testing.assert_close(model(x), features @ model.head.weight.T + model.head.bias)
+    assert {n for n, _ in model.named_parameters() if n.startswith("head")} == {"head.weight", "head.bias"}
+
+
+@every_backbone
+@every_shape
+def test_gradient_reaches_every_parameter(name: str, shape: tuple[int, int, int]) -> None:
+    model = small(name, shape, 7)
+    model(torch.rand(16, *shape)).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@every_backbone
+def test_no_module_is_called_twice_and_none_is_idle(name: str) -> None:
+    model = small(name, (3, 32, 32), 7)
+    calls: Counter[str] = Counter()
+    leaves = [n for n, m in model.named_modules() if not any(m.children()) and not isinstance(m, nn.Sequential)]
+    for leaf in leaves:
+        model.get_submodule(leaf).register_forward_hook(lambda *_, leaf=leaf: calls.update([leaf]))
+    model(torch.rand(2, 3, 32, 32))
+    assert calls == dict.fromkeys(leaves, 1)
+
+
+@every_backbone
+def test_features_are_not_negative_as_they_come_out_of_a_relu(name: str) -> None:
+    features = small(name, (1, 8, 8), 3).features(torch.rand(9, 1, 8, 8))
+    assert features.min() >= 0
+    assert features.any()
+
+
+def test_cnn_is_its_formula() -> None:
+    model = CNN((3, 8, 8), 5, channels=[4, 6], hidden=7)
+    c1, c2, hidden = (m for m in model.body if isinstance(m, nn.Conv2d | nn.Linear))
+    x = torch.rand(2, 3, 8, 8)
+    y = F.max_pool2d(F.conv2d(x, c1.weight, c1.bias, padding=1).relu(), 2)
+    y = F.max_pool2d(F.conv2d(y, c2.weight, c2.bias, padding=1).relu(), 2)
+    torch.testing.assert_close(model.features(x), F.linear(y.flatten(1), hidden.weight, hidden.bias).relu())
+
+
+def test_resnet18_is_the_network_of_the_paper() -> None:
+    """3×3 stem, then pairs of 3×3 convolutions that halve the image and double the channels at three stages of four."""
+    model = ResNet18((3, 32, 32), 10, width=2).eval()
+    x = torch.rand(2, 3, 32, 32)
+    y = model.stem[1](F.conv2d(x, model.stem[0].weight, padding=1)).relu()
+    for i, block in enumerate(model.stages):
+        stride = 2 if i in (2, 4, 6) else 1
+        conv1, norm1, _, conv2, norm2 = block.residual
+        z = norm1(F.conv2d(y, conv1.weight, stride=stride, padding=1)).relu()
+        z = norm2(F.conv2d(z, conv2.weight, padding=1))
+        if stride == 2:
+            y = block.shortcut[1](F.conv2d(y, block.shortcut[0].weight, stride=2))
+        y = (y + z).relu()
+    assert y.shape == (2, 16, 4, 4)
+    torch.testing.assert_close(model.features(x), y.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(("width", "groups"), [(64, [32, 32, 32, 32]), (20, [4, 8, 16, 32]), (5, [1, 2, 4, 8])])
+def test_group_norm_has_as_many_groups_as_divide_32_and_the_channels(width: int, groups: list[int]) -> None:
+    norms = [m for m in ResNet18((1, 8, 8), 2, width=width, norm="group").modules() if isinstance(m, nn.GroupNorm)]
+    assert {m.num_channels: m.num_groups for m in norms} == dict(
+        zip([width * m for m in (1, 2, 4, 8)], groups, strict=True)
+    )
+
+
+def test_samples_do_not_see_each_other_through_group_norm() -> None:
+    model = small("resnet group", (3, 32, 32), 4)
+    x = torch.rand(6, 3, 32, 32)
+    alone = torch.cat([model(sample[None]) for sample in x])
+    torch.testing.assert_close(model(x), alone, rtol=1e-4, atol=1e-5)  # sums in another order, 18 layers deep
+    assert list(model.buffers()) == []
+
+
+def test_dropout_acts_only_while_training_and_only_if_asked_for() -> None:
+    x = torch.rand(4, 1, 8, 8)
+    model = MLP((1, 8, 8), 3, widths=[64], dropout=0.5)
+    assert not torch.equal(model(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
+    plain = CNN((1, 8, 8), 3, channels=[4])
+    state = torch.get_rng_state()
+    assert torch.equal(plain(x), plain(x))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_initialisation_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, 16), nn.Linear(16, 3)]
+    torch.manual_seed(0)
+    model = MLP((1, 8, 8), 3, widths=[16])
+    expected = [p for layer in layers for p in layer.parameters()]
+    torch.testing.assert_close(list(model.parameters()), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_builds_a_backbone_sized_from_the_stream(path: Path) -> None:
+    model = hydra.utils.instantiate(OmegaConf.load(path), input_shape=(1, 8, 8), num_classes=4)
+    assert isinstance(model, Backbone)
+    assert model.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_shows_the_defaults_of_the_constructor(path: Path) -> None:
+    config = OmegaConf.load(path)
+    shown = hydra.utils.instantiate(config, input_shape=(1, 8, 8), num_classes=4)
+    default = hydra.utils.instantiate({"_target_": config["_target_"]}, input_shape=(1, 8, 8), num_classes=4)
+    assert repr(shown) == repr(default)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: MLP((1, 8, 8), 3, widths=[]),
+            r"backbone.widths must be a non-empty list of positive integers, got \[\]",
+        ),
+        (lambda: MLP((1, 8, 8), 3, widths=[64, 0]), r"backbone.widths must be .* got \[64, 0\]"),
+        (lambda: MLP((1, 8, 8), 3, widths=[64.0]), r"backbone.widths must be .* got \[64.0\]"),
+        (lambda: MLP((1, 8, 8), 3, widths=[True]), r"backbone.widths must be .* got \[True\]"),
+        (lambda: MLP((1, 8, 8), 3, widths=256), r"backbone.widths must be .* got 256"),
+        (lambda: MLP((1, 8, 8), 3, widths="256"), r"backbone.widths must be .* got '256'"),
+        (lambda: MLP((1, 8, 8), 3, dropout=1.0), r"backbone.dropout must be a number in \[0, 1\), got 1.0"),
+        (lambda: MLP((1, 8, 8), 3, dropout="0.5"), r"backbone.dropout must be .* got '0.5'"),
+        (lambda: MLP((1, 8, 8), 3, dropout=float("nan")), r"backbone.dropout must be .* got nan"),
+        (lambda: MLP((1, 8, 8), 3, bias="no"), r"backbone.bias must be true or false, got 'no'"),
+        (lambda: MLP((8, 8), 3), r"input_shape must be \(channels, height, width\), got \(8, 8\)"),
+        (lambda: MLP((1, 8, 8), 0), r"num_classes must be a positive integer, got 0"),
+        (lambda: CNN((1, 8, 8), 3, channels=[]), r"backbone.channels must be a non-empty list"),
+        (lambda: CNN((1, 8, 9), 3, channels=[4] * 4), r"backbone.channels must have at most 3 entries for 8×9 images"),
+        (lambda: CNN((1, 8, 8), 3, hidden=0), r"backbone.hidden must be a positive integer, got 0"),
+        (lambda: CNN((1, 8, 8), 3, dropout=-0.1), r"backbone.dropout must be .* got -0.1"),
+        (lambda: ResNet18((1, 8, 8), 3, width=0), r"backbone.width must be a positive integer, got 0"),
+        (lambda: ResNet18((1, 8, 8), 3, norm="layer"), r'backbone.norm must be "batch" or "group", got \'layer\''),
+    ],
+)
+def test_bad_options_end_with_the_key_and_the_value(build, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_cnn_takes_as_many_layers_as_the_image_can_be_halved() -> None:
+    model = CNN((1, 8, 9), 3, channels=[4] * 3)
+    assert model(torch.rand(2, 1, 8, 9)).shape == (2, 3)

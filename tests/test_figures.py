@@ -1,0 +1,299 @@
+"""Pictures are checked for what a reader needs of them: every label there, none on top of another, none cut off."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+from lifelong.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
+
+TITLE = "split_cifar100 · ewc · strength 100 · seed 0"
+LONG_TITLE = "; ".join(f"method.option{i}=value{i}" for i in range(20))
+num_tasks_of_each_size = pytest.mark.parametrize("num_tasks", [1, 5, 20])
+STEPS = 100
+
+
+def names_of(num_tasks: int) -> list[str]:
+    return [f"classes {5 * i}-{5 * i + 4}" for i in range(num_tasks)]
+
+
+def matrix(num_tasks: int) -> torch.Tensor:
+    return torch.rand(num_tasks, num_tasks, dtype=torch.float64)
+
+
+def curves(num_tasks: int) -> tuple[list[Point], list[tuple[int, int]]]:
+    """Ten evaluations while learning each task, of the tasks met so far."""
+    boundaries = [(i * STEPS, (i + 1) * STEPS) for i in range(num_tasks)]
+    points = [
+        Point(step=step, task=task, accuracy=torch.rand(()).item())
+        for i, (first, last) in enumerate(boundaries)
+        for step in range(first + 10, last + 1, 10)
+        for task in range(i + 1)
+    ]
+    return points, boundaries
+
+
+@cache
+def _drawn(kind: str, num_tasks: int, title: str) -> Figure:
+    """A figure laid out and drawn once for all tests that look at it."""
+    if kind == "matrix":
+        figure = accuracy_matrix_figure(matrix(num_tasks), names_of(num_tasks), title)
+    else:
+        points, boundaries = curves(num_tasks)
+        figure = accuracy_curves_figure(points, names_of(num_tasks), boundaries, title)
+    figure.canvas.draw()
+    return figure
+
+
+def drawn(kind: str, num_tasks: int, title: str = TITLE) -> Figure:
+    return _drawn(kind, num_tasks, title)
+
+
+def texts_of(labels: Sequence[Text]) -> list[str]:
+    return [label.get_text() for label in labels]
+
+
+def apart(labels: Sequence[Text]) -> bool:
+    """No label touches another; slanted by 45°, their anchors are a line height, measured across the slant, apart."""
+    if labels[0].get_rotation():
+        anchors = [label.get_transform().transform(label.get_position())[0] for label in labels]
+        line = labels[0].get_fontsize() / 72 * labels[0].figure.dpi * 2**0.5
+        return all(b - a > line for a, b in pairwise(anchors))
+    boxes = [label.get_window_extent() for label in labels]
+    return not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def visible_texts(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+
+
+both_kinds = pytest.mark.parametrize("kind", ["matrix", "curves"])
+
+
+@both_kinds
+@num_tasks_of_each_size
+@pytest.mark.parametrize("title", [TITLE, LONG_TITLE], ids=["title", "long title"])
+def test_figure_cuts_no_text_off(kind: str, num_tasks: int, title: str) -> None:
+    figure = drawn(kind, num_tasks, title)
+    boxes = [(text.get_text(), text.get_window_extent()) for text in visible_texts(figure)]
+    assert [text for text, box in boxes if figure.bbox.count_contains(box.corners()) < 4] == []
+
+
+@both_kinds
+@num_tasks_of_each_size
+@pytest.mark.parametrize("title", [TITLE, LONG_TITLE], ids=["title", "long title"])
+def test_title_is_whole_and_on_top_of_nothing(kind: str, num_tasks: int, title: str) -> None:
+    figure = drawn(kind, num_tasks, title)
+    (heading,) = figure.texts
+    assert heading.get_text().split() == title.split()
+    others = [text for text in visible_texts(figure) if text is not heading] + figure.axes
+    assert heading.get_window_extent().count_overlaps([other.get_window_extent() for other in others]) == 0
+
+
+@pytest.mark.parametrize(("num_tasks", "num_numbers"), [(1, 1), (5, 25), (12, 144), (20, 400), (26, 0)])
+def test_matrix_figure_numbers_every_cell_up_to_25_tasks(num_tasks: int, num_numbers: int) -> None:
+    R = matrix(num_tasks)
+    numbers = accuracy_matrix_figure(R, names_of(num_tasks), TITLE).axes[0].texts
+    assert len(numbers) == num_numbers
+    for text in numbers:
+        column, row = text.get_position()
+        half_a_digit = 0.05 if num_tasks <= 12 else 0.5
+        assert float(text.get_text()) == pytest.approx(100 * R[row, column].item(), abs=half_a_digit + 1e-9)
+
+
+@num_tasks_of_each_size
+def test_matrix_figure_names_rows_and_columns(num_tasks: int) -> None:
+    axes = drawn("matrix", num_tasks).axes[0]
+    assert texts_of(axes.get_xticklabels()) == names_of(num_tasks)
+    assert texts_of(axes.get_yticklabels()) == names_of(num_tasks)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("tested on", "after learning")
+
+
+def test_matrix_figure_shows_the_rows_there_are() -> None:
+    axes = accuracy_matrix_figure(matrix(5)[:2], names_of(5), TITLE).axes[0]
+    assert texts_of(axes.get_yticklabels()) == names_of(2)
+    assert len(axes.texts) == 10
+
+
+@num_tasks_of_each_size
+def test_matrix_figure_labels_and_numbers_do_not_touch(num_tasks: int) -> None:
+    axes = drawn("matrix", num_tasks).axes[0]
+    assert apart(axes.texts)
+    assert apart(axes.get_yticklabels())
+    assert apart(axes.get_xticklabels())
+
+
+def test_matrix_figure_scale_is_0_to_100_percent_whatever_the_values() -> None:
+    figure = accuracy_matrix_figure(torch.full((2, 2), 0.5), names_of(2), TITLE)
+    assert figure.axes[0].images[0].get_clim() == (0, 100)
+    assert figure.axes[1].get_ylabel() == "test accuracy (%)"
+
+
+def test_matrix_figure_numbers_stand_out_from_their_cell() -> None:
+    """Contrast by WCAG 2 of at least 4.5, what it asks of text, at every accuracy."""
+
+    def luminance(colour: Sequence[float]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    R = torch.linspace(0, 1, 144).reshape(12, 12)
+    axes = accuracy_matrix_figure(R, names_of(12), TITLE).axes[0]
+    for text in axes.texts:
+        column, row = text.get_position()
+        cell = luminance(axes.images[0].to_rgba(100 * R[row, column].item()))
+        ink = {"black": 0.0, "white": 1.0}[text.get_color()]
+        assert (max(cell, ink) + 0.05) / (min(cell, ink) + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (6, 5), (0, 5), (5,)])
+def test_matrix_figure_refuses_a_matrix_that_does_not_fit_the_names(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"R must have shape \(1..T, T\) with T = 5 names"):
+        accuracy_matrix_figure(torch.zeros(shape), names_of(5), TITLE)
+
+
+@num_tasks_of_each_size
+def test_curves_figure_draws_the_points_of_every_task(num_tasks: int) -> None:
+    points, boundaries = curves(num_tasks)
+    shuffled = [points[i] for i in torch.randperm(len(points))]
+    axes = accuracy_curves_figure(shuffled, names_of(num_tasks), boundaries, TITLE).axes[0]
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(lines) == names_of(num_tasks)
+    for task, line in enumerate(lines.values()):
+        expected = [(p["step"], 100 * p["accuracy"]) for p in points if p["task"] == task]
+        assert list(zip(*line.get_data(), strict=True)) == expected
+
+
+@num_tasks_of_each_size
+def test_curves_figure_gives_every_task_a_line_of_its_own(num_tasks: int) -> None:
+    axes = drawn("curves", num_tasks).axes[0]
+    lines = [line for line in axes.lines if not line.get_label().startswith("_")]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == num_tasks
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == num_tasks
+    assert len({line.get_color() for line in lines}) == min(num_tasks, len(COLOURS))
+
+
+@num_tasks_of_each_size
+def test_curves_figure_separates_and_names_the_tasks(num_tasks: int) -> None:
+    axes = drawn("curves", num_tasks).axes[0]
+    separators = [line.get_xdata()[0] for line in axes.lines if line.get_label().startswith("_")]
+    assert separators == [i * STEPS for i in range(1, num_tasks)]
+    top = axes.child_axes[0]
+    assert texts_of(top.get_xticklabels()) == names_of(num_tasks)
+    assert list(top.get_xticks()) == [(i + 0.5) * STEPS for i in range(num_tasks)]
+    assert apart(top.get_xticklabels())
+
+
+@num_tasks_of_each_size
+def test_curves_figure_legend_is_beside_the_axes_and_whole(num_tasks: int) -> None:
+    figure = drawn("curves", num_tasks)
+    axes = figure.axes[0]
+    legend = axes.get_legend()
+    box = legend.get_window_extent()
+    assert texts_of(legend.get_texts()) == names_of(num_tasks)
+    others = [axes, *axes.child_axes[0].get_xticklabels()]
+    assert box.count_overlaps([other.get_window_extent() for other in others]) == 0
+    assert figure.bbox.containsx(box.x1)
+    assert axes.get_window_extent().y0 <= box.y0
+    assert axes.get_window_extent().width > 0.5 * figure.bbox.width
+
+
+def test_curves_figure_names_its_axes_and_units() -> None:
+    axes = drawn("curves", 5).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimiser step", "validation accuracy (%)")
+    assert axes.get_ylim() == (0, 100)
+    assert axes.get_xlim() == (0, 5 * STEPS)
+
+
+def test_curves_figure_of_an_unfinished_stream_shows_the_tasks_so_far() -> None:
+    points, boundaries = curves(2)
+    axes = accuracy_curves_figure(points, names_of(5), boundaries, TITLE).axes[0]
+    assert texts_of(axes.child_axes[0].get_xticklabels()) == names_of(2)
+    assert texts_of(axes.get_legend().get_texts()) == names_of(2)
+
+
+def test_curves_figure_shows_a_single_point() -> None:
+    figure = accuracy_curves_figure([Point(step=0, task=0, accuracy=0.5)], ["a"], [(0, 0)], TITLE)
+    assert figure.axes[0].lines[0].get_marker() not in ("", "None")
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("points", "boundaries", "message"),
+    [
+        ([], [(0, 9)], "points must hold at least one"),
+        ([Point(step=1, task=2, accuracy=0.5)], [(0, 9)], r"points must be of tasks 0..1, got \[2\]"),
+        ([Point(step=1, task=0, accuracy=97.0)], [(0, 9)], r"points must have accuracies in \[0, 1\], got .*97"),
+        ([Point(step=1, task=0, accuracy=0.5)], [], r"boundaries must be 1..2 ascending"),
+        ([Point(step=1, task=0, accuracy=0.5)], [(0, 9), (5, 14)], r"boundaries must be 1..2 ascending"),
+        ([Point(step=1, task=0, accuracy=0.5)], [(0, 1), (1, 2), (2, 3)], r"boundaries must be 1..2 ascending"),
+    ],
+)
+def test_curves_figure_refuses_what_does_not_fit(
+    points: list[Point], boundaries: list[tuple[int, int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        accuracy_curves_figure(points, ["a", "b"], boundaries, TITLE)
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels; reading a PNG that lacks a part of its pixels is an error."""
+    height, width, _ = imread(path, format="png").shape
+    return width, height
+
+
+@both_kinds
+@num_tasks_of_each_size
+def test_saved_figure_is_a_whole_png_of_150_dots_per_inch(kind: str, num_tasks: int, tmp_path: Path) -> None:
+    figure = drawn(kind, num_tasks)
+    save_figure(figure, tmp_path / "figure.png")
+    assert png_size(tmp_path / "figure.png") == tuple(int(150 * inches) for inches in figure.get_size_inches())
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+@pytest.mark.parametrize("fault", ["in the middle of writing", "at the rename"])
+def test_failed_save_leaves_the_old_file_and_nothing_else(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure, path = drawn("matrix", 1), tmp_path / "figure.png"
+    path.write_bytes(b"old")
+
+    def fail(*args: object, **_: object) -> None:
+        if fault == "in the middle of writing":
+            args[0].write(b"half a picture")  # type: ignore[attr-defined]
+        raise OSError("disk full")
+
+    if fault == "in the middle of writing":
+        monkeypatch.setattr(figure, "savefig", fail)
+    else:
+        monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_figure(figure, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_replaces_the_old_file_with_the_permissions_of_any_new_one(tmp_path: Path) -> None:
+    (tmp_path / "old.png").write_bytes(b"old")
+    (tmp_path / "any").touch()
+    save_figure(drawn("matrix", 1), tmp_path / "old.png")
+    png_size(tmp_path / "old.png")
+    assert (tmp_path / "old.png").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_figures_load_no_matplotlib_until_drawn_and_never_pyplot() -> None:
+    program = """
+import sys, torch
+from lifelong.figures import accuracy_matrix_figure
+assert "matplotlib" not in sys.modules
+accuracy_matrix_figure(torch.eye(2), ["a", "b"], "title")
+assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,250 @@
+"""Importance by closed forms, torch.func or a loop: which is taken, that all agree, and that none leaves a trace."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+from importance_models import COVERED, UNCOVERED, PositionsFirst, Recurrent, cnn, mlp
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from lifelong.importance import choose_path, fisher, mas, mean_power_gradient, sliced_cramer
+from lifelong.importance.sums import in_chunks
+
+ROUNDING = {"rtol": 1e-9, "atol": 1e-13}  # float64, sums of tens of terms of order one
+SHAPE = (2, 6, 5)
+
+
+def data(shape: tuple[int, ...] = SHAPE, num_samples: int = 7) -> tuple[Tensor, Tensor]:
+    return torch.randn(num_samples, *shape), torch.arange(num_samples) % 4
+
+
+def two_outputs(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """v: a column and z itself, w: different for each sample, one of them 0."""
+    v = torch.stack([torch.eye(z.shape[1], dtype=z.dtype)[y], z])
+    return v, torch.arange(2 * len(z), dtype=z.dtype).view(2, -1)
+
+
+@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("power", [1, 2])
+def test_all_paths_agree(name: str, power: int) -> None:
+    make, shape = COVERED[name]
+    model = make().double()
+    x, y = data(shape)
+    by_path = [
+        mean_power_gradient(model, [(x, y), (x[:2], y[:2])], two_outputs, power=power, path=path)
+        for path in ("closed", "func", "loop")
+    ]
+    assert_close(by_path[0], by_path[1], **ROUNDING)
+    assert_close(by_path[0], by_path[2], **ROUNDING)
+
+
+@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_closed_forms_are_taken_where_they_hold(name: str, dtype: torch.dtype) -> None:
+    make, shape = COVERED[name]
+    assert choose_path(make().to(dtype), data(shape)[0]) == "closed"
+
+
+@pytest.mark.parametrize("name", UNCOVERED)
+def test_closed_forms_are_not_taken_where_they_do_not_hold(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    make, shape = UNCOVERED[name]
+    assert choose_path(make(), data(shape)[0]) == ("loop" if make is Recurrent else "func")
+    assert "without closed forms" in caplog.text
+
+
+def test_gradients_larger_than_the_cache_are_taken_one_by_one() -> None:
+    assert choose_path(nn.Sequential(nn.Linear(400, 400), nn.PReLU()), torch.randn(2, 400)) == "loop"
+
+
+def test_closed_path_is_refused_where_a_parameter_has_none() -> None:
+    make, shape = UNCOVERED["bare parameter"]
+    with pytest.raises(ValueError, match=r"path must be .* got 'closed': BareParameter \(scale\) has no closed form"):
+        fisher(make(), [data(shape)], path="closed")
+
+
+def test_bias_that_a_norm_cancels_does_not_stop_the_closed_form() -> None:
+    """Its gradient is zero but for rounding, in which the paths differ."""
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.GroupNorm(8, 8), nn.Flatten(), nn.Linear(96, 4))
+    assert choose_path(model, data()[0]) == "closed"
+
+
+def test_a_later_batch_may_leave_the_closed_form() -> None:
+    """A layer that is called again for some inputs only."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.layer(x)
+            return self.layer(z) if bool(x.max() > 50) else z
+
+    model = Twice().double()
+    x, y = data((4,))
+    x[-1] = 100.0
+    batches = [(x[:4], y[:4]), (x[4:6], y[4:6]), (x[6:], y[6:])]
+    assert_close(fisher(model, batches), fisher(model, batches, path="loop"), **ROUNDING)
+
+
+@pytest.mark.parametrize("path", ["closed", "func"])
+def test_chunks_do_not_change_the_result(path: str) -> None:
+    model, batches = cnn().double(), [data()]
+    whole, pieces = (
+        mean_power_gradient(model, batches, two_outputs, power=2, path=path, chunk_bytes=size) for size in (2**30, 1)
+    )
+    assert_close(whole, pieces, **ROUNDING)
+
+
+def test_chunks_are_halved_when_memory_runs_out() -> None:
+    done: list[int] = []
+
+    def work(chunk: slice) -> None:
+        if chunk.stop - chunk.start > 3:
+            raise torch.OutOfMemoryError
+        done.extend(range(chunk.start, chunk.stop))
+
+    in_chunks(17, 100, work)
+    assert done == list(range(17))
+
+
+def test_one_sample_that_is_too_large_is_an_error() -> None:
+    def work(chunk: slice) -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_chunks(17, 100, work)
+
+
+# What comes out ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("path", ["closed", "func", "loop"])
+def test_importance_is_in_the_models_dtype_and_detached(path: str, dtype: torch.dtype) -> None:
+    model = mlp().to(dtype)
+    for name, value in fisher(model, [data((1, 2, 3))], path=path).items():
+        assert value.dtype == dtype
+        assert value.shape == model.get_parameter(name).shape
+        assert not value.requires_grad
+
+
+def test_bfloat16_sums_are_kept_in_float32() -> None:
+    """5,000 equal terms: a bfloat16 sum would stop growing at 256."""
+    model = nn.Linear(1, 2, bias=False).bfloat16()
+    nn.init.zeros_(model.weight)
+    batches = [(torch.ones(50, 1), torch.zeros(50, dtype=torch.int64))] * 100
+    assert_close(fisher(model, batches)["weight"], torch.full((2, 1), 0.25, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("path", ["auto", "closed", "func", "loop"])
+def test_unused_head_has_zero_importance(path: str) -> None:
+    make, shape = COVERED["tokens"]
+    importance = fisher(make(), [data(shape)], path=path)
+    assert_close(importance["unused.weight"], torch.zeros(4, 5))
+    assert float(importance["head.weight"].min()) > 0
+
+
+@pytest.mark.parametrize("path", ["auto", "closed", "func", "loop"])
+def test_frozen_parameters_are_left_out(path: str) -> None:
+    model, data_once = cnn(), data()
+    expected = fisher(model, [data_once], path=path)
+    for name in ("0.weight", "1.weight", "3.bias", "9.weight"):
+        model.get_parameter(name).requires_grad_(False)
+        del expected[name]
+    assert_close(fisher(model, [data_once], path=path), expected)
+
+
+def test_model_without_trainable_parameters_has_no_importance() -> None:
+    assert fisher(mlp().requires_grad_(False), [data((1, 2, 3))]) == {}
+
+
+# No trace ---------------------------------------------------------------------------------------------------------
+
+
+class Restless(nn.Module):
+    """Draws from the global generator and counts its calls, in eval mode too."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+        self.register_buffer("replaced", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.replaced = self.calls + 1
+        return nn.functional.dropout(x, 0.1, training=True)
+
+
+def restless() -> nn.Module:
+    model = nn.Sequential(Restless(), cnn())
+    model.train()
+    model[1][1].eval()
+    model(torch.randn(3, *SHAPE)).sum().backward()
+    model[1][0].weight.grad = None
+    return model
+
+
+def state_of(model: nn.Module) -> list[object]:
+    modules = list(model.modules())
+    return [
+        torch.get_rng_state(),
+        [module.training for module in modules],
+        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules],
+        {name: (id(b), b.clone()) for name, b in model.named_buffers()},
+        {name: p.detach().clone() for name, p in model.named_parameters()},
+        {name: p.grad if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
+    ]
+
+
+def shuffled(num_samples: int = 7) -> Iterator[tuple[Tensor, Tensor]]:
+    """As a data loader: it draws from the global generator."""
+    x, y = data(num_samples=num_samples)
+    for part in torch.randperm(num_samples).split(3):
+        yield x[part], y[part]
+
+
+@pytest.mark.parametrize("path", ["auto", "closed", "func", "loop"])
+def test_importance_leaves_no_trace(path: str) -> None:
+    """Weights, gradients, batch-norm statistics and other buffers, modes of each module, hooks, global RNG."""
+    model = restless()
+    before = state_of(model)
+    for labels in ("exact", "sampled", "empirical"):
+        fisher(model, shuffled(), labels=labels, generator=torch.Generator(), path=path)
+    mas(model, shuffled(), path=path)
+    sliced_cramer(model, shuffled(), num_slices=2, generator=torch.Generator())
+    assert_close(state_of(model), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("path", ["auto", "closed", "func", "loop"])
+def test_importance_that_fails_leaves_no_trace(path: str) -> None:
+    model, (x, y) = restless(), data()
+    before = state_of(model)
+    hidden = torch.tensor([True, True, True, False])
+    with pytest.raises(ValueError, match="labels must be visible"):
+        fisher(model, [(x, y)], labels="empirical", visible=hidden, path=path)
+    with pytest.raises(RuntimeError, match="size"):
+        fisher(model, [(x, y), (x[..., :2], y)], path=path)
+    assert_close(state_of(model), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+@pytest.mark.parametrize("path", ["auto", "closed", "func", "loop"])
+def test_importance_is_the_same_in_any_grad_mode_and_precision_context(mode: object, path: str) -> None:
+    model, (x, y) = cnn(), data()
+    expected = fisher(model, [(x, y)], path=path), sliced_cramer(model, [(x, y)])
+    with mode():  # type: ignore[operator]
+        inside = [(x * 1, y * 1)]
+        assert_close((fisher(model, inside, path=path), sliced_cramer(model, inside)), expected, rtol=0, atol=0)
+
+
+def test_choice_of_a_path_leaves_no_trace() -> None:
+    for model, x in ((restless(), data()[0]), (PositionsFirst(), data((4, 3))[0])):
+        before = state_of(model)
+        choose_path(model, x)
+        assert_close(state_of(model), before, rtol=0, atol=0)
