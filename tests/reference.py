@@ -81,3 +81,113 @@ def sliced_cramer(model: nn.Module, x: Tensor, visible: list[int], slices: Tenso
 def sliced_cramer_exact(model: nn.Module, x: Tensor, visible: list[int]) -> Params:
     """(1/K) Σ_k (∂φ̄_k/∂θ)², k over the visible columns: the slices are the axes."""
     return sliced_cramer(model, x, visible, torch.eye(len(visible)))
+
+
+# Penalties --------------------------------------------------------------------------------------------------------
+# θ, anchors and importances as lists of tensors in one order, or flat (P,); S steps, T tasks.
+
+Tensors = list[Tensor]
+
+
+def penalty_value(params: Tensors, anchor: Tensors, importance: Tensors, *, c: float, strength: float) -> Tensor:
+    """c · strength · Σ_i Ω_i (θ_i − θ*_i)² in float64, differentiable in θ."""
+    total = torch.zeros((), dtype=torch.float64)
+    for theta, star, omega in zip(params, anchor, importance, strict=True):
+        total = total + (omega.double() * (theta.double() - star.double()) ** 2).sum()
+    return c * strength * total
+
+
+def penalty_gradient(params: Tensors, anchor: Tensors, importance: Tensors, *, c: float, strength: float) -> Tensors:
+    """∂ penalty_value/∂θ by autograd, float64."""
+    theta = [p.detach().double().requires_grad_() for p in params]
+    return list(torch.autograd.grad(penalty_value(theta, anchor, importance, c=c, strength=strength), theta))
+
+
+def sum_of_quadratics(theta: Tensor, anchors: Tensor, importances: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_j Σ_i F^j_i (θ_i − θ^j_i)² and its gradient in θ; theta (P,), anchors and importances (T, P)."""
+    theta = theta.detach().double().requires_grad_()
+    value = torch.zeros((), dtype=torch.float64)
+    for anchor, importance in zip(anchors, importances, strict=True):
+        value = value + (importance.double() * (theta - anchor.double()) ** 2).sum()
+    return value.detach(), torch.autograd.grad(value, theta)[0]
+
+
+def minimiser_of_quadratics(centres: Tensor, curvatures: Tensor) -> Tensor:
+    """argmin_θ Σ_j ½ h^j (θ − μ^j)², elementwise; centres μ and curvatures h (T, P)."""
+    weighted = torch.zeros_like(centres[0])
+    total = torch.zeros_like(centres[0])
+    for centre, curvature in zip(centres, curvatures, strict=True):
+        weighted = weighted + curvature * centre
+        total = total + curvature
+    return weighted / total
+
+
+def laplace_posterior(curvatures: list[Tensor], gamma: float) -> Tensor:
+    """Ω_k = γ Ω_{k−1} + F_k, Ω_0 = 0."""
+    omega = torch.zeros_like(curvatures[0])
+    for curvature in curvatures:
+        omega = gamma * omega + curvature
+    return omega
+
+
+def moving_average(values: Tensors, alpha: float) -> Tensor:
+    """F^t = α F_batch + (1 − α) F^{t−1}, F^0 = 0."""
+    average = torch.zeros_like(values[0])
+    for value in values:
+        average = alpha * value + (1 - alpha) * average
+    return average
+
+
+def normalised(values: list[float]) -> list[float]:
+    """(x − min)/(max − min)."""
+    low, high = min(values), max(values)
+    return [(value - low) / (high - low) for value in values]
+
+
+def path_integral(gradients: Tensor, weights: Tensor) -> Tensor:
+    """ω_i = −Σ_t g_i(θ_t) (θ_{t+1} − θ_t)_i; gradients (S, P) at weights (S + 1, P)."""
+    omega = torch.zeros(gradients.shape[1], dtype=torch.float64)
+    for t in range(len(gradients)):
+        for i in range(gradients.shape[1]):
+            omega[i] -= gradients[t, i].double() * (weights[t + 1, i].double() - weights[t, i].double())
+    return omega
+
+
+def synaptic_intelligence(omega_before: Tensor, path: Tensor, start: Tensor, end: Tensor, damping: float) -> Tensor:
+    """relu(Ω + ω/((θ_end − θ_start)² + ξ)), flat."""
+    new = [float(o + w / ((e - s) ** 2 + damping)) for o, w, s, e in zip(omega_before, path, start, end, strict=True)]
+    return torch.tensor([max(value, 0.0) for value in new], dtype=torch.float64)
+
+
+class Walk:
+    """RWalk as the paper has it: one weight after the other, plain numbers. Fed one optimiser step at a time."""
+
+    def __init__(self, num_weights: int, *, alpha: float, interval: int, damping: float) -> None:
+        self.alpha, self.interval, self.damping = alpha, interval, damping
+        self.fisher = [0.0] * num_weights
+        self.score: list[float] = []
+        self.tasks = 0
+
+    def task(self, gradients: Tensor, weights: Tensor, fishers: dict[int, Tensor]) -> None:
+        """gradients (S, P) at weights (S + 1, P); fishers[t] (P,): F of the batch of step t, for each t that ends
+        an interval (counted from 1)."""
+        num_steps, num_weights = gradients.shape
+        score = [0.0] * num_weights
+        first = 0
+        for t in range(1, num_steps + 1):
+            ends = t % self.interval == 0
+            if not ends and t < num_steps:
+                continue
+            for i in range(num_weights):
+                drop = -sum(float(gradients[u, i] * (weights[u + 1, i] - weights[u, i])) for u in range(first, t))
+                move = float(weights[t, i] - weights[first, i])
+                score[i] += max(0.0, drop / (0.5 * self.fisher[i] * move**2 + self.damping))
+                if ends:
+                    self.fisher[i] = self.alpha * float(fishers[t][i]) + (1 - self.alpha) * self.fisher[i]
+            first = t
+        self.score = score if self.tasks == 0 else [0.5 * (a + b) for a, b in zip(self.score, score, strict=True)]
+        self.tasks += 1
+
+    def importance(self) -> Tensor:
+        both = zip(normalised(self.fisher), normalised(self.score), strict=True)
+        return torch.tensor([f + s for f, s in both], dtype=torch.float64)

@@ -3,17 +3,19 @@
 from collections.abc import Callable
 
 import pytest
-import reference
 import torch
-from importance_models import COVERED, UNCOVERED, mlp
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import reference
+from importance_models import COVERED, UNCOVERED, mlp
 from lifelong.importance import batch_power_sums, fisher, mas, mean_power_gradient, sliced_cramer
 from lifelong.importance.estimators import unit_slices
 
 Params = dict[str, Tensor]
 Batches = list[tuple[Tensor, Tensor]]
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # uneven padding is what is wanted
 
 ROUNDING = {"rtol": 1e-9, "atol": 1e-13}  # float64, sums of tens of terms of order one
 VISIBLE = [0, 1, 3]
@@ -171,7 +173,7 @@ def test_exact_fisher_keeps_its_digits_when_the_model_is_sure() -> None:
 
 
 def test_sampled_fisher_converges_to_the_exact() -> None:
-    """20 groups of 400 draws each; 4.5 standard errors of their mean, which 28 entries exceed once in 500 seeds."""
+    """20 groups of 400 draws; 4.5 standard errors of their mean, which one of 24 entries passes in one seed of 170."""
     model = mlp().double()[-1]
     x, y = data((5,), 4)
     many, generator = [(x.repeat(100, 1), y.repeat(100))], seeded()
@@ -213,6 +215,7 @@ def test_importance_refuses_what_it_cannot_mean() -> None:
         ),
         r"visible must be a bool tensor \(4,\)": lambda: mas(model, batches, visible=torch.ones(4)),
         "at least one True": lambda: mas(model, batches, visible=torch.zeros(4, dtype=torch.bool)),
+        "path must be one of auto, closed, func, loop, got 'fast'": lambda: mas(model, batches, path="fast"),
         "batches must hold at least one sample, got none": lambda: fisher(model, []),
         "batches must hold .*, got none": lambda: sliced_cramer(model, []),
         r"logits \(B, K\), got shape \(3, 1, 2, 4\)": lambda: mas(nn.Linear(3, 4).double(), batches),

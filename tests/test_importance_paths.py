@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from importance_models import COVERED, UNCOVERED, PositionsFirst, Recurrent, cnn, mlp
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from importance_models import COVERED, UNCOVERED, PositionsFirst, Recurrent, cnn, mlp
 from lifelong.importance import choose_path, fisher, mas, mean_power_gradient, sliced_cramer
 from lifelong.importance.sums import in_chunks
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # uneven padding is what is wanted
 
 ROUNDING = {"rtol": 1e-9, "atol": 1e-13}  # float64, sums of tens of terms of order one
 SHAPE = (2, 6, 5)
@@ -59,9 +61,21 @@ def test_gradients_larger_than_the_cache_are_taken_one_by_one() -> None:
     assert choose_path(nn.Sequential(nn.Linear(400, 400), nn.PReLU()), torch.randn(2, 400)) == "loop"
 
 
-def test_closed_path_is_refused_where_a_parameter_has_none() -> None:
-    make, shape = UNCOVERED["bare parameter"]
-    with pytest.raises(ValueError, match=r"path must be .* got 'closed': BareParameter \(scale\) has no closed form"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bare parameter", r"BareParameter \(scale\) has no closed form"),
+        ("shared parameter", r"Linear \(first.weight, second.bias\) shares a parameter"),
+        ("called twice", r"Linear \(layer.weight, layer.bias\) is called twice"),
+        ("positions in the batch", r"sees \(28, 3\), not 7 samples in its leading dimension"),
+        ("positions first", r"sees \(4, 7, 3\), not 7 samples"),
+        ("subclass", r"DoubledLinear \(weight, bias\) has no closed form"),
+        ("recurrent", r"GRU \(memory.weight_ih_l0, .*\) has no closed form"),
+    ],
+)
+def test_closed_path_is_refused_where_it_does_not_hold(name: str, reason: str) -> None:
+    make, shape = UNCOVERED[name]
+    with pytest.raises(ValueError, match=f"path must be auto, func or loop for this model, got 'closed': .*{reason}"):
         fisher(make(), [data(shape)], path="closed")
 
 
@@ -100,15 +114,15 @@ def test_chunks_do_not_change_the_result(path: str) -> None:
 
 
 def test_chunks_are_halved_when_memory_runs_out() -> None:
-    done: list[int] = []
+    done: list[tuple[int, int]] = []
 
     def work(chunk: slice) -> None:
-        if chunk.stop - chunk.start > 3:
+        if chunk.stop - chunk.start > 5:
             raise torch.OutOfMemoryError
-        done.extend(range(chunk.start, chunk.stop))
+        done.append((chunk.start, chunk.stop))
 
-    in_chunks(17, 100, work)
-    assert done == list(range(17))
+    in_chunks(18, 100, work)
+    assert done == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 18)]
 
 
 def test_one_sample_that_is_too_large_is_an_error() -> None:
@@ -158,8 +172,28 @@ def test_frozen_parameters_are_left_out(path: str) -> None:
     assert_close(fisher(model, [data_once], path=path), expected)
 
 
-def test_model_without_trainable_parameters_has_no_importance() -> None:
-    assert fisher(mlp().requires_grad_(False), [data((1, 2, 3))]) == {}
+@pytest.mark.parametrize("path", ["auto", "closed", "func", "loop"])
+def test_model_without_trainable_parameters_has_no_importance(path: str) -> None:
+    model = mlp().requires_grad_(False)
+    assert fisher(model, [data((1, 2, 3))], path=path) == sliced_cramer(model, [data((1, 2, 3))]) == {}
+
+
+@pytest.mark.parametrize("path", ["auto", "closed", "func", "loop"])
+def test_output_that_no_parameter_reaches_gives_zeros(path: str) -> None:
+    class Detached(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    model = nn.Sequential(nn.Linear(6, 6), Detached(6, 4).requires_grad_(False))
+    for importance in (fisher(model, [data((6,))], path=path), sliced_cramer(model, [data((6,))])):
+        assert_close(importance, {name: torch.zeros_like(p) for name, p in model[0].named_parameters(prefix="0")})
+
+
+@pytest.mark.parametrize("path", ["auto", "closed", "func", "loop"])
+def test_one_visible_column_leaves_nothing_to_learn_from_the_fisher(path: str) -> None:
+    model, only = nn.Linear(6, 4), torch.tensor([False, False, True, False])
+    importance = fisher(model, [data((6,))], visible=only, path=path)
+    assert_close(importance, {"weight": torch.zeros(4, 6), "bias": torch.zeros(4)})
 
 
 # No trace ---------------------------------------------------------------------------------------------------------

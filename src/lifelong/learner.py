@@ -62,7 +62,7 @@ class Learner(LightningModule):
         """Mean cross-entropy over the columns each sample may choose from."""
         if self.groups is None:
             return F.cross_entropy(self(x), y)
-        others = self.groups != self.groups[y].unsqueeze(1)  # type: ignore[index, operator]
+        others = self.groups != self.groups[y].unsqueeze(1)  # type: ignore[index]
         return F.cross_entropy(self.backbone(x).masked_fill(others, -torch.inf), y)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

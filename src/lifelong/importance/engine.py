@@ -1,6 +1,7 @@
 """Sums over the samples of a batch of Σ_r w_r |∂(v_r · z)/∂θ|^power, and their mean over a data set."""
 
 from collections.abc import Callable, Iterable
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def mean_power_gradient(
     It does not depend on how the batches are cut, and the model is left as it was (see `leaving_no_trace`).
 
     Raises:
-        ValueError: no sample in `batches`, a `power` other than 1 or 2, or `path="closed"` for a model without one.
+        ValueError: no sample in `batches`, another `power` or `path`, or `path="closed"` for a model without one.
     """
     count, taken = 0, path
     with leaving_no_trace(model):
@@ -86,6 +87,10 @@ def _add(
     """Add one batch to the sums; returns the path taken."""
     if power not in (1, 2):
         raise ValueError(f"power must be 1 or 2, got {power!r}")
+    if path not in get_args(Path):
+        raise ValueError(f"path must be one of {', '.join(get_args(Path))}, got {path!r}")
+    if not sums:
+        return path
     x = as_model_input(model, x)
     chunk_bytes = chunk_bytes or CHUNK_BYTES.get(x.device.type, 2**26)
 

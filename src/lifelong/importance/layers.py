@@ -44,8 +44,7 @@ def convolution(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor) 
 
 def batch_norm(layer: nn.BatchNorm2d, a: Tensor, g: Tensor) -> dict[str, Tensor]:
     """a, g: (b, C, ...), normalised by the running statistics, as in eval mode."""
-    assert layer.running_mean is not None and layer.running_var is not None
-    mean, variance = layer.running_mean.to(a.dtype), layer.running_var.to(a.dtype)
+    mean, variance = (layer.get_buffer(name).to(a.dtype) for name in ("running_mean", "running_var"))
     return _channel_affine(F.batch_norm(a, mean, variance, eps=layer.eps), g)
 
 

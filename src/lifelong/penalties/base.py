@@ -116,7 +116,7 @@ class Penalty(Callback):
         for prefix in self.exclude:
             if not any(_below(name, prefix) for name in trainable):
                 raise ValueError(f"method.exclude must hold prefixes of {', '.join(trainable)}, got {prefix!r}")
-        kept = {n: p for n, p in trainable.items() if not any(_below(n, prefix) for prefix in self.exclude)}
+        kept: Params = {n: p for n, p in trainable.items() if not any(_below(n, prefix) for prefix in self.exclude)}
         if not kept:
             raise ValueError(f"method.exclude must leave some parameter to hold, got {list(self.exclude)}")
         return kept
@@ -212,10 +212,9 @@ class Penalty(Callback):
     def _proximal(self, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:
             ids = {id(p) for p in group["params"]}
-            lists = self._lists(self._params)
-            chosen = [triple for triple in zip(*lists, strict=True) if id(triple[0]) in ids]
-            scale = group["lr"] * 2 * self.coefficient * self.strength
-            quadratic.proximal_step_(*map(list, zip(*chosen, strict=True)), scale)  # type: ignore[arg-type]
+            names = [n for n in self.importance if id(self._params[n]) in ids]
+            params, anchor, importance = ([held[n] for n in names] for held in (self._params, self.anchor, self.importance))
+            quadratic.proximal_step_(params, anchor, importance, group["lr"] * 2 * self.coefficient * self.strength)
 
     def _guard_first_pull(self) -> None:
         """Once per task, after the first step that moves the weights: the penalty must pull, or it is silently off."""

@@ -1,6 +1,6 @@
 """EWC: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al. 2017, arXiv 1612.00796)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class EWC(Penalty):
     """
 
     coefficient = 0.5
-    state = ("anchor", "importance", "constant")
+    state: ClassVar[tuple[str, ...]] = ("anchor", "importance", "constant")
 
     def __init__(self, strength: float, *, labels: str = "exact", num_samples: int | None = None, **base: Any) -> None:
         super().__init__(strength, **base)

@@ -1,6 +1,6 @@
 """EWC++: Riemannian walk for incremental learning, section 3.1 (Chaudhry et al. 2018, arXiv 1801.10112)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class EWCPP(Penalty):
     """
 
     coefficient = 0.5
-    state = ("anchor", "importance", "fisher", "steps")
+    state: ClassVar[tuple[str, ...]] = ("anchor", "importance", "fisher", "steps")
 
     def __init__(
         self, strength: float, *, alpha: float = 0.9, interval: int = 10, labels: str = "empirical", **base: Any
@@ -50,8 +50,10 @@ class EWCPP(Penalty):
             self.update_fisher(self.fisher_of(learner, batches))
 
     def fisher_of(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> Params:
-        """F_batch over the samples of all micro-batches of a step."""
-        own = [(x[shown], y[shown]) for x, y in batches for shown in [learner.visible[y]]]
+        """F_batch over the samples of all micro-batches of a step; {} if none is the current task's."""
+        own = [(x[shown], y[shown]) for x, y in batches if (shown := learner.visible[y]).any()]
+        if not own:
+            return {}
         generator = torch.Generator(own[0][0].device).manual_seed(torch.initial_seed() + self.steps)
         if self._path is None:
             self._path = choose_path(learner.backbone, own[0][0])
@@ -60,7 +62,7 @@ class EWCPP(Penalty):
 
     def update_fisher(self, new: Params) -> None:
         held = self.fisher
-        self.fisher = {
+        self.fisher = held | {
             n: self.alpha * F + (1 - self.alpha) * held[n] if n in held else self.alpha * F for n, F in new.items()
         }
 

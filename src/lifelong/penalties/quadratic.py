@@ -4,12 +4,10 @@ All functions take lists of tensors in one order: params θ, anchor θ*, importa
 A `scale` is a number, or a tensor (S,) for parameters stacked along a leading dimension of size S.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-Tensors = Sequence[Tensor]
+Tensors = list[Tensor]
 Scale = float | Tensor
 
 

