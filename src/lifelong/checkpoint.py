@@ -1,7 +1,8 @@
 """Checkpoints: of a task in work (Lightning's own, exact to the batch) and between tasks (a few plain tensors).
 
 Both are one file, last.ckpt, written atomically and loaded with weights_only. A checkpoint in work holds weights,
-optimiser, loops, loader position, RNG state, penalty and record, so that a resumed run equals an uninterrupted one.
+optimiser, loops, loader position, RNG state, penalty, memory and record, so that a resumed run equals an uninterrupted
+one.
 """
 
 import signal
@@ -19,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lifelong.atomic import atomic_write
 from lifelong.data.stream import Task
 from lifelong.learner import Learner
+from lifelong.memory.base import Memory
 from lifelong.penalties.base import Penalty
 from lifelong.record import Record
 
@@ -36,15 +38,18 @@ class Checkpoints(Callback):
 
     Args:
         path: where last.ckpt goes.
-        record: what the run has come to; goes into every checkpoint.
+        record, memory: what the run has come to and keeps of earlier tasks; go into every checkpoint.
         position: returns the length in bytes of the history written so far, so that a resumed run can cut what came
             after the checkpoint.
     """
 
-    def __init__(self, path: Path, record: Record, position: Callable[[], int], every_seconds: float) -> None:
+    def __init__(
+        self, path: Path, record: Record, memory: Memory, position: Callable[[], int], every_seconds: float
+    ) -> None:
         if not every_seconds > 0:
             raise ValueError(f"checkpoint_seconds must be a number > 0, got {every_seconds!r}")
-        self.path, self.record, self.position, self.every_seconds = path, record, position, every_seconds
+        self.path, self.record, self.memory = path, record, memory
+        self.position, self.every_seconds = position, every_seconds
         self.signum = 0
         self._resume: dict[str, Any] | None = None
         self._in_fit = False
@@ -58,6 +63,7 @@ class Checkpoints(Callback):
             return None
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
         self.record.load_state_dict(saved["record"])
+        self.memory.load_state_dict(saved["memory"])
         if "loops" in saved:
             self._resume = saved
         else:
@@ -72,12 +78,16 @@ class Checkpoints(Callback):
     # Writing -------------------------------------------------------------------------------------------------------
 
     def save_boundary(self, learner: Learner, penalty: Penalty) -> None:
-        """Between tasks: weights, penalty and record; a task makes its own optimiser, loader and randomness."""
+        """Between tasks: weights, penalty, memory and record; a task makes its own optimiser, loader and randomness."""
         state = {k: v.cpu() for k, v in learner.state_dict().items()}
         self._write({"state_dict": state, "penalty": penalty.state_dict(), **self._own()})
 
     def _own(self) -> dict[str, Any]:
-        return {"record": self.record.state_dict(), "history_bytes": self.position()}
+        return {
+            "record": self.record.state_dict(),
+            "memory": self.memory.state_dict(),
+            "history_bytes": self.position(),
+        }
 
     def _write(self, checkpoint: dict[str, Any]) -> None:
         with atomic_write(self.path, "wb") as file:

@@ -41,6 +41,7 @@ class Config:
     method: Any = MISSING
     dataset: Any = MISSING
     backbone: Any = MISSING
+    memory: Any = MISSING
     optimizer: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
@@ -52,7 +53,7 @@ class Config:
     name: str = "default"  # runs/<name>/<run id>/
     root: str = "runs"
     rerun: bool = False  # train again although the run is finished
-    num_threads: int | None = None  # torch threads; None: torch's choice
+    num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
     log_every_n_steps: int = 10
     checkpoint_seconds: float = 60.0
     progress: bool = True

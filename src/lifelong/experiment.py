@@ -19,6 +19,8 @@ from lifelong.environment import environment, peak_memory_bytes
 from lifelong.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.learner import Learner
 from lifelong.loop import accuracy_matrix, run_stream
+from lifelong.memory.base import Memory
+from lifelong.memory.none import NoMemory
 from lifelong.metrics import AccuracyMatrix
 from lifelong.penalties.base import Penalty
 from lifelong.progress import StreamProgress, result_tables, row_line
@@ -90,11 +92,12 @@ def run_experiment(config: DictConfig) -> Result:
     torch.manual_seed(derive_seed(config.seed))
     learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
     penalty: Penalty = build(config.method, "method")
-    penalty.held(learner.backbone)
-    identifier = run_id(
-        f"{choice(config.method)}-{choice(config.dataset)}-{choice(config.dataset.source)}-s{config.seed}",
-        identity(config),
-    )
+    memory: Memory = build(config.memory, "memory")
+    check_together(config, stream, learner, penalty, memory)
+    parts = [choice(config.method), choice(config.dataset), choice(config.dataset.source), f"s{config.seed}"]
+    if not isinstance(memory, NoMemory):
+        parts.insert(1, choice(config.memory))
+    identifier = run_id("-".join(parts), identity(config))
     folder = RunFolder(Path(config.root) / config.name / identifier)
     console = Console(quiet=not config.progress)
     with folder.locked():
@@ -103,17 +106,42 @@ def run_experiment(config: DictConfig) -> Result:
             return read_result(folder)
         if config.rerun:
             folder.start_over()
-        return train(config, stream, learner, penalty, folder, console)
+        return train(config, stream, learner, penalty, memory, folder, console)
+
+
+def check_together(config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory) -> None:
+    """Raises ConfigError for parts that are sound but do not go together."""
+    if penalty.cumulative and not isinstance(memory, NoMemory):
+        raise ConfigError(
+            f"memory must be none with method={choice(config.method)}, which keeps all data, "
+            f"got {choice(config.memory)}"
+        )
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    ranks = build(config.trainer, "trainer", **dict.fromkeys(silent, False)).world_size
+    if ranks > 1:
+        raise ConfigError(f"trainer.devices must be 1: penalties are not yet reduced over ranks, got {ranks} ranks")
+    num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks))
+    try:
+        penalty.held(learner.backbone)
+        memory.check(learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def train(
-    config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, folder: RunFolder, console: Console
+    config: DictConfig,
+    stream: TaskStream,
+    learner: Learner,
+    penalty: Penalty,
+    memory: Memory,
+    folder: RunFolder,
+    console: Console,
 ) -> Result:
     """Wire the parts, learn the stream, write the run folder."""
     folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     record, history = Record(), History(folder.history)
-    checkpoints = Checkpoints(folder.checkpoint, record, history.position, config.checkpoint_seconds)
+    checkpoints = Checkpoints(folder.checkpoint, record, memory, history.position, config.checkpoint_seconds)
     history.truncate(checkpoints.load(learner, penalty) or 0)
     loggers = build(config.logger, "logger", folder=folder.path, run_id=folder.path.name, config=plain)
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
@@ -135,15 +163,21 @@ def train(
 
     with tracker.closing(), bar.closing(), checkpoints.signals_saved():
         options = {"batch_size": config.batch_size, "seed": config.seed, "record": record}
-        run_stream(stream, learner, penalty, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
-        result = write_result(config, stream, learner, penalty, record, folder)
+        run_stream(stream, learner, penalty, memory, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
+        result = write_result(config, stream, learner, penalty, memory, record, folder)
         tracker.summarise(result.metrics)
     show(result, console)
     return result
 
 
 def write_result(
-    config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, record: Record, folder: RunFolder
+    config: DictConfig,
+    stream: TaskStream,
+    learner: Learner,
+    penalty: Penalty,
+    memory: Memory,
+    record: Record,
+    folder: RunFolder,
 ) -> Result:
     """Weights, matrix, pictures and, last, metrics.json."""
     matrix = accuracy_matrix(record)
@@ -164,6 +198,7 @@ def write_result(
             "num_steps": record.step,
             "method": choice(config.method),
             "strength": penalty.strength,
+            "memory": choice(config.memory),
             "dataset": choice(config.dataset),
             "source": choice(config.dataset.source),
             "scenario": config.scenario,
@@ -172,6 +207,7 @@ def write_result(
             **{f"{phase}_seconds": seconds for phase, seconds in record.seconds.items()},
             "peak_memory_bytes": peak_memory_bytes(learner.device),
             "penalty_state_bytes": penalty.state_bytes(),
+            "memory_bytes": memory.state_bytes(),
             **environment(learner.device),
         }
     )

@@ -1,4 +1,4 @@
-"""The stream of tasks, as the papers write it: for each task: fit, keep what mattered, test every task, append a row."""
+"""The stream, as the papers write it: for each task: fit, keep what mattered, test every task, append a row."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,10 +8,11 @@ from lightning.pytorch import Trainer
 from lifelong.checkpoint import Checkpoints
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
-from lifelong.data.seeds import derive_seed
+from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.evaluation import accuracy_row
 from lifelong.learner import Learner
+from lifelong.memory.base import Memory
 from lifelong.metrics import AccuracyMatrix
 from lifelong.penalties.base import Penalty
 from lifelong.record import Record
@@ -23,6 +24,7 @@ def run_stream(
     stream: TaskStream,
     learner: Learner,
     penalty: Penalty,
+    memory: Memory,
     make_trainer: Callable[[], Trainer],
     *,
     batch_size: int,
@@ -45,7 +47,8 @@ def run_stream(
         torch.manual_seed(task_seed)
         learner.show(stream.visible(task.index, task.index))
         trainer = make_trainer()
-        batches = Batches(training_data(stream, task, penalty), batch_size, seed=task_seed, device=device)
+        examples = training_data(stream, task, penalty)
+        batches = memory.batches(examples, batch_size, seed=task_seed, device=device)
         with record.timed("train"):
             trainer.fit(learner, batches, ckpt_path=checkpoints.resume_from(task), weights_only=True)
         learner.to(device)
@@ -54,6 +57,8 @@ def run_stream(
             penalty.after_task(
                 learner, importance_batches(task.train, penalty.num_samples, device, generator), generator
             )
+        with record.timed("memory"):
+            memory.after_task(learner, task.train, task.index, derived_generator(seed, task.index, 2))
         with record.timed("evaluation"):
             rows = [accuracy_row(learner, stream, task.index, part) for part in ("test", "val")]
         record.finish_task(trainer.global_step, *rows)

@@ -84,7 +84,7 @@ class StreamProgress(ProgressBar):
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def row_line(record: Record, names: Sequence[str]) -> str:
@@ -96,15 +96,15 @@ def row_line(record: Record, names: Sequence[str]) -> str:
 
 def result_tables(names: Sequence[str], rows: Sequence[Sequence[float]], measures: Mapping[str, Any]) -> list[Table]:
     """The accuracy matrix and the measures, for the terminal."""
-    matrix = Table(title="test accuracy (%): row = after learning, column = tested on", title_justify="left")
+    matrix = Table(title="test accuracy, %", caption="row: after learning · column: tested on", title_justify="left")
     for heading in ("", *names):
         matrix.add_column(heading, justify="right")
     for i, row in enumerate(rows):
         cells = [f"[bold]{100 * v:.1f}[/]" if i == j else f"{100 * v:.1f}" for j, v in enumerate(row)]
         matrix.add_row(names[i], *cells)
-    table = Table(title="measures", title_justify="left")
+    table = Table(title="measures, in points of 100", title_justify="left")
     table.add_column("measure")
-    table.add_column("value (points)", justify="right")
+    table.add_column("value", justify="right")
     for name, value in measures.items():
         table.add_row(name.replace("_", " "), "undefined" if math.isnan(value) else f"{100 * value:.2f}")
     return [matrix, table]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PHASES = ("train", "importance", "evaluation")
+PHASES = ("train", "importance", "memory", "evaluation")
 
 
 @dataclass

@@ -143,8 +143,8 @@ class Tracker(Callback):
     def summarise(self, metrics: Row) -> None:
         """Hand the finished run's measures to loggers that keep a summary."""
         for logger in self.loggers:
-            if hasattr(logger.experiment, "summary"):
-                logger.experiment.summary.update(dict(metrics))
+            if summary := getattr(_backend(logger), "summary", None):
+                summary.update(dict(metrics))
 
     @contextmanager
     def closing(self) -> Iterator[None]:
@@ -157,14 +157,19 @@ class Tracker(Callback):
             self.history.close()
             for logger in self.loggers:
                 logger.finalize(status)
-                if hasattr(logger.experiment, "finish"):
-                    logger.experiment.finish(exit_code=0 if status == "success" else 1)
+                if finish := getattr(_backend(logger), "finish", None):
+                    finish(exit_code=0 if status == "success" else 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"loss": self._loss, "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loss, self._count = state_dict["loss"], state_dict["count"]
+
+
+def _backend(logger: Logger) -> Any:
+    """What a logger writes to, e.g. the W&B run."""
+    return getattr(logger, "experiment", None)
 
 
 # Loggers: each is called by experiment.py with the run's folder, name, id and configuration ------------------------
@@ -197,13 +202,13 @@ def wandb_logger(
         def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
             self.experiment.log({**metrics, "step": step})
 
-    logged_in = bool(os.environ.get("WANDB_API_KEY")) or wandb.api.api_key is not None
-    mode = os.environ.get("WANDB_MODE") or ("online" if logged_in else "offline")
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     settings = wandb.Settings(silent=True, init_timeout=60, console="off", x_disable_stats=True)
     logger = StreamLogger(
         name=run_id, id=run_id, save_dir=folder, project=project, entity=entity, tags=list(tags), config=config,
         resume="allow", mode=mode, settings=settings,
     )  # fmt: skip
+    logger._wandb_init.pop("anonymous")  # Lightning hands on an option that W&B warns of
     logger.experiment.define_metric("step")
     logger.experiment.define_metric("*", step_metric="step")
     return [logger]

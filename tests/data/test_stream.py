@@ -1,5 +1,6 @@
 """Streams: tasks are pure functions of (seed, index); scenarios differ in labels and visible columns alone."""
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable

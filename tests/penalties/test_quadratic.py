@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+import reference
 from lifelong.penalties import quadratic
-from tests import reference
 
 
 def lists(seed: int, shapes: tuple[tuple[int, ...], ...] = ((3, 4), (5,))) -> list[torch.Tensor]:

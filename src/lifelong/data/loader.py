@@ -1,4 +1,4 @@
-"""Batches from resident tensors: one index_select each, made where the model lives. No workers, no per-sample Python."""
+"""Batches from resident tensors: one index_select each, where the model lives. No workers, no per-sample Python."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ from lifelong.data.seeds import derived_generator
 
 
 class Batches:
-    """(x (B, C, H, W) float32 in [0, 1], y (B,)) on `device`; each iteration is the next epoch, the last batch may be
-    smaller.
+    """(x (B, C, H, W) float32 in [0, 1], y (B,)) on `device`; each iteration is the next epoch, even if the one
+    before was left early; the last batch may be smaller.
 
     An epoch's permutation is a function of (seed, epoch) alone, so the state is two numbers and a run resumes behind
     the last batch given.
@@ -36,13 +36,15 @@ class Batches:
         self.examples = examples.to(device)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.epoch = self.position = 0
+        self._started = False
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.position == len(self):
+        if self._started or self.position == len(self):
             self.epoch, self.position = self.epoch + 1, 0
+        self._started = True
         images, labels = self.examples.images, self.examples.labels
         order = self._order()
         while self.position < len(self):
@@ -62,3 +64,4 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
+        self._started = False

@@ -19,12 +19,14 @@ class Permuted(TaskStream):
         first_identity: task 0 is the source as it is.
 
     Raises:
-        ValueError: num_tasks < 1.
+        ValueError: num_tasks < 1, or first_identity that is not a truth value.
     """
 
     def __init__(self, source: Source, num_tasks: int = 5, first_identity: bool = True, **stream: Any) -> None:
-        if not isinstance(num_tasks, int) or num_tasks < 1:
+        if type(num_tasks) is not int or num_tasks < 1:
             raise ValueError(f"dataset.num_tasks must be an integer >= 1, got {num_tasks!r}")
+        if not isinstance(first_identity, bool):
+            raise ValueError(f"dataset.first_identity must be true or false, got {first_identity!r}")
         self.first_identity = first_identity
         names = [f"perm{j}" for j in range(num_tasks)]
         super().__init__(source, [len(source.classes)] * num_tasks, names, **stream)
@@ -41,4 +43,4 @@ class Permuted(TaskStream):
         if given == 0 and self.first_identity:
             return examples
         index = self.permutation(given).to(images.device)
-        return Examples(images.flatten(2).index_select(2, index).reshape(images.shape), examples.labels)
+        return Examples(images.flatten(2).flatten(0, 1).index_select(1, index).reshape(images.shape), examples.labels)

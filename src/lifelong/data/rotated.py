@@ -23,15 +23,15 @@ class Rotated(TaskStream):
     """
 
     def __init__(self, source: Source, angles: Sequence[float], **stream: Any) -> None:
-        numbers = all(isinstance(a, int | float) and math.isfinite(a) for a in angles)
-        if len(angles) == 0 or not numbers:
-            raise ValueError(f"dataset.angles must be a non-empty list of finite numbers (degrees), got {list(angles)}")
+        numbers = isinstance(angles, Sequence) and all(type(a) in (int, float) and math.isfinite(a) for a in angles)
+        if not numbers or len(angles) == 0:
+            raise ValueError(f"dataset.angles must be a non-empty list of finite numbers (degrees), got {angles!r}")
         self.angles = [float(a) for a in angles]
-        seen: Counter[float] = Counter()
+        seen: Counter[str] = Counter()
         names = []
-        for angle in self.angles:
-            names.append(f"rot{angle:g}" + (f"_{seen[angle]}" if seen[angle] else ""))
-            seen[angle] += 1
+        for name in (f"rot{angle:g}" for angle in self.angles):
+            names.append(name + (f"_{seen[name]}" if seen[name] else ""))
+            seen[name] += 1
         super().__init__(source, [len(source.classes)] * len(names), names, **stream)
 
     def transformed(self, given: int, examples: Examples) -> Examples:
@@ -48,8 +48,8 @@ def rotate(images: Tensor, angle: float) -> Tensor:
     from kornia.geometry.transform import rotate as turn  # 0.2 s to import: only for who rotates
 
     turned = torch.empty_like(images)
+    degrees = torch.tensor([float(angle)], device=images.device)  # one for the batch: one sampling grid, not N
     for chunk, out in zip(images.split(CHUNK), turned.split(CHUNK), strict=True):
-        degrees = torch.full((len(chunk),), float(angle), device=images.device)
         pixels = turn(chunk.to(torch.float32), degrees, mode="bilinear", padding_mode="zeros", align_corners=True)
         out.copy_(pixels.round_().clamp_(0, 255))
     return turned

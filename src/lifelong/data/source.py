@@ -54,7 +54,7 @@ def with_test_part(name: str, examples: Examples, classes: Sequence[str], test_f
     Raises:
         ValueError: test_fraction outside (0, 1).
     """
-    if not 0 < test_fraction < 1:
+    if not isinstance(test_fraction, int | float) or not 0 < test_fraction < 1:
         raise ValueError(f"dataset.source.test_fraction must be a number in (0, 1), got {test_fraction!r}")
     train, test = stratified_split(examples.labels, test_fraction, derived_generator(0))
     return Source(name, examples.subset(train), examples.subset(test), tuple(classes))

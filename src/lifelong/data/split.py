@@ -7,7 +7,7 @@ import torch
 
 from lifelong.data.examples import Examples
 from lifelong.data.source import Source
-from lifelong.data.stream import TaskStream
+from lifelong.data.stream import TaskStream, as_permutation
 
 
 class Split(TaskStream):
@@ -21,11 +21,9 @@ class Split(TaskStream):
         self, source: Source, classes_per_task: int = 2, class_order: Sequence[int] | None = None, **stream: Any
     ) -> None:
         num = len(source.classes)
-        if not isinstance(classes_per_task, int) or classes_per_task < 1 or num % classes_per_task:
+        if type(classes_per_task) is not int or classes_per_task < 1 or num % classes_per_task:
             raise ValueError(f"dataset.classes_per_task must be a divisor of {num} classes, got {classes_per_task!r}")
-        order = list(range(num)) if class_order is None else list(class_order)
-        if sorted(order) != list(range(num)):
-            raise ValueError(f"dataset.class_order must be a permutation of 0..{num - 1} or null, got {order}")
+        order = as_permutation(class_order, num, "dataset.class_order")
         self.class_groups = [order[j : j + classes_per_task] for j in range(0, num, classes_per_task)]
         names = ["-".join(source.classes[c] for c in group) for group in self.class_groups]
         super().__init__(source, [classes_per_task] * len(names), names, **stream)

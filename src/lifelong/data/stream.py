@@ -18,6 +18,16 @@ from lifelong.data.source import Source, stratified_split
 SCENARIOS = ("domain", "task", "class")
 
 
+def as_permutation(value: Sequence[int] | None, num: int, key: str) -> list[int]:
+    """`value` as a list; None is 0..num − 1. Raises ValueError, naming `key`, if it is no permutation of these."""
+    if value is None:
+        return list(range(num))
+    integers = isinstance(value, Sequence) and all(type(v) is int for v in value)
+    if not integers or sorted(value) != list(range(num)):
+        raise ValueError(f"{key} must be a permutation of 0..{num - 1} or null, got {value!r}")
+    return list(value)
+
+
 @dataclass(frozen=True)
 class Task:
     """One task. Its examples are made when first asked for.
@@ -74,12 +84,10 @@ class TaskStream(ABC):
     ) -> None:
         if scenario not in SCENARIOS:
             raise ValueError(f"scenario must be one of {', '.join(SCENARIOS)}, got {scenario!r}")
-        if not 0 <= val_fraction < 1:
+        if not isinstance(val_fraction, int | float) or not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction must be a number in [0, 1), got {val_fraction!r}")
         self.num_tasks = len(given_names)
-        order = list(range(self.num_tasks)) if order is None else list(order)
-        if sorted(order) != list(range(self.num_tasks)):
-            raise ValueError(f"dataset.order must be a permutation of 0..{self.num_tasks - 1} or null, got {order}")
+        order = as_permutation(order, self.num_tasks, "dataset.order")
         self.source, self.scenario, self.order, self.seed = source, scenario, order, seed
         self.names = [given_names[j] for j in order]
         self.input_shape: tuple[int, int, int] = tuple(source.train.images.shape[1:])  # type: ignore[assignment]
@@ -88,6 +96,8 @@ class TaskStream(ABC):
         self._offsets: list[int] = [0] * self.num_tasks if scenario == "domain" else (sizes.cumsum(0) - sizes).tolist()
         self.num_classes = int(sizes.max() if scenario == "domain" else sizes.sum())
         train, val = stratified_split(source.train.labels, val_fraction, derived_generator(seed, 0))
+        if len(source.train.labels[train].unique()) < len(source.train.labels.unique()):
+            raise ValueError(f"val_fraction must leave every class a training example, got {val_fraction!r}")
         self._parts = {"train": source.train.subset(train), "val": source.train.subset(val), "test": source.test}
 
     @abstractmethod

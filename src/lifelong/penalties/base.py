@@ -167,8 +167,10 @@ class Penalty(Callback):
         if trainer.global_step == 0:
             self.before_task({n: p.detach().clone() for n, p in self._held.items()} if self._watches else {})
         self._hooks = [o.register_step_post_hook(self._on_optimizer_stepped) for o in trainer.optimizers]
-        self.lr_curvature = self._largest_curvature() * max(g["lr"] for o in trainer.optimizers for g in o.param_groups)
-        if self.step == "gradient" and self.lr_curvature > 2:
+        groups = [group for o in trainer.optimizers for group in o.param_groups]
+        self.lr_curvature = self._largest_curvature() * max(group["lr"] for group in groups)
+        adaptive = all("betas" in group for group in groups)  # Adam's step is lr at most, whatever the gradient's size
+        if self.step == "gradient" and self.lr_curvature > 2 and not adaptive:
             rank_zero_warn(
                 f"lr · curvature of the penalty is {self.lr_curvature:.3g} > 2: an explicit step overshoots the anchor; "
                 "lower method.strength or use method.step=proximal",
@@ -202,10 +204,10 @@ class Penalty(Callback):
     def _on_optimizer_stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Runs only when the optimiser really stepped: a step skipped for an overflow (16-mixed) does not get here."""
         with torch.no_grad():
-            if self.active and self.step == "proximal":
-                self._proximal(optimizer)
             if self._unguarded:
                 self._guard_first_pull()
+            if self.active and self.step == "proximal":
+                self._proximal(optimizer)
             if self._watches:
                 self.after_step(self._raw, self._before, {n: p.detach() for n, p in self._held.items()})
 
@@ -213,7 +215,9 @@ class Penalty(Callback):
         for group in optimizer.param_groups:
             ids = {id(p) for p in group["params"]}
             names = [n for n in self.importance if id(self._params[n]) in ids]
-            params, anchor, importance = ([held[n] for n in names] for held in (self._params, self.anchor, self.importance))
+            params, anchor, importance = (
+                [held[n] for n in names] for held in (self._params, self.anchor, self.importance)
+            )
             quadratic.proximal_step_(params, anchor, importance, group["lr"] * 2 * self.coefficient * self.strength)
 
     def _guard_first_pull(self) -> None:

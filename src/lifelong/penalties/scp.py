@@ -1,4 +1,4 @@
-"""SCP: Sliced Cramér synaptic consolidation for preserving deeply learned representations (Kolouri et al. 2020, ICLR)."""
+"""SCP: Sliced Cramér synaptic consolidation for preserving deeply learned representations (Kolouri et al. ICLR 2020)."""
 
 from typing import Any
 

@@ -1,0 +1,117 @@
+"""Memories in whole runs: what they are for, that nothing is lost on the way, and what they do not go with."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lifelong
+from lifelong.checkpoint import Checkpoints, Interrupted
+from lifelong.config import CONFIGS, ConfigError
+from lifelong.experiment import Result
+from lifelong.learner import Learner
+from lifelong.penalties.ewcpp import EWCPP
+from lifelong.penalties.rwalk import RWalk
+
+SAMPLERS = sorted(path.stem for path in (CONFIGS / "memory").glob("*.yaml") if path.stem != "none")
+TINY = ("dataset=split", "dataset/source=digits", "scenario=class", "method=finetune", "batch_size=32")
+TINY += ("backbone.widths=[64]", "optimizer.lr=3e-3", "trainer=cpu", "logger=none", "progress=false")
+
+
+def run(root: Path, *overrides: str) -> Result:
+    return lifelong.run(*TINY, f"root={root}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return run(tmp_path_factory.mktemp("runs"), "trainer.max_epochs=5")
+
+
+@pytest.mark.parametrize(
+    "memory", [[f"memory={name}"] for name in SAMPLERS] + [["memory=uniform", "memory.replay=balanced"]]
+)
+def test_exemplars_lift_class_incremental_learning_far_above_fine_tuning(
+    memory: list[str], forgetful: Result, tmp_path: Path
+) -> None:
+    """Fine-tuning ends near 1/5: it knows the last of five tasks only. 20 exemplars a class are 1/6 of the data."""
+    metrics = run(tmp_path, "trainer.max_epochs=5", *memory).metrics
+    assert forgetful.metrics["average_accuracy"] < 0.25
+    assert metrics["average_accuracy"] > 0.6
+    assert metrics["memory_bytes"] == 10 * 20 * 64
+    assert metrics["memory"] == memory[0].split("=")[1]
+
+
+def test_run_without_memory_says_so(forgetful: Result) -> None:
+    assert forgetful.metrics["memory"] == "none"
+    assert forgetful.metrics["memory_bytes"] == 0
+
+
+@pytest.mark.parametrize("replay", ["joined", "balanced"])
+def test_killed_and_resumed_equals_uninterrupted(replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the third task, when the memory holds two tasks' exemplars and an epoch is half through."""
+    settings = ("memory=entropy", f"memory.replay={replay}", "memory.per_class=null", "memory.total=33")
+    settings += ("trainer.max_epochs=2", "dataset.classes_per_task=2", "batch_size=64")
+    whole = run(tmp_path / "whole", *settings)
+    original = Checkpoints.on_train_batch_end
+
+    def killed(self: Checkpoints, trainer: Any, *rest: Any) -> None:
+        if self.record.task == 2 and trainer.global_step == 6:
+            self.signum = signal.SIGTERM
+        original(self, trainer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", killed)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "killed", *settings)
+    resumed = run(tmp_path / "killed", *settings)
+
+    assert torch.equal(resumed.matrix, whole.matrix)
+    states = [torch.load(result.folder / "last.ckpt", weights_only=True) for result in (whole, resumed)]
+    for part in ("state_dict", "memory"):
+        ours, theirs = (state[part].get("cells", state[part]) for state in states)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert sum(map(len, states[0]["memory"]["cells"].values())) == 33
+
+
+@pytest.mark.parametrize("penalty", [EWCPP(1.0, interval=1), RWalk(1.0, interval=1)], ids=["ewcpp", "rwalk"])
+def test_batch_of_exemplars_alone_adds_nothing_to_the_fisher(penalty: EWCPP) -> None:
+    """In task-incremental replay the last batch of an epoch may be one exemplar."""
+    learner = Learner(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 4)), torch.optim.Adam, 4)
+    learner.show([2, 3])
+    weights = {name: p.detach().clone() for name, p in learner.backbone.named_parameters()}
+    x = torch.rand(3, 1, 2, 2)
+    own, exemplars = (x, torch.tensor([2, 3, 2])), (x, torch.tensor([0, 1, 0]))
+    penalty.before_task(weights)
+    fishers = []
+    for batches in ([own, exemplars], [exemplars]):
+        penalty.before_step(learner, batches)
+        penalty.after_step(weights, weights, weights)
+        fishers.append({name: F.clone() for name, F in penalty.fisher.items()})
+    assert fishers[0].keys() == weights.keys()
+    assert all(torch.equal(fishers[1][name], F) for name, F in fishers[0].items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["method=joint", "memory=uniform"],
+            "memory must be none with method=joint, which keeps all data, got uniform",
+        ),
+        (["memory=uniform", "memory.per_class=-3"], "memory.per_class must be an integer >= 1 or null, got -3"),
+        (["memory=uniform", "memory.total=50"], "memory.per_class must be null if memory.total is set"),
+        (["memory=entropy", "memory.per_class=null", "memory.total=9"], "memory.total must be at least one for each"),
+        (["memory=uniform", "memory.replay=balanced", "batch_size=1"], "batch_size must be an integer >= 2"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        run(tmp_path, *overrides)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())

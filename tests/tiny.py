@@ -1,0 +1,267 @@
+"""Streams, networks and ways to train that are small enough to state laws about whole runs.
+
+`drive` calls the hooks without a Trainer, in what tests/penalties/test_hooks.py shows to be Lightning's order.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from lifelong.backbones.mlp import MLP
+from lifelong.checkpoint import Checkpoints
+from lifelong.config import CONFIGS, build, compose
+from lifelong.data.examples import Examples
+from lifelong.data.loader import Batches
+from lifelong.data.permuted import Permuted
+from lifelong.data.source import Source
+from lifelong.data.split import Split
+from lifelong.data.stream import Task, TaskStream
+from lifelong.learner import Learner
+from lifelong.loop import run_stream
+from lifelong.memory.none import NoMemory
+from lifelong.penalties.base import Penalty
+from lifelong.record import Record
+from lifelong.tracking import quiet_libraries
+
+quiet_libraries()
+
+Params = dict[str, Tensor]
+Batch = tuple[Tensor, Tensor]
+
+INTERVAL = 3
+"""Optimiser steps between updates of the methods that have an interval: a tiny task has few steps."""
+
+
+@cache
+def _composed(method: str) -> DictConfig:
+    return compose([f"method={method}"]).method
+
+
+def make_penalty(method: str, **settings: Any) -> Penalty:
+    """The method as configs/method/ has it, with these settings changed."""
+    node = _composed(method)
+    if "interval" in node:
+        settings = {"interval": INTERVAL, **settings}
+    return build(OmegaConf.merge(node, settings), "method")
+
+
+METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+HOLDING = [method for method in METHODS if make_penalty(method).state]
+"""The methods that hold weights: all but the bounds without a penalty."""
+
+
+# Data and networks --------------------------------------------------------------------------------------------------
+
+
+def source(num_per_class: int = 30, num_classes: int = 6, seed: int = 0) -> Source:
+    """8 × 8 images of blurred classes with a black frame: some inputs are always zero, so some weights never matter."""
+    g = torch.Generator().manual_seed(seed)
+    means = torch.randint(0, 200, (num_classes, 1, 6, 6), generator=g)
+
+    def part(num: int) -> Examples:
+        labels = torch.arange(num_classes).repeat(num)
+        images = torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8)
+        noise = torch.randint(0, 56, (len(labels), 1, 6, 6), generator=g)
+        images[:, :, 1:7, 1:7] = (means[labels] + noise).to(torch.uint8)
+        return Examples(images, labels)
+
+    return Source("tiny", part(num_per_class), part(10), tuple(map(str, range(num_classes))))
+
+
+def split(scenario: str = "domain", **stream: Any) -> TaskStream:
+    """Three tasks of two classes, 54 training samples each."""
+    return Split(source(), 2, scenario=scenario, **stream)
+
+
+def permuted(num_tasks: int = 3, **stream: Any) -> TaskStream:
+    """The frame is not black in a later task: weights that did not matter before now do."""
+    return Permuted(source(10), num_tasks, **stream)
+
+
+class ConvNet(nn.Module):
+    """Convolutions, batch norm and dropout: all that an importance pass could leave a trace in."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+def mlp(num_classes: int) -> nn.Module:
+    return MLP((1, 8, 8), num_classes, [16])
+
+
+SLOW_DESCENT = partial(SGD, lr=0.05)
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {"mlp": mlp, "cnn": ConvNet}
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors of a tensor, or of nested dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [t for part in parts for t in tensors_in(part)]
+
+
+def make_learner(stream: TaskStream, network: str = "mlp", make_optimizer: Any = SLOW_DESCENT) -> Learner:
+    torch.manual_seed(1)
+    return Learner(NETWORKS[network](stream.num_classes), make_optimizer, stream.num_classes, stream.groups())
+
+
+def weights_of(learner: nn.Module) -> Params:
+    """Copies of weights and buffers."""
+    return {name: t.detach().clone() for name, t in learner.state_dict().items()}
+
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+def make_trainer(*callbacks: Callback, epochs: int = 1, **options: Any) -> Trainer:
+    settings: dict[str, Any] = {
+        "max_epochs": epochs,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+        "use_distributed_sampler": False,
+        "callbacks": list(callbacks),
+    }
+    return Trainer(**(settings | options))
+
+
+def run(
+    stream: TaskStream,
+    learner: Learner,
+    penalty: Penalty,
+    folder: Path,
+    *,
+    callbacks: Iterable[Callback] = (),
+    on_row: Callable[[Task], None] = lambda task: None,
+    **trainer: Any,
+) -> Tensor:
+    """Learn the stream as train.py does; returns the accuracy matrix (T, T)."""
+    record, memory = Record(), NoMemory()
+    checkpoints = Checkpoints(folder / "last.ckpt", record, memory, lambda: 0, every_seconds=1e9)
+    options = {"batch_size": 16, "seed": 0, "record": record, "checkpoints": checkpoints, "on_row": on_row}
+    making = partial(make_trainer, penalty, *callbacks, checkpoints, **trainer)
+    return run_stream(stream, learner, penalty, memory, making, **options).values
+
+
+def fit(learner: Learner, penalty: Penalty, examples: Examples, *callbacks: Callback, **trainer: Any) -> None:
+    """One task in a real Trainer, without what comes after it."""
+    make_trainer(*callbacks, **trainer).fit(learner, Batches(examples, 16, seed=0))
+
+
+def keep(learner: Learner, penalty: Penalty, examples: Examples, batch_size: int = 64) -> None:
+    """What comes after a task."""
+    generator = torch.Generator().manual_seed(0)
+    penalty.after_task(learner, Batches(examples, batch_size, seed=0, shuffle=False), generator)
+
+
+def drive(penalty: Penalty, learner: Any, batches: Iterable[Batch], optimizer: Optimizer, *, step: int = 0) -> None:
+    """One task, or from `step` > 0 on the rest of one, by hand: a batch is an optimiser step."""
+    trainer: Any = SimpleNamespace(global_step=step, optimizers=[optimizer])
+    penalty.on_train_start(trainer, learner)
+    for i, batch in enumerate(batches):
+        penalty.on_train_batch_start(trainer, learner, batch, i)
+        optimizer.zero_grad()
+        learner.loss(*batch).backward()
+        penalty.on_before_optimizer_step(trainer, learner, optimizer)
+        optimizer.step()
+    penalty.on_train_end(trainer, learner)
+
+
+def random_batches(num: int, num_classes: int, seed: int = 0, size: int = 8) -> list[Batch]:
+    g = torch.Generator().manual_seed(seed)
+    images = torch.rand(num, size, 1, 8, 8, generator=g)
+    return list(zip(images, torch.randint(0, num_classes, (num, size), generator=g), strict=True))
+
+
+def learn_by_hand(penalty: Penalty, learner: Learner, task: int, *, num_steps: int = 4, lr: float = 0.05) -> None:
+    """A whole task of random batches: driven, then kept."""
+    batches = random_batches(num_steps, len(learner.visible), seed=task)
+    drive(penalty, learner, batches, SGD(learner.parameters(), lr=lr))
+    penalty.after_task(learner, batches, torch.Generator().manual_seed(task))
+
+
+# Looking on ---------------------------------------------------------------------------------------------------------
+
+
+class Probe(Callback):
+    """Gradients and weights at every optimiser step of a fit, seen from the penalty's place in the list of callbacks.
+
+    before, after: what it sees when it stands before and after the penalty; stepped: what the optimiser is given.
+    """
+
+    def __init__(self) -> None:
+        self.task: list[Params] = []
+        self.total: list[Params] = []
+        self.stepped: list[Params] = []
+        self.weights: list[Params] = []
+        self.batches: list[list[Batch]] = [[]]
+
+    def around(self, penalty: Penalty) -> list[Callback]:
+        return [_Look(self, self.task), penalty, _Look(self, self.total, last=True)]
+
+
+def gradients_of(learner: Any) -> Params:
+    zero = torch.zeros_like
+    return {n: zero(p) if p.grad is None else p.grad.clone() for n, p in learner.backbone.named_parameters()}
+
+
+class _Look(Callback):
+    def __init__(self, probe: Probe, seen: list[Params], last: bool = False) -> None:
+        self.probe, self.seen, self.last = probe, seen, last
+
+    @property
+    def state_key(self) -> str:
+        return f"look-{self.last}"
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if not self.last:
+            return
+
+        def stepped(*_: Any) -> None:
+            self.probe.stepped.append(gradients_of(pl_module))
+            self.probe.batches.append([])
+
+        trainer.optimizers[0].register_step_post_hook(stepped)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self.last:
+            self.probe.batches[-1].append(tuple(batch))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        self.seen.append(gradients_of(pl_module))
+        if self.last:
+            self.probe.weights.append(_backbone_weights(pl_module))
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.last:
+            self.probe.weights.append(_backbone_weights(pl_module))
+
+
+def _backbone_weights(learner: Any) -> Params:
+    return {n: p.detach().clone() for n, p in learner.backbone.named_parameters()}
