@@ -1,0 +1,59 @@
+"""Print mean ± std over seeds of the runs below a folder: python scripts/table.py runs/methods."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lifelong.report import Metrics, grouped, mean_and_std, read_runs
+
+KEYS = ("dataset", "source", "scenario", "method", "memory", "strength")
+POINTS = ("average_accuracy", "val_average_accuracy", "forgetting", "learning_accuracy")
+
+
+def seconds(run: Metrics) -> float:
+    return sum(value for key, value in run.items() if key.endswith("_seconds"))
+
+
+def cell(values: list[float], scale: float, digits: int) -> str:
+    if any(value is None for value in values):
+        return "undefined"
+    mean, std = mean_and_std([scale * value for value in values])
+    return f"{mean:.{digits}f}" + ("" if math.isnan(std) else f" ± {std:.{digits}f}")
+
+
+def table(runs: Sequence[Metrics]) -> Table:
+    """One row per group of KEYS, best average accuracy first; columns of KEYS that do not vary are left out."""
+    shown = [key for key in KEYS if len({run.get(key) for run in runs}) > 1 or key == "method"]
+    result = Table(caption="points of 100; mean ± sample standard deviation over seeds", caption_justify="left")
+    headings = [*shown, "seeds", "test ACC", "val ACC", "forgetting", "learning ACC", "seconds"]
+    for heading in headings:
+        result.add_column(heading, justify="left" if heading in ("method", "memory", "dataset") else "right")
+    groups = grouped(runs, shown)
+    for values, members in sorted(groups.items(), key=lambda g: -mean_and_std([r[POINTS[0]] for r in g[1]])[0]):
+        measures = [cell([run[key] for run in members], 100, 1) for key in POINTS]
+        labels = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+        result.add_row(*labels, str(len(members)), *measures, cell([seconds(r) for r in members], 1, 0))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="runs/<name>, or any folder above run folders")
+    console = Console()
+    console.width = max(console.width, 110)  # in a file or a narrow window: a line may wrap, a number may not be cut
+    try:
+        finished, unfinished = read_runs(parser.parse_args().folder)
+    except FileNotFoundError as error:
+        parser.exit(1, f"error: {error}\n")
+    if finished:
+        console.print(table(finished))
+    for run in unfinished:
+        console.print(f"not finished: {run}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
