@@ -54,6 +54,8 @@ def make_penalty(method: str, **settings: Any) -> Penalty:
 
 
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+HALVED = {"ewc", "online_ewc", "ewcpp"}
+"""c = ½ for the EWC family and 1 for all others."""
 HOLDING = [method for method in METHODS if make_penalty(method).state]
 """The methods that hold weights: all but the bounds without a penalty."""
 
@@ -133,6 +135,16 @@ def weights_of(learner: nn.Module) -> Params:
     return {name: t.detach().clone() for name, t in learner.state_dict().items()}
 
 
+class StandIn:
+    """What `drive` and a penalty ask of a learner, for a loss of one's own."""
+
+    device = torch.device("cpu")
+    visible = torch.ones(1, dtype=torch.bool)
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone = backbone
+
+
 # Training -----------------------------------------------------------------------------------------------------------
 
 
@@ -206,24 +218,18 @@ def learn_by_hand(penalty: Penalty, learner: Learner, task: int, *, num_steps: i
     penalty.after_task(learner, batches, torch.Generator().manual_seed(task))
 
 
-# Looking on ---------------------------------------------------------------------------------------------------------
+def after_two_tasks(method: str, network: str = "mlp", **settings: Any) -> tuple[Penalty, Learner]:
+    penalty, learner = make_penalty(method, **settings), make_learner(split(), network)
+    for task in range(2):
+        learn_by_hand(penalty, learner, task)
+    return penalty, learner
 
 
-class Probe(Callback):
-    """Gradients and weights at every optimiser step of a fit, seen from the penalty's place in the list of callbacks.
-
-    before, after: what it sees when it stands before and after the penalty; stepped: what the optimiser is given.
-    """
-
-    def __init__(self) -> None:
-        self.task: list[Params] = []
-        self.total: list[Params] = []
-        self.stepped: list[Params] = []
-        self.weights: list[Params] = []
-        self.batches: list[list[Batch]] = [[]]
-
-    def around(self, penalty: Penalty) -> list[Callback]:
-        return [_Look(self, self.task), penalty, _Look(self, self.total, last=True)]
+def moved_off(learner: Learner, seed: int = 9, size: float = 0.1) -> None:
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in learner.parameters():
+            p.add_(size * torch.randn(p.shape, generator=g))
 
 
 def gradients_of(learner: Any) -> Params:
@@ -231,37 +237,11 @@ def gradients_of(learner: Any) -> Params:
     return {n: zero(p) if p.grad is None else p.grad.clone() for n, p in learner.backbone.named_parameters()}
 
 
-class _Look(Callback):
-    def __init__(self, probe: Probe, seen: list[Params], last: bool = False) -> None:
-        self.probe, self.seen, self.last = probe, seen, last
-
-    @property
-    def state_key(self) -> str:
-        return f"look-{self.last}"
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        if not self.last:
-            return
-
-        def stepped(*_: Any) -> None:
-            self.probe.stepped.append(gradients_of(pl_module))
-            self.probe.batches.append([])
-
-        trainer.optimizers[0].register_step_post_hook(stepped)
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if self.last:
-            self.probe.batches[-1].append(tuple(batch))
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
-        self.seen.append(gradients_of(pl_module))
-        if self.last:
-            self.probe.weights.append(_backbone_weights(pl_module))
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if self.last:
-            self.probe.weights.append(_backbone_weights(pl_module))
-
-
-def _backbone_weights(learner: Any) -> Params:
-    return {n: p.detach().clone() for n, p in learner.backbone.named_parameters()}
+def added_gradient(penalty: Penalty, learner: Learner) -> Params:
+    """What the penalty adds to a task gradient of zero."""
+    trainer: Any = SimpleNamespace(global_step=1, optimizers=[SGD(learner.parameters())])
+    penalty.on_train_start(trainer, learner)
+    learner.zero_grad(set_to_none=True)
+    penalty.on_before_optimizer_step(trainer, learner, trainer.optimizers[0])
+    penalty.on_train_end(trainer, learner)
+    return gradients_of(learner)

@@ -1,19 +1,20 @@
-"""From the command line to objects: the typed root, the one caller of Hydra's instantiate, one-line errors."""
+"""From the command line to objects: the typed root, the checks at the border, the one caller of Hydra's instantiate."""
 
-import difflib
 import functools
-import os
+import math
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from lifelong.arguments import misfit, spelled, unknown_key
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+GROUPS = ("method", "dataset", "dataset.source", "backbone", "memory", "optimizer", "trainer", "logger")
 ENVIRONMENT_KEYS = (
     "name",
     "root",
@@ -23,11 +24,11 @@ ENVIRONMENT_KEYS = (
     "logger",
     "log_every_n_steps",
     "checkpoint_seconds",
+    "trusted",
 )
 """Where and how a run is watched, not what it computes: left out of the run id."""
-
-
-FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
+"""Where a `_target_` may come from, for a yaml from elsewhere can name any function; the root key `trusted` adds more."""
 
 
 class ConfigError(ValueError):
@@ -57,6 +58,30 @@ class Config:
     log_every_n_steps: int = 10
     checkpoint_seconds: float = 60.0
     progress: bool = True
+    trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
+
+
+Border = tuple[Callable[[Any], bool], str]
+BORDERS: dict[str, Border] = {
+    "seed": (lambda v: v >= 0, "an integer >= 0"),
+    "val_fraction": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
+    "batch_size": (lambda v: v >= 1, "an integer >= 1"),
+    "name": (
+        lambda v: bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)*", v)) and ".." not in v,
+        "a folder name of letters, digits, '_', '-', '.'",
+    ),
+    "root": (bool, "a folder"),
+    "num_threads": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
+    "log_every_n_steps": (lambda v: v >= 1, "an integer >= 1"),
+    "checkpoint_seconds": (lambda v: v > 0, "a number > 0"),
+    "optimizer.lr": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
+    "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
+    "trainer.max_epochs": (lambda v: v is not None and v >= 1, "an integer >= 1"),
+    "trainer.max_steps": (lambda v: v >= 1 or v == -1, "an integer >= 1 or -1 (no limit)"),
+    "trainer.accumulate_grad_batches": (lambda v: v >= 1, "an integer >= 1"),
+    "trainer.gradient_clip_val": (lambda v: v is None or (math.isfinite(v) and v > 0), "a finite number > 0 or null"),
+}
+"""What values must be beyond their type, where no constructor of ours says so."""
 
 
 def register() -> None:
@@ -64,18 +89,94 @@ def register() -> None:
     from hydra.core.config_store import ConfigStore
 
     ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("by_method", by_method, replace=True)
+
+
+def by_method(table: DictConfig, *, _parent_: DictConfig) -> Any:
+    """`${by_method:{ewc: 100, mas: 0.1}}` below `method`: the entry of the chosen method, for an experiment's strengths.
+
+    Raises:
+        ConfigError: the chosen method has none.
+    """
+    name = choice(_parent_)
+    if name not in table:
+        raise ConfigError(f"method must be one of {', '.join(table)} here, or be given a strength, got {name!r}")
+    return table[name]
 
 
 def check(config: DictConfig) -> None:
-    """Raises ConfigError for a root value outside what is allowed; constructors check their own."""
-    if config.seed < 0:
-        raise ConfigError(f"seed must be an integer >= 0, got {config.seed}")
-    if config.batch_size < 1:
-        raise ConfigError(f"batch_size must be an integer >= 1, got {config.batch_size}")
-    if config.num_threads is not None and config.num_threads < 1:
-        raise ConfigError(f"num_threads must be an integer >= 1 or null, got {config.num_threads}")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", config.name) or ".." in config.name:
-        raise ConfigError(f"name must be a folder name of letters, digits, '_', '-', '.', got {config.name!r}")
+    """Everything that can be known of a configuration before anything is built.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type or outside its border, a `_target_` from elsewhere.
+    """
+    allowed = [f.name for f in fields(Config)]
+    for key in config:
+        if key not in allowed:
+            raise ConfigError(unknown_key(str(key), allowed, "the configuration"))
+    for group in GROUPS:
+        check_group(config, group, config.trusted)
+    for key, (allows, description) in BORDERS.items():
+        parent, _, name = key.rpartition(".")
+        node = config[parent] if parent else config
+        if name in node and not allows(node[name]):
+            raise ConfigError(f"{key} must be {description}, got {spelled(node[name])}")
+
+
+def check_group(config: DictConfig, group: str, trusted: Sequence[str] = ()) -> None:
+    """Raises ConfigError if the group is not chosen, comes from elsewhere or has options its object cannot take."""
+    node = OmegaConf.select(config, group)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise ConfigError(f"{group} must be one of {', '.join(choices(group))}, got {spelled(node)}")
+    options: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    for key in _targets_within(options, group):
+        if key not in GROUPS:
+            raise ConfigError(f"{key} must be a value, not a _target_ of its own: Python wires the parts")
+    target = _trusted(options.pop("_target_"), group, (*TRUSTED, *trusted))
+    wrong = misfit({k: v for k, v in options.items() if f"{group}.{k}" not in GROUPS}, target, group)
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def choices(group: str) -> list[str]:
+    """The names a group can be given, e.g. of `dataset.source`."""
+    return sorted(p.stem for p in (CONFIGS / group.replace(".", "/")).glob("*.yaml"))
+
+
+def _targets_within(value: Any, key: str) -> Iterator[str]:
+    """Keys of the nodes below `key` that have a `_target_`."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in inner:
+        if isinstance(child, dict) and "_target_" in child:
+            yield f"{key}.{name}"
+        yield from _targets_within(child, f"{key}.{name}")
+
+
+def _trusted(target: Any, group: str, prefixes: Sequence[str]) -> Callable[..., Any]:
+    """What `target` names, if both its name and the module that defines it have a trusted prefix."""
+
+    def trusted(name: str) -> bool:
+        return any(f"{name}.".startswith(prefix.rstrip(".") + ".") for prefix in prefixes)
+
+    allowed = f"{group}._target_ must start with {', '.join(prefixes)} or a prefix that the root key trusted lists"
+    if not isinstance(target, str) or not trusted(target):
+        raise ConfigError(f"{allowed}, got {target!r}")
+    found = _partial({"_target_": target}, group).func
+    home = str(getattr(found, "__module__", None))
+    if not trusted(home):
+        raise ConfigError(f"{allowed}, got {target!r}, which comes from {home!r}")
+    return found
+
+
+def _partial(options: dict[str, Any], key: str) -> functools.partial[Any]:
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate({**options, "_partial_": True}, _convert_="all")
+    except InstantiationException as error:
+        reason = error.__cause__ or error
+        raise ConfigError(f"{key}._target_ {options['_target_']!r} cannot be used: {one_line(reason)}") from error
 
 
 def choice(node: DictConfig) -> str:
@@ -86,33 +187,36 @@ def choice(node: DictConfig) -> str:
 def factory(node: DictConfig, key: str) -> Callable[..., Any]:
     """The group's `_target_` with its options bound. Nested groups stay out: Python wires those.
 
-    Raises (when called): ConfigError instead of the TypeError or ValueError of a constructor that refuses.
+    Raises (when called): ConfigError instead of what a constructor that refuses raises.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     options: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
-    options = {k: v for k, v in options.items() if not (isinstance(v, dict) and "_target_" in v)}
-    if "_target_" not in options:
-        raise ConfigError(f"{key} must have a _target_, got {options}")
-    try:
-        partial = instantiate({**options, "_partial_": True}, _convert_="all")
-    except InstantiationException as error:
-        raise ConfigError(f"{key}._target_: {_one_line(error)}") from error
+    options = {k: v for k, v in options.items() if f"{key}.{k}" not in GROUPS}
+    partial = _partial(options, key)
+    refusals = (TypeError, ValueError, RuntimeError, OSError, EOFError, ImportError, zlib.error, MisconfigurationException)
 
     @functools.wraps(partial.func)
     def build(*args: Any, **wired: Any) -> Any:
+        for name in options.keys() & wired.keys():
+            raise ConfigError(f"{key}.{name} must not be set: the program sets it, got {spelled(options[name])}")
         try:
             return partial(*args, **wired)
-        except (TypeError, ValueError) as error:
-            message = _one_line(error)
-            named = message.startswith((f"{key}.", f"{key} ", key.split(".")[0] + "."))
-            given = {k: v for k, v in options.items() if k != "_target_"}
-            raise ConfigError(message if named else f"{key}: {message} (given {given})") from error
-        except OSError as error:
-            raise ConfigError(f"{key}: {_one_line(error)}") from error
+        except refusals as error:
+            raise ConfigError(_refusal(error, key, options)) from error
 
     return build
+
+
+def _refusal(error: Exception, key: str, options: dict[str, Any]) -> str:
+    """The constructor's message, with the group's name and options before and behind it unless it names its key."""
+    message = one_line(error) or type(error).__name__
+    if missing := re.search(r"missing \d+ required .*?: '(\w+)'", message):
+        return f"{key}.{missing.group(1)} must be set, got nothing"
+    if re.split(r"[.\s]", message)[0] in {f.name for f in fields(Config)}:
+        return message
+    given = ", ".join(f"{k}={spelled(v)}" for k, v in options.items() if k != "_target_")
+    return f"{key}: {message}" + (f" (given {given})" if given else "")
 
 
 def build(node: DictConfig, key: str, **wired: Any) -> Any:
@@ -126,99 +230,27 @@ def identity(config: DictConfig) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if k not in (*ENVIRONMENT_KEYS, "experiment")}
 
 
-def compose(overrides: list[str]) -> DictConfig:
+def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration of `python train.py *overrides`."""
     import hydra
 
     register()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose("train", overrides)
+        return hydra.compose("train", list(overrides))
 
 
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Print what the user can mend as one line and exit with 1; HYDRA_FULL_ERROR=1 shows the traceback instead.
-
-    A job of a multirun says its line and hands the error on, so that the other jobs run; the exit code is then 1 too.
-    """
-    if FULL_ERRORS:
-        yield
-        return
-    try:
-        with _hydra_raises():
-            yield
-    except Exception as error:
-        message = explain(error)
-        if message is None:
-            raise
-        if not _in_multirun():
-            sys.exit(f"error: {message}")
-        print(f"error: {message}", file=sys.stderr)
-        raise
-
-
-@contextmanager
-def _hydra_raises() -> Iterator[None]:
-    """Hydra hands its exceptions on instead of printing several lines."""
-    before = os.environ.get("HYDRA_FULL_ERROR", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        os.environ["HYDRA_FULL_ERROR"] = before
-
-
-def _in_multirun() -> bool:
+def multirun_job() -> str | None:
+    """The overrides of the running job of a multirun, as typed; None outside one."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return " ".join(HydraConfig.get().overrides.task)
 
 
-def explain(error: BaseException) -> str | None:
-    """One line for an error a user can mend; None for a defect of the program, which deserves its traceback."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _explain_hydra(error)
-    if isinstance(error, ConfigError | OSError) or type(error).__name__ in ("Interrupted",):
-        return _one_line(error)
-    if type(error).__module__.startswith("lifelong."):
-        return _one_line(error)
-    return None
-
-
-def _explain_hydra(error: BaseException) -> str:
-    text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        return _unknown_key(unknown.group(1))
-    missing = re.search(r"Could not find '([^']+)'", text)
-    if missing:
-        group, _, wrong = missing.group(1).rpartition("/")
-        return f"{group} must be one of {', '.join(_options(group))}, got {wrong!r}"
-    override = next(
-        (a for a in sys.argv[1:] if (k := a.split("=")[0].lstrip("+~")) and re.search(rf"\b{re.escape(k)}\b", text)), ""
-    )
-    line = _one_line(error)
-    return f"{override}: {line}" if override and override not in line else line
-
-
-def _unknown_key(key: str) -> str:
-    parent, _, wrong = key.rpartition(".")
-    overrides = [a for a in sys.argv[1:] if re.match(r"[\w/@]+=", a) and "," not in a]
-    node = compose([o for o in overrides if "." not in o.split("=")[0] and o.split("=")[0] != key])
-    allowed = sorted(k for k in (OmegaConf.select(node, parent) if parent else node) if not k.startswith("_"))
-    near = difflib.get_close_matches(wrong, allowed, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"unknown key {key!r}{hint}: {parent or 'the configuration'} has {', '.join(allowed)}"
-
-
-def _options(group: str) -> list[str]:
-    return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
-
-
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The lines of a message worth keeping, joined."""
     lines = [line.strip() for line in str(error).splitlines()]
-    return "; ".join(line for line in lines if line and not line.startswith(("object_type", "Set the environment")))
+    kept = (line for line in lines if line and not line.startswith(("object_type", "Set the environment", "See https")))
+    return "; ".join(kept).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")

@@ -1,5 +1,6 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,12 @@ from rich.console import Console
 from torch import Tensor
 
 from lifelong.atomic import atomic_write
-from lifelong.checkpoint import Checkpoints
-from lifelong.config import ConfigError, build, check, choice, compose, factory, identity
+from lifelong.checkpoint import Checkpoints, load_whole
+from lifelong.config import ConfigError, build, check, check_group, choice, factory, identity
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.environment import environment, peak_memory_bytes
+from lifelong.explain import composed
 from lifelong.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.learner import Learner
 from lifelong.loop import accuracy_matrix, run_stream
@@ -25,7 +27,7 @@ from lifelong.metrics import AccuracyMatrix
 from lifelong.penalties.base import Penalty
 from lifelong.progress import StreamProgress, result_tables, row_line
 from lifelong.record import Record
-from lifelong.run_folder import RunFolder, run_id
+from lifelong.run_folder import RunFolder, run_id, whole
 from lifelong.tracking import History, Tracker, quiet_libraries, read_history
 
 
@@ -52,14 +54,25 @@ def run(*overrides: str) -> Result:
     Raises:
         ConfigError: a setting outside what is allowed.
     """
-    return run_experiment(compose(list(overrides)))
+    return run_experiment(composed(overrides))
 
 
-def load(folder: str | Path) -> Learner:
-    """The learner of a finished run, with its final weights, in eval mode on the CPU."""
+def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
+    """The learner of a finished run, with its final weights, in eval mode on the CPU.
+
+    `trusted`: prefixes a `_target_` of its config.yaml may have besides our own; those the file itself lists do not count.
+
+    Raises:
+        RunFolderError, DamagedError: the run is not finished, or its files are damaged.
+        ConfigError: config.yaml has a `_target_` from elsewhere.
+    """
     paths = RunFolder(Path(folder))
-    config = OmegaConf.load(paths.config)
-    saved = torch.load(paths.model, map_location="cpu", weights_only=True)
+    with whole(paths.config):
+        config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
+    for group in ("backbone", "optimizer"):
+        check_group(config, group, trusted)  # type: ignore[arg-type]
+    with whole(paths.model):
+        saved = load_whole(paths.model)
     learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
     learner.load_state_dict(saved["state_dict"])
     learner.show(saved["visible"])
@@ -80,11 +93,18 @@ def run_experiment(config: DictConfig) -> Result:
 
     Raises:
         ConfigError: a setting outside what is allowed, before anything is written.
-        RunFolderError: the run folder cannot be written or is in use.
+        RunFolderError: the run folder cannot be written, is in use or is damaged.
         PenaltyError, DivergedError: the run cannot go on sensibly.
     """
     check(config)
     quiet_libraries()
+    folder = RunFolder(Path(config.root) / config.name / identifier(config))
+    console = Console(quiet=not config.progress)
+    if folder.finished and not config.rerun:
+        result = read_result(folder)
+        print(f"finished before, not trained again (rerun=true does): {folder.path}")
+        show(result, console)
+        return result
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     source = build(config.dataset.source, "dataset.source")
@@ -94,19 +114,18 @@ def run_experiment(config: DictConfig) -> Result:
     penalty: Penalty = build(config.method, "method")
     memory: Memory = build(config.memory, "memory")
     check_together(config, stream, learner, penalty, memory)
-    parts = [choice(config.method), choice(config.dataset), choice(config.dataset.source), f"s{config.seed}"]
-    if not isinstance(memory, NoMemory):
-        parts.insert(1, choice(config.memory))
-    identifier = run_id("-".join(parts), identity(config))
-    folder = RunFolder(Path(config.root) / config.name / identifier)
-    console = Console(quiet=not config.progress)
     with folder.locked():
-        if folder.finished and not config.rerun:
-            console.print(f"finished before, not trained again (rerun=true does): {folder.path}", highlight=False)
-            return read_result(folder)
-        if config.rerun:
+        if folder.finished:
             folder.start_over()
         return train(config, stream, learner, penalty, memory, folder, console)
+
+
+def identifier(config: DictConfig) -> str:
+    """The run id: what can be read at a glance, and a hash of all that decides the numbers."""
+    parts = [choice(config.method), choice(config.dataset), choice(config.dataset.source), f"s{config.seed}"]
+    if choice(config.memory) != "none":
+        parts.insert(1, choice(config.memory))
+    return run_id("-".join(parts), identity(config))
 
 
 def check_together(config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory) -> None:

@@ -3,19 +3,19 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
-from lifelong.atomic import atomic_write
+from lifelong.atomic import atomic_write, remove_leftovers
 
 
 class RunFolderError(RuntimeError):
-    """The folder cannot be written, or another process works in it."""
+    """The folder cannot be written, another process works in it, or what it holds is damaged."""
 
 
 def run_id(prefix: str, config: Mapping[str, Any]) -> str:
@@ -52,22 +52,23 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path / ".writable") as file:
-                file.write(str(os.getpid()))
             lock = FileLock(self.path / ".lock")
             lock.acquire(blocking=False)
         except Timeout:
             raise RunFolderError(f"run folder {self.path} is in use: another process is training this run") from None
         except OSError as error:
             raise RunFolderError(f"run folder {self.path} cannot be written: {error.strerror}") from error
+        except NotImplementedError as error:
+            raise RunFolderError(f"run folder {self.path} cannot be locked: its file system has no flock") from error
         try:
+            remove_leftovers(self.path)
             yield
         finally:
             lock.release()
 
     def start_over(self) -> None:
-        """Forget an earlier result and checkpoint (rerun=true)."""
-        for path in (self.metrics, self.checkpoint, self.history):
+        """Forget a finished result (rerun=true). The checkpoint goes first: else, killed in between, it would answer."""
+        for path in (self.checkpoint, self.metrics, self.history):
             path.unlink(missing_ok=True)
 
     def write_text(self, path: Path, text: str) -> None:
@@ -75,15 +76,41 @@ class RunFolder:
             file.write(text)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Flat JSON; what is undefined (nan) is null."""
-        plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in metrics.items()}
-        self.write_text(self.metrics, json.dumps(plain, indent=2) + "\n")
+        """Flat JSON; what is undefined (nan, or not finite) is null."""
+        plain = {key: _json(value) for key, value in metrics.items()}
+        self.write_text(self.metrics, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
     def read_metrics(self) -> dict[str, Any]:
-        metrics: dict[str, Any] = json.loads(self.metrics.read_text())
-        return metrics
+        """Raises RunFolderError if metrics.json is damaged."""
+        with whole(self.metrics):
+            metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+            if metrics["run_id"] != self.path.name:
+                raise ValueError(f"it belongs to {metrics['run_id']}")
+            return metrics
 
     def read_matrix(self) -> tuple[list[str], list[list[float]]]:
-        """Task names and the rows of accuracy_matrix.csv."""
-        header, *rows = self.matrix.read_text().splitlines()
-        return header.split(","), [[float(cell) for cell in row.split(",")] for row in rows]
+        """Task names and the rows of accuracy_matrix.csv; raises RunFolderError if it is damaged."""
+        with whole(self.matrix):
+            header, *lines = self.matrix.read_text(encoding="utf-8").splitlines()
+            names, rows = header.split(","), [[float(cell) for cell in line.split(",")] for line in lines]
+            if any(len(row) != len(names) for row in (rows, *rows)):
+                raise ValueError("it is not square")
+            return names, rows
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Around the reading of a finished run's file: RunFolderError if it is not what was written."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path} is missing: the run is not finished, or rerun=true trains it again") from error
+    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise RunFolderError(f"{path} is damaged ({reason}): rerun=true trains the run again") from error
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_json(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

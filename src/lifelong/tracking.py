@@ -40,8 +40,11 @@ class History:
 
     def append(self, row: Row) -> None:
         line = json.dumps({k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def position(self) -> int:
         """Length in bytes."""
@@ -106,6 +109,9 @@ class Tracker(Callback):
         learned = record.test[-1][: record.task]
         row = {f"test/accuracy/{name}": value for name, value in accuracies.items()}
         self.write({"task": record.task - 1, **row, "test/average_accuracy": sum(learned) / len(learned)}, record.step)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._loss, self._count = torch.zeros(()), 0  # a task starts anew, an interrupted one is restored after this
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

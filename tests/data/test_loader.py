@@ -1,7 +1,12 @@
 """Batches: every example once an epoch, in an order that (seed, epoch) decide, resumable behind any batch."""
 
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lifelong.data.examples import Examples
@@ -75,3 +80,67 @@ def test_impossible_batches_are_refused() -> None:
 def test_derived_seeds_do_not_collide_over_neighbouring_numbers() -> None:
     assert len({derive_seed(a, b) for a in range(50) for b in range(50)} | {derive_seed(a) for a in range(50)}) == 2550
     assert derive_seed(1, 23) != derive_seed(12, 3)
+
+
+def test_an_epoch_left_early_is_not_taken_up_again() -> None:
+    left, whole = Batches(examples(), 4, seed=1), Batches(examples(), 4, seed=1)
+    expected = [labels(whole) for _ in range(2)]
+    assert next(iter(left))[1].tolist() == expected[0][0]
+    assert labels(left) == expected[1]
+
+
+def test_lightning_resumed_behind_any_batch_gives_the_rest(tmp_path: Path) -> None:
+    full = fit(Batches(examples(), 4, seed=1))
+    assert len(full) == 9
+    for taken in range(1, 9):
+        path = tmp_path / f"{taken}.ckpt"
+        seen = fit(Batches(examples(), 4, seed=1), StopAfter(taken, path))
+        assert seen + fit(Batches(examples(), 4, seed=1), ckpt_path=path) == full
+
+
+def test_lightning_with_few_batches_an_epoch_starts_each_epoch_anew() -> None:
+    whole = Batches(examples(), 4, seed=1)
+    expected = [batch for _ in range(3) for batch in labels(whole)[:2]]
+    assert fit(Batches(examples(), 4, seed=1), limit_train_batches=2) == expected
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopAfter(Callback):
+    def __init__(self, taken: int, path: Path) -> None:
+        self.taken, self.path = taken, path
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.taken:
+            trainer.save_checkpoint(self.path)
+            raise Stopped
+
+
+class Witness(LightningModule):
+    """Notes which labels it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 1)
+        self.seen: list[list[int]] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        self.seen.append(batch[1].tolist())
+        return self.linear(batch[0].flatten(1)).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(batches: Batches, *callbacks: Callback, ckpt_path: Path | None = None, **options: Any) -> list[list[int]]:
+    """The labels of three epochs' batches, in the order Lightning asks for them."""
+    witness = Witness()
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    trainer = Trainer(max_epochs=3, accelerator="cpu", devices=1, callbacks=list(callbacks), **quiet, **options)
+    with suppress(Stopped):
+        trainer.fit(witness, batches, ckpt_path=ckpt_path, weights_only=True)
+    return witness.seen

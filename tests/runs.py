@@ -1,0 +1,89 @@
+"""Whole runs that take a fraction of a second, and the command train.py in this process."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lifelong
+import train as script
+from lifelong.config import register
+from lifelong.experiment import Result
+from lifelong.explain import one_line_errors
+from lifelong.tracking import read_history
+
+TINY = (
+    "dataset/source=digits",
+    "dataset.source.test_fraction=0.8",  # 323 training samples: three batches of 128
+    "dataset.angles=[0,30]",
+    "backbone.widths=[16]",
+    "optimizer.lr=0.01",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "log_every_n_steps=2",
+    "logger=none",
+    "progress=false",
+)
+NUM_STEPS = 12
+"""Of a tiny run: 2 tasks of 2 epochs of 3 batches."""
+
+
+def run(root: Path, *overrides: str) -> Result:
+    return lifelong.run(*TINY, f"root={root}", *overrides)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind: exit code and the text of both streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(*arguments: str) -> Said:
+    """`python train.py *arguments`, in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        try:
+            register()
+            with one_line_errors():
+                script.main()
+        except SystemExit as exit:
+            if isinstance(exit.code, str):  # as the interpreter does
+                print(exit.code, file=sys.stderr)
+            code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def weights(result: Result) -> dict[str, torch.Tensor]:
+    return torch.load(result.folder / "model.pt", weights_only=True)["state_dict"]
+
+
+def assert_same_run(one: Result, other: Result) -> None:
+    """Bit for bit: accuracies, weights, and every row of the history."""
+    assert torch.equal(one.matrix, other.matrix)
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert read_history(one.folder / "history.jsonl") == read_history(other.folder / "history.jsonl")
+
+
+def at_every_batch(patch: pytest.MonkeyPatch, action: Callable[[Any, int], None]) -> None:
+    """Call action(checkpoints, steps done of the whole stream) at every batch's end, before checkpoints are made."""
+    from lifelong.checkpoint import Checkpoints
+
+    original = Checkpoints.on_train_batch_end
+
+    def acting(self: Checkpoints, trainer: Any, *rest: Any) -> None:
+        action(self, self.record.step + trainer.global_step)
+        original(self, trainer, *rest)
+
+    patch.setattr(Checkpoints, "on_train_batch_end", acting)
