@@ -3,8 +3,9 @@
 import hydra
 from omegaconf import DictConfig
 
-from lifelong.config import CONFIGS, register
+from lifelong.config import register
 from lifelong.explain import one_line_errors, one_line_job
+from lifelong.groups import CONFIGS
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")

@@ -5,8 +5,12 @@
 A section is a file of scripts/benchmarks/ with a function `measure` that returns a table.
 """
 
-import argparse
 import os
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells stderr of every start
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+import argparse
 import platform
 import shlex
 import sys

@@ -1,6 +1,8 @@
 """Whole runs that take a fraction of a second, and the command train.py in this process."""
 
 import contextlib
+import copy
+import functools
 import io
 import sys
 from collections.abc import Callable
@@ -10,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
-import lifelong
 import train as script
+from lifelong.checkpoint import Checkpoints
 from lifelong.config import register
-from lifelong.experiment import Result
-from lifelong.explain import one_line_errors
+from lifelong.experiment import Result, run_experiment
+from lifelong.explain import composed, one_line_errors
 from lifelong.tracking import read_history
 
 TINY = (
@@ -34,8 +37,19 @@ NUM_STEPS = 12
 """Of a tiny run: 2 tasks of 2 epochs of 3 batches."""
 
 
+composed_once = functools.cache(composed)
+
+
+def composed_tiny(root: Path, *overrides: str) -> DictConfig:
+    """The configuration of a tiny run; Hydra composes it once."""
+    config = copy.deepcopy(composed_once((*TINY, *overrides)))
+    config.root = str(root)
+    return config
+
+
 def run(root: Path, *overrides: str) -> Result:
-    return lifelong.run(*TINY, f"root={root}", *overrides)
+    """lifelong.run of a tiny run."""
+    return run_experiment(composed_tiny(root, *overrides))
 
 
 @dataclass(frozen=True)
@@ -78,8 +92,6 @@ def assert_same_run(one: Result, other: Result) -> None:
 
 def at_every_batch(patch: pytest.MonkeyPatch, action: Callable[[Any, int], None]) -> None:
     """Call action(checkpoints, steps done of the whole stream) at every batch's end, before checkpoints are made."""
-    from lifelong.checkpoint import Checkpoints
-
     original = Checkpoints.on_train_batch_end
 
     def acting(self: Checkpoints, trainer: Any, *rest: Any) -> None:

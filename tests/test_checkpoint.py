@@ -1,46 +1,343 @@
-"""A run that was interrupted, killed or found a damaged checkpoint ends as one that was not."""
+"""A run that was interrupted, killed or found its checkpoint damaged ends as one that was not."""
 
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runs import NUM_STEPS, assert_same_run, at_every_batch, run
+from runs import NUM_STEPS, TINY, assert_same_run, at_every_batch, run
 
+from lifelong import checkpoint, experiment, loop, run_folder
+from lifelong.checkpoint import Checkpoints, DamagedError, load_whole
 from lifelong.experiment import Result
 from lifelong.interrupted import Interrupted
+from lifelong.penalties.base import Penalty
+from lifelong.penalties.si import SI
+from lifelong.run_folder import RunFolderError
+from lifelong.tracking import Tracker, read_history
 
-DROPOUT = "backbone.dropout=0.2"
-METHODS = ["ewc", "si", "rwalk"]
+SETTINGS = {
+    "ewc": ("method=ewc", "backbone.dropout=0.2"),
+    "si": ("method=si", "backbone.dropout=0.2"),
+    "rwalk": ("method=rwalk", "method.interval=4", "backbone.dropout=0.2"),
+    "accumulating": ("method=ewcpp", "method.interval=2", "augment=affine", "trainer.accumulate_grad_batches=2"),
+}
 
 
 class Killed(BaseException):
-    """kill -9: nothing is saved any more."""
+    """As kill -9: from here on nothing is saved."""
 
 
-def settings(method: str) -> list[str]:
-    return [f"method={method}", DROPOUT, *(["method.interval=4"] if method == "rwalk" else [])]
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "draw", lambda *_: None)  # half the time of a tiny run
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """An uninterrupted run of each method."""
-    return {method: run(tmp_path_factory.mktemp(method), *settings(method)) for method in METHODS}
+    """An uninterrupted run of each kind."""
+    return {kind: run(tmp_path_factory.mktemp(kind), *settings) for kind, settings in SETTINGS.items()}
+
+
+def stop(patch: pytest.MonkeyPatch, when: Callable[[Any, int], bool], how: Callable[[], None]) -> None:
+    def act(checkpoints: Any, done: int) -> None:
+        if when(checkpoints, done):
+            how()
+
+    at_every_batch(patch, act)
+
+
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def raising(*_: Any, **__: Any) -> Any:
+    raise Killed
+
+
+def last_checkpoint(root: Path) -> Path:
+    return next(root.rglob("last.ckpt"))
+
+
+# Interrupted --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"), [*(("ewc", step) for step in range(1, NUM_STEPS + 1)), *(("rwalk", step) for step in (2, 3, 6, 8))]
+)
+def test_interrupted_at_any_step_and_resumed_equals_uninterrupted(
+    kind: str, step: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop(patch, lambda _, done: done == step, terminate)
+        with pytest.raises(Interrupted) as interrupted:
+            run(tmp_path, *SETTINGS[kind])
+    assert interrupted.value.signum == signal.SIGTERM
+    assert_same_run(run(tmp_path, *SETTINGS[kind]), whole[kind])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 12])
+def test_interrupted_between_accumulated_batches_is_saved_behind_their_step(
+    batch: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint holds no gradients: in the midst of a step it would lose those of the step's first batches."""
+    seen = 0
+
+    def is_the_one(*_: Any) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen == batch
+
+    with monkeypatch.context() as patch:
+        stop(patch, is_the_one, terminate)
+        with pytest.raises(Interrupted):
+            run(tmp_path, *SETTINGS["accumulating"])
+    assert_same_run(run(tmp_path, *SETTINGS["accumulating"]), whole["accumulating"])
+
+
+@pytest.mark.parametrize(("epoch", "signum"), enumerate([signal.SIGINT, signal.SIGTERM] * 2))
+def test_signal_during_the_validation_of_an_epoch_is_saved_at_its_end(
+    epoch: int, signum: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = Tracker.on_train_epoch_end, []
+
+    def signalled(self: Tracker, *args: Any) -> None:
+        if len(seen) == epoch:
+            signal.raise_signal(signum)
+        seen.append(epoch)
+        original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "on_train_epoch_end", signalled)
+        with pytest.raises(Interrupted) as interrupted:
+            run(tmp_path, *SETTINGS["ewc"])
+    assert interrupted.value.signum == signum
+    assert load_whole(last_checkpoint(tmp_path))["global_step"] == 3 * (epoch % 2 + 1)
+    assert_same_run(run(tmp_path, *SETTINGS["ewc"]), whole["ewc"])
+
+
+def test_interrupted_again_and_again_equals_uninterrupted(
+    whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    with monkeypatch.context() as patch:
+        stop(patch, lambda _, done: done not in seen and not seen.add(done), terminate)  # type: ignore[func-returns-value]
+        for _ in range(NUM_STEPS):
+            with pytest.raises(Interrupted):
+                run(tmp_path, *SETTINGS["rwalk"])
+    assert_same_run(run(tmp_path, *SETTINGS["rwalk"]), whole["rwalk"])
+
+
+def test_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one waits for the end of the batch, the second does not: nothing more is saved."""
+
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    stop(monkeypatch, lambda _, done: done == 2, twice)
+    with pytest.raises(Interrupted, match="interrupted by SIGINT; the same command starts over"):
+        run(tmp_path)
+    assert not list(tmp_path.rglob("last.ckpt"))
+
+
+@pytest.mark.parametrize("name", ["after_task", "accuracy_row", "save_boundary", "write_result"])
+def test_signal_outside_a_fit_ends_at_once_and_the_last_checkpoint_stands(
+    name: str, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner: Any = {"after_task": Penalty, "accuracy_row": loop, "save_boundary": Checkpoints, "write_result": experiment}[name]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, lambda *_, **__: terminate())
+        with pytest.raises(Interrupted):
+            run(tmp_path, *SETTINGS["ewc"], "checkpoint_seconds=1e-9")
+    assert_same_run(run(tmp_path, *SETTINGS["ewc"], "checkpoint_seconds=1e-9"), whole["ewc"])
+
+
+def test_handlers_are_as_before_a_run(tmp_path: Path) -> None:
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    run(tmp_path)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# Killed -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", range(1, NUM_STEPS + 1))
-@pytest.mark.parametrize("method", METHODS)
-def test_interrupted_at_any_step_and_resumed_equals_uninterrupted(
-    method: str, step: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_killed_at_any_step_goes_on_from_the_last_periodic_checkpoint(
+    step: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(checkpoints: Any, done: int) -> None:
-        if done == step:
-            signal.raise_signal(signal.SIGTERM)
-
+    settings = (*SETTINGS["si"], "checkpoint_seconds=1e-9")
     with monkeypatch.context() as patch:
-        at_every_batch(patch, interrupt)
-        with pytest.raises(Interrupted) as interrupted:
-            run(tmp_path, *settings(method))
-    assert interrupted.value.signum == signal.SIGTERM
-    assert_same_run(run(tmp_path, *settings(method)), whole[method])
+        stop(patch, lambda _, done: done == step, kill)
+        with pytest.raises(Killed):
+            run(tmp_path, *settings)
+    resumed_at: list[int] = []
+    with monkeypatch.context() as patch:
+        at_every_batch(patch, lambda _, done: resumed_at.append(done))
+        assert_same_run(run(tmp_path, *settings), whole["si"])
+    assert resumed_at == list(range(step, NUM_STEPS + 1))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (SI, "after_task"),
+        (loop, "accuracy_row"),
+        (Checkpoints, "save_boundary"),
+        (checkpoint.torch, "save"),
+        (experiment, "write_result"),
+        (run_folder.RunFolder, "write_metrics"),
+    ],
+)
+def test_killed_between_fits_equals_uninterrupted(
+    owner: Any, name: str, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, raising)
+        with pytest.raises(Killed):
+            run(tmp_path, *SETTINGS["si"])
+    assert_same_run(run(tmp_path, *SETTINGS["si"]), whole["si"])
+
+
+def test_task_starts_once_however_often_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """before_task resets what a method keeps along the path: run again, it would forget the first part of the task."""
+    started: list[int] = []
+    monkeypatch.setattr(SI, "before_task", _counting(SI.before_task, started))
+    stopped: set[int] = set()
+    with monkeypatch.context() as patch:
+        stop(patch, lambda _, done: done not in stopped and not stopped.add(done), terminate)  # type: ignore[func-returns-value]
+        for _ in range(NUM_STEPS):
+            with pytest.raises(Interrupted):
+                run(tmp_path, "method=si")
+    run(tmp_path, "method=si")
+    assert len(started) == 2
+
+
+def _counting(original: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
+    def counting(*args: Any) -> Any:
+        calls.append(1)
+        return original(*args)
+
+    return counting
+
+
+# Real processes -----------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+import pytest, runs
+from lifelong.config import register
+from lifelong.explain import one_line_errors
+def act(checkpoints, done):
+    if done == 8:
+        os.kill(os.getpid(), signal.{name})
+runs.at_every_batch(pytest.MonkeyPatch(), act)
+sys.argv = ["train.py", *{arguments!r}]
+register()
+with one_line_errors():
+    runs.script.main()
+"""
+
+
+@pytest.mark.slow
+def test_process_that_got_a_signal_says_one_line_and_the_same_command_continues(
+    whole: dict[str, Result], tmp_path: Path
+) -> None:
+    processes = {}
+    for name in ("SIGTERM", "SIGINT", "SIGKILL"):
+        arguments = [*TINY, *SETTINGS["ewc"], f"root={tmp_path / name}", "checkpoint_seconds=1e-9"]
+        program = PROGRAM.format(path=[p for p in sys.path if p], name=name, arguments=arguments)
+        processes[name] = subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    for name, process in processes.items():
+        out, err = process.communicate(timeout=120)
+        folder = last_checkpoint(tmp_path / name).parent
+        assert out == ""
+        if name == "SIGKILL":
+            assert (process.returncode, err) == (-signal.SIGKILL, "")
+        else:
+            assert process.returncode == 128 + signal.Signals[name]
+            assert err == f"interrupted by {name}; the same command continues: {folder}\n"
+        resumed = run(tmp_path / name, *SETTINGS["ewc"], "checkpoint_seconds=1e-9")
+        assert resumed.folder == folder
+        assert_same_run(resumed, whole["ewc"])
+        steps = [row["step"] for row in read_history(folder / "history.jsonl") if "train/loss" in row]
+        assert steps == [2, 4, 6, 8, 10, 12]
+
+
+# Damaged ------------------------------------------------------------------------------------------------------------
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit in the midst of a tensor: torch.load alone does not see it."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut off": lambda data: data[: len(data) // 2],
+    "without its end": lambda data: data[:-1],
+    "of another kind": lambda _: b"something else " * 100,
+    "flipped": flipped,
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        stop(patch, lambda _, done: done == 8, terminate)
+        with pytest.raises(Interrupted):
+            run(root, *SETTINGS["ewc"])
+    return last_checkpoint(root).parent
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_said_in_one_line_and_the_run_starts_over(
+    damage: str, interrupted_folder: Path, whole: dict[str, Result], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "default" / interrupted_folder.name
+    folder.mkdir(parents=True)
+    for path in interrupted_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    path = folder / "last.ckpt"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(DamagedError):
+        load_whole(path)
+    capfd.readouterr()
+    assert_same_run(run(tmp_path, *SETTINGS["ewc"]), whole["ewc"])
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"{path} is damaged")
+    assert said.endswith("the run starts over\n")
+
+
+def test_checkpoint_of_another_version_of_the_code_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "accuracy_matrix", raising)
+        with pytest.raises(Killed):
+            run(tmp_path)
+    path = last_checkpoint(tmp_path)
+    saved = load_whole(path)
+    saved["penalty"].pop("anchor")
+    torch.save(saved, path)
+    with pytest.raises(RunFolderError, match=r"last.ckpt is of another version of the code: delete it to start over"):
+        run(tmp_path)
+
+
+def test_checkpoint_holds_the_seconds_of_the_task_in_work(interrupted_folder: Path) -> None:
+    seconds = load_whole(interrupted_folder / "last.ckpt")["record"]["seconds"]
+    assert all(seconds[phase] > 0 for phase in ("train", "importance", "evaluation"))

@@ -17,13 +17,14 @@ from torch.optim import SGD, Optimizer
 
 from lifelong.backbones.mlp import MLP
 from lifelong.checkpoint import Checkpoints
-from lifelong.config import CONFIGS, build, compose
+from lifelong.config import build, compose
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
 from lifelong.data.permuted import Permuted
 from lifelong.data.source import Source
 from lifelong.data.split import Split
 from lifelong.data.stream import Task, TaskStream
+from lifelong.groups import CONFIGS
 from lifelong.learner import Learner
 from lifelong.loop import run_stream
 from lifelong.memory.none import NoMemory

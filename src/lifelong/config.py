@@ -5,16 +5,15 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lifelong.arguments import misfit, spelled, unknown_key
+from lifelong.groups import CONFIGS, SOURCES, choices, groups_of, is_wired
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-GROUPS = ("method", "dataset", "dataset.source", "backbone", "memory", "optimizer", "trainer", "logger")
 ENVIRONMENT_KEYS = (
     "name",
     "root",
@@ -24,6 +23,7 @@ ENVIRONMENT_KEYS = (
     "logger",
     "log_every_n_steps",
     "checkpoint_seconds",
+    "resident_bytes",
     "trusted",
 )
 """Where and how a run is watched, not what it computes: left out of the run id."""
@@ -43,6 +43,8 @@ class Config:
     dataset: Any = MISSING
     backbone: Any = MISSING
     memory: Any = MISSING
+    augment: Any = MISSING
+    normalise: Any = MISSING
     optimizer: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
@@ -51,12 +53,14 @@ class Config:
     scenario: str = "domain"  # domain | task | class: which output columns are visible when
     val_fraction: float = 0.1  # of each task's training data
     batch_size: int = 128
+    epochs_per_task: list[int] | None = None  # one number for each task, instead of trainer.max_epochs
     name: str = "default"  # runs/<name>/<run id>/
     root: str = "runs"
     rerun: bool = False  # train again although the run is finished
     num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
     log_every_n_steps: int = 10
     checkpoint_seconds: float = 60.0
+    resident_bytes: float = 2e9  # larger sets of images stay in host memory, from where batches are fetched ahead
     progress: bool = True
     trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
 
@@ -66,6 +70,8 @@ BORDERS: dict[str, Border] = {
     "seed": (lambda v: v >= 0, "an integer >= 0"),
     "val_fraction": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
     "batch_size": (lambda v: v >= 1, "an integer >= 1"),
+    "epochs_per_task": (lambda v: v is None or (v and min(v) >= 1), "a list of integers >= 1 or null"),
+    "resident_bytes": (lambda v: v > 0, "a number > 0"),
     "name": (
         lambda v: bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)*", v)) and ".." not in v,
         "a folder name of letters, digits, '_', '-', '.'",
@@ -114,7 +120,7 @@ def check(config: DictConfig) -> None:
     for key in config:
         if key not in allowed:
             raise ConfigError(unknown_key(str(key), allowed, "the configuration"))
-    for group in GROUPS:
+    for group in groups_of(config):
         check_group(config, group, config.trusted)
     for key, (allows, description) in BORDERS.items():
         parent, _, name = key.rpartition(".")
@@ -128,19 +134,16 @@ def check_group(config: DictConfig, group: str, trusted: Sequence[str] = ()) -> 
     node = OmegaConf.select(config, group)
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise ConfigError(f"{group} must be one of {', '.join(choices(group))}, got {spelled(node)}")
+    for key in OmegaConf.missing_keys(node):
+        raise ConfigError(f"{group}.{key} must be set, got nothing")
     options: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     for key in _targets_within(options, group):
-        if key not in GROUPS:
+        if not is_wired(key):
             raise ConfigError(f"{key} must be a value, not a _target_ of its own: Python wires the parts")
     target = _trusted(options.pop("_target_"), group, (*TRUSTED, *trusted))
-    wrong = misfit({k: v for k, v in options.items() if f"{group}.{k}" not in GROUPS}, target, group)
+    wrong = misfit({k: v for k, v in options.items() if not is_wired(f"{group}.{k}")}, target, group)
     if wrong:
         raise ConfigError(wrong)
-
-
-def choices(group: str) -> list[str]:
-    """The names a group can be given, e.g. of `dataset.source`."""
-    return sorted(p.stem for p in (CONFIGS / group.replace(".", "/")).glob("*.yaml"))
 
 
 def _targets_within(value: Any, key: str) -> Iterator[str]:
@@ -192,7 +195,7 @@ def factory(node: DictConfig, key: str) -> Callable[..., Any]:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     options: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
-    options = {k: v for k, v in options.items() if f"{key}.{k}" not in GROUPS}
+    options = {k: v for k, v in options.items() if not is_wired(f"{key}.{k}")}
     partial = _partial(options, key)
     refusals = (TypeError, ValueError, RuntimeError, OSError, EOFError, ImportError, zlib.error, MisconfigurationException)
 
@@ -211,6 +214,8 @@ def factory(node: DictConfig, key: str) -> Callable[..., Any]:
 def _refusal(error: Exception, key: str, options: dict[str, Any]) -> str:
     """The constructor's message, with the group's name and options before and behind it unless it names its key."""
     message = one_line(error) or type(error).__name__
+    if key.startswith(f"{SOURCES}."):
+        message = re.sub(r"dataset\.source\b", key, message)
     if missing := re.search(r"missing \d+ required .*?: '(\w+)'", message):
         return f"{key}.{missing.group(1)} must be set, got nothing"
     if re.split(r"[.\s]", message)[0] in {f.name for f in fields(Config)}:
@@ -247,6 +252,23 @@ def multirun_job() -> str | None:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return " ".join(HydraConfig.get().overrides.task)
+
+
+@contextmanager
+def failed_jobs_to(handle: Callable[[Sequence[str], Exception], Any]) -> Iterator[None]:
+    """Within the block the result of a job that failed is handle(overrides, error); Hydra itself prints and raises."""
+    from hydra.core.utils import JobReturn, JobStatus
+
+    original = JobReturn.return_value
+
+    def result(job: JobReturn) -> Any:
+        return handle(job.overrides or [], job._return_value) if job.status is JobStatus.FAILED else original.fget(job)
+
+    JobReturn.return_value = property(result, original.fset)
+    try:
+        yield
+    finally:
+        JobReturn.return_value = original
 
 
 def one_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lifelong.data.examples import Examples, as_input
+from lifelong.data.examples import Examples
 from lifelong.data.stream import TaskStream
 from lifelong.learner import Learner
 
@@ -21,10 +21,10 @@ def accuracy(learner: Learner, examples: Examples) -> float:
     was_training = learner.training
     learner.eval()
     correct = torch.zeros((), dtype=torch.int64, device=learner.device)
-    pairs = zip(examples.images.split(BATCH_SIZE), examples.labels.split(BATCH_SIZE), strict=True)
-    for images, labels in pairs:
-        predicted = learner(as_input(images.to(learner.device))).argmax(dim=1)
-        correct += (predicted == labels.to(learner.device)).sum()
+    for chunk in examples.chunks(BATCH_SIZE):
+        chunk = chunk.to(learner.device)
+        predicted = learner(learner.as_input(chunk.images)).argmax(dim=1)
+        correct += (predicted == chunk.labels).sum()
     learner.train(was_training)
     return int(correct) / len(examples)
 
@@ -32,12 +32,17 @@ def accuracy(learner: Learner, examples: Examples) -> float:
 def accuracy_row(learner: Learner, stream: TaskStream, learned: int, part: str, tasks: range | None = None) -> Tensor:
     """(T,) float64: accuracy on `part` ("val" or "test") of each task after tasks 0..learned; nan outside `tasks`.
 
-    The columns visible to the learner are as before afterwards.
+    Visits to one task share data and columns, so they are tested once. The columns visible to the learner are as before
+    afterwards.
     """
+    found: dict[int, float] = {}
     row = torch.full((stream.num_tasks,), torch.nan, dtype=torch.float64)
     shown = learner.visible.nonzero().flatten().tolist()
     for j in range(stream.num_tasks) if tasks is None else tasks:
-        learner.show(stream.visible(learned, j))
-        row[j] = accuracy(learner, getattr(stream.task(j), part))
+        task = stream.task(j)
+        if task.given not in found:
+            learner.show(stream.visible(learned, j))
+            found[task.given] = accuracy(learner, getattr(task, part))
+        row[j] = found[task.given]
     learner.show(shown)
     return row

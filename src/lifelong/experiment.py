@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
@@ -14,11 +14,13 @@ from torch import Tensor
 from lifelong.atomic import atomic_write
 from lifelong.checkpoint import Checkpoints, load_whole
 from lifelong.config import ConfigError, build, check, check_group, choice, factory, identity
+from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.environment import environment, peak_memory_bytes
 from lifelong.explain import composed
 from lifelong.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
+from lifelong.groups import SOURCES
 from lifelong.learner import Learner
 from lifelong.loop import accuracy_matrix, run_stream
 from lifelong.memory.base import Memory
@@ -29,6 +31,10 @@ from lifelong.progress import StreamProgress, result_tables, row_line
 from lifelong.record import Record
 from lifelong.run_folder import RunFolder, run_id, whole
 from lifelong.tracking import History, Tracker, quiet_libraries, read_history
+
+TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,
+           "use_distributed_sampler": False}  # fmt: skip
+"""What of Lightning's Trainer is our own business."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     with whole(paths.model):
         saved = load_whole(paths.model)
     learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
+    if saved.get("normalise"):
+        learner.as_input = Normalise(*saved["normalise"])
     learner.load_state_dict(saved["state_dict"])
     learner.show(saved["visible"])
     return learner.eval()
@@ -107,10 +115,10 @@ def run_experiment(config: DictConfig) -> Result:
         return result
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    source = build(config.dataset.source, "dataset.source")
-    stream: TaskStream = build(config.dataset, "dataset", source=source)
+    stream = make_stream(config)
     torch.manual_seed(derive_seed(config.seed))
     learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
+    learner.as_input = build(config.normalise, "normalise", stream=stream)
     penalty: Penalty = build(config.method, "method")
     memory: Memory = build(config.memory, "memory")
     check_together(config, stream, learner, penalty, memory)
@@ -120,9 +128,23 @@ def run_experiment(config: DictConfig) -> Result:
         return train(config, stream, learner, penalty, memory, folder, console)
 
 
+def make_stream(config: DictConfig) -> TaskStream:
+    """The stream on its source, or on each of its sources."""
+    if "sources" in config.dataset:
+        sources = {name: build(node, f"{SOURCES}.{name}") for name, node in config.dataset.sources.items()}
+        return build(config.dataset, "dataset", sources=sources, resident_bytes=config.resident_bytes)
+    source = build(config.dataset.source, "dataset.source")
+    return build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes)
+
+
+def source_names(config: DictConfig) -> list[str]:
+    nodes = config.dataset.sources.values() if "sources" in config.dataset else [config.dataset.source]
+    return [choice(node) for node in nodes]
+
+
 def identifier(config: DictConfig) -> str:
     """The run id: what can be read at a glance, and a hash of all that decides the numbers."""
-    parts = [choice(config.method), choice(config.dataset), choice(config.dataset.source), f"s{config.seed}"]
+    parts = [choice(config.method), choice(config.dataset), *source_names(config), f"s{config.seed}"]
     if choice(config.memory) != "none":
         parts.insert(1, choice(config.memory))
     return run_id("-".join(parts), identity(config))
@@ -139,7 +161,13 @@ def check_together(config: DictConfig, stream: TaskStream, learner: Learner, pen
     ranks = build(config.trainer, "trainer", **dict.fromkeys(silent, False)).world_size
     if ranks > 1:
         raise ConfigError(f"trainer.devices must be 1: penalties are not yet reduced over ranks, got {ranks} ranks")
-    num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks))
+    build(config.augment, "augment")  # refuses impossible settings before anything is written
+    if config.epochs_per_task is not None and len(config.epochs_per_task) != stream.num_tasks:
+        raise ConfigError(
+            f"epochs_per_task must be null or a list of {stream.num_tasks} integers >= 1, one for each task, "
+            f"got {config.epochs_per_task}"
+        )
+    num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
     try:
         penalty.held(learner.backbone)
         memory.check(learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
@@ -165,23 +193,19 @@ def train(
     loggers = build(config.logger, "logger", folder=folder.path, run_id=folder.path.name, config=plain)
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, penalty, record, tracker, console)
-    make_trainer = partial(
-        factory(config.trainer, "trainer"),
-        callbacks=[penalty, tracker, bar, checkpoints],
-        logger=loggers or False,
-        default_root_dir=folder.path,
-        log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    ours: dict[str, Any] = {"callbacks": [penalty, tracker, bar, checkpoints], "logger": loggers or False}
+
+    def make_trainer(**replaced: int) -> Trainer:
+        node = OmegaConf.merge(config.trainer, replaced)
+        return build(node, "trainer", **ours, **TRAINER, default_root_dir=folder.path)  # type: ignore[arg-type]
 
     def on_row(task: Task) -> None:
         tracker.log_test_row()
         bar.say(row_line(record, stream.names))
 
     with tracker.closing(), bar.closing(), checkpoints.signals_saved():
-        options = {"batch_size": config.batch_size, "seed": config.seed, "record": record}
+        options = {key: config[key] for key in ("batch_size", "seed", "resident_bytes")}
+        options |= {"augment": build(config.augment, "augment"), "epochs": config.epochs_per_task, "record": record}
         run_stream(stream, learner, penalty, memory, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
         result = write_result(config, stream, learner, penalty, memory, record, folder)
         tracker.summarise(result.metrics)
@@ -201,10 +225,12 @@ def write_result(
     """Weights, matrix, pictures and, last, metrics.json."""
     matrix = accuracy_matrix(record)
     shape = {"input_shape": list(stream.input_shape), "num_classes": stream.num_classes, "groups": stream.groups()}
+    pixels = learner.as_input
+    normalise = [pixels.mean, pixels.std] if isinstance(pixels, Normalise) else None
     state = {name: tensor.cpu() for name, tensor in learner.state_dict().items()}
     visible = learner.visible.nonzero().flatten().tolist()
     with atomic_write(folder.model, "wb") as file:
-        torch.save({"state_dict": state, "visible": visible, **shape}, file)
+        torch.save({"state_dict": state, "visible": visible, "normalise": normalise, **shape}, file)
     folder.write_text(folder.matrix, matrix.to_csv(stream.names))
     draw(folder, stream.names, matrix.values, record)
     folder.write_metrics(
@@ -219,7 +245,9 @@ def write_result(
             "strength": penalty.strength,
             "memory": choice(config.memory),
             "dataset": choice(config.dataset),
-            "source": choice(config.dataset.source),
+            "source": "+".join(source_names(config)),
+            "order": stream.order,
+            "cycles": stream.cycles,
             "scenario": config.scenario,
             "seed": config.seed,
             "run_id": folder.path.name,

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any, get_type_hints
 
 from lifelong.arguments import described, unknown_key
-from lifelong.config import CONFIGS, Config, ConfigError, choices, compose, multirun_job, one_line
+from lifelong.config import Config, ConfigError, compose, failed_jobs_to, multirun_job, one_line
+from lifelong.groups import CONFIGS, choices
 from lifelong.interrupted import Interrupted
 
 MENDABLE = {"MisconfigurationException", "OutOfMemoryError", "MemoryError"}
@@ -29,7 +30,7 @@ def one_line_errors() -> Iterator[None]:
         return
     _failed_jobs.clear()
     try:
-        with _hydra_raises():
+        with _hydra_raises(), failed_jobs_to(_say_failed):
             yield
     except (Interrupted, KeyboardInterrupt) as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
@@ -56,10 +57,19 @@ def one_line_job() -> Iterator[None]:
         job = multirun_job()
         if job is None:
             sys.exit(f"error: {message}")
-        if os.environ.get(OURS) != str(os.getpid()):  # another process started the job and is to hear of it
+        if os.environ.get(OURS) != str(os.getpid()):  # another process started the job: it says so when it hears of it
             raise
-        print(f"error: {job}: {message}", file=sys.stderr)
-        _failed_jobs.append(job)
+        _say_failed([job], error)
+
+
+def _say_failed(overrides: Sequence[str], error: Exception) -> float:
+    """One line for a job of a multirun; its result is nan."""
+    message = explain(error, sys.argv[1:])
+    if message is None:
+        raise error
+    _failed_jobs.append(message)
+    print(f"error: {' '.join(overrides)}: {message}", file=sys.stderr)
+    return float("nan")
 
 
 def _wants_tracebacks() -> bool:
@@ -106,6 +116,8 @@ def composed(overrides: Sequence[str]) -> Any:
 
 def _explain_composition(error: BaseException, overrides: Sequence[str]) -> str:
     text = one_line(error)
+    if found := re.search(r"Could not override '([^']+)'.*Did you mean to override (?:one of )?([^?;]+)", text):
+        return f"unknown key {found.group(1)!r}: here it is {found.group(2)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found.group(1), overrides)
     if found := re.search(r"Could not find '([^']+)'", text):

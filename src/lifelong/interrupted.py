@@ -7,5 +7,8 @@ class Interrupted(BaseException):
     """SIGINT or SIGTERM came. Not an Exception: a multirun is to stop as well, not to go on with its next job."""
 
     def __init__(self, signum: int, then: str = "") -> None:
-        super().__init__(f"interrupted by {signal.Signals(signum).name}" + (f"; {then}" if then else ""))
-        self.signum = signum
+        super().__init__(signum, then)
+        self.signum, self.then = signum, then
+
+    def __str__(self) -> str:
+        return f"interrupted by {signal.Signals(self.signum).name}" + (f"; {self.then}" if self.then else "")

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lifelong.data.examples import as_input as pixels_as_input
+
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 
@@ -27,6 +29,7 @@ class Learner(LightningModule):
         groups: (K,) the task that owns each column, in task-incremental learning: a sample is then classified among
             its own task's columns, whichever tasks share its batch. None: all samples see the same columns.
         make_scheduler: optimiser → scheduler stepped once per optimiser step, or None.
+        as_input: images (B, C, H, W) uint8 → x, on their device; whatever feeds the backbone images goes through it.
     """
 
     visible: Tensor
@@ -38,10 +41,12 @@ class Learner(LightningModule):
         num_classes: int,
         groups: Tensor | None = None,
         make_scheduler: MakeScheduler | None = None,
+        as_input: Callable[[Tensor], Tensor] = pixels_as_input,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.as_input = as_input
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("visible", torch.ones(num_classes, dtype=torch.bool), persistent=False)
         self.all_visible = True

@@ -1,13 +1,15 @@
 """The stream, as the papers write it: for each task: fit, keep what mattered, test every task, append a row."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 
 from lifelong.checkpoint import Checkpoints
 from lifelong.data.examples import Examples
-from lifelong.data.loader import Batches
+from lifelong.data.loader import Augment, Batches
 from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.evaluation import accuracy_row
@@ -25,19 +27,26 @@ def run_stream(
     learner: Learner,
     penalty: Penalty,
     memory: Memory,
-    make_trainer: Callable[[], Trainer],
+    make_trainer: Callable[..., Trainer],
     *,
     batch_size: int,
     seed: int,
     record: Record,
     checkpoints: Checkpoints,
     on_row: Callable[[Task], None],
+    epochs: Sequence[int] | None = None,
+    augment: Augment | None = None,
+    resident_bytes: float = math.inf,
 ) -> AccuracyMatrix:
     """Learn the tasks from `record.task` on, one Trainer and one fit each; returns the (T, T) test accuracies.
 
     `record` is filled as the run goes on; `on_row` is called after each task's rows were appended. All randomness of
     a task is a function of (seed, task index).
+
+    epochs: (T,) instead of the trainer's own max_epochs.
+    augment: of training batches alone; resident_bytes: as in `Batches`.
     """
+    loading = {"as_input": learner.as_input, "resident_bytes": resident_bytes}
     device = make_trainer().strategy.root_device
     learner.to(device)
     if not record.baseline:
@@ -46,19 +55,18 @@ def run_stream(
         task_seed = derive_seed(seed, task.index)
         torch.manual_seed(task_seed)
         learner.show(stream.visible(task.index, task.index))
-        trainer = make_trainer()
+        trainer = make_trainer() if epochs is None else make_trainer(max_epochs=epochs[task.index])
         examples = training_data(stream, task, penalty)
-        batches = memory.batches(examples, batch_size, seed=task_seed, device=device)
+        batches = memory.batches(examples, batch_size, seed=task_seed, device=device, augment=augment, **loading)
         with record.timed("train"):
             trainer.fit(learner, batches, ckpt_path=checkpoints.resume_from(task), weights_only=True)
         learner.to(device)
         with record.timed("importance"):
             generator = torch.Generator(device).manual_seed(derive_seed(seed, task.index, 1))
-            penalty.after_task(
-                learner, importance_batches(task.train, penalty.num_samples, device, generator), generator
-            )
+            kept = importance_batches(task.train, penalty.num_samples, device, generator, **loading)
+            penalty.after_task(learner, kept, generator)
         with record.timed("memory"):
-            memory.after_task(learner, task.train, task.index, derived_generator(seed, task.index, 2))
+            memory.after_task(learner, task.train, task.given, derived_generator(seed, task.index, 2))
         with record.timed("evaluation"):
             rows = [accuracy_row(learner, stream, task.index, part) for part in ("test", "val")]
         record.finish_task(trainer.global_step, *rows)
@@ -71,17 +79,18 @@ def training_data(stream: TaskStream, task: Task, penalty: Penalty) -> Examples:
     """The task's own training data, or the union of all so far for a cumulative method."""
     if not penalty.cumulative:
         return task.train
-    return Examples.concat([stream.task(j).train for j in range(task.index + 1)])
+    seen = {t.given: t for t in map(stream.task, range(task.index + 1))}
+    return Examples.concat([t.train for t in seen.values()])
 
 
 def importance_batches(
-    examples: Examples, num_samples: int | None, device: torch.device, generator: torch.Generator
+    examples: Examples, num_samples: int | None, device: torch.device, generator: torch.Generator, **loading: Any
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of the task's training data, or of `num_samples` of them drawn without replacement."""
     if num_samples is not None:
         order = torch.randperm(len(examples), generator=generator, device=device)
         examples = examples.subset(order[:num_samples].to(examples.labels.device))
-    return iter(Batches(examples, IMPORTANCE_BATCH_SIZE, seed=0, device=device, shuffle=False))
+    return iter(Batches(examples, IMPORTANCE_BATCH_SIZE, seed=0, device=device, shuffle=False, **loading))
 
 
 def accuracy_matrix(record: Record) -> AccuracyMatrix:

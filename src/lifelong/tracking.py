@@ -70,6 +70,10 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _numbers(row: Row) -> dict[str, float]:
+    return {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
+
+
 class Tracker(Callback):
     """Logs the running task: loss and penalty every n optimiser steps, validation accuracies every epoch.
 
@@ -100,7 +104,7 @@ class Tracker(Callback):
         """One row to the history and to every logger."""
         self.history.append({"step": step, **values})
         for logger in self.loggers:
-            logger.log_metrics({k: v for k, v in values.items() if isinstance(v, int | float)}, step)
+            logger.log_metrics(_numbers(values), step)
 
     def log_test_row(self) -> None:
         """The accuracies on every task's test set after the task that was just finished."""
@@ -187,8 +191,14 @@ def no_logger(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]
 
 
 def csv_logger(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]:
-    """Lightning's CSVLogger: metrics.csv in the run folder."""
-    return [CSVLogger(folder, name="", version="")]
+    """Lightning's CSVLogger: metrics.csv in the run folder. It begins anew, so a resumed run's earlier rows come first."""
+    logger = CSVLogger(folder, name="", version="")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+        logger.experiment  # noqa: B018 - makes the writer, which warns
+    for row in read_history(folder / "history.jsonl"):
+        logger.log_metrics(_numbers(row), row["step"])
+    return [logger]
 
 
 def wandb_logger(

@@ -9,8 +9,9 @@ import torch
 
 import lifelong
 from lifelong.checkpoint import Checkpoints, Interrupted
-from lifelong.config import CONFIGS, ConfigError
+from lifelong.config import ConfigError
 from lifelong.experiment import Result
+from lifelong.groups import CONFIGS
 from lifelong.learner import Learner
 from lifelong.penalties.ewcpp import EWCPP
 from lifelong.penalties.rwalk import RWalk

@@ -34,9 +34,14 @@ class Examples:
         return len(self.labels)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.images.shape[1:])  # type: ignore[return-value]
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the images."""
-        return self.images.nbytes
+        return len(self) * math.prod(self.shape)
 
     def to(self, device: torch.device | str) -> Examples:
         return Examples(self.images.to(device), self.labels.to(device))
@@ -69,7 +74,7 @@ class Piece:
     images: Tensor
     rows: Tensor | None
     transform: Callable[[Tensor], Tensor]
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
 
     def __len__(self) -> int:
         return len(self.images if self.rows is None else self.rows)
@@ -96,13 +101,13 @@ class Deferred(Examples):
             object.__setattr__(self, name, value)  # the base class is frozen
 
     @property
-    def images(self) -> Tensor:  # type: ignore[override]
+    def images(self) -> Tensor:
         made = [piece.take(None) for piece in self.pieces]
         return made[0] if len(made) == 1 else torch.cat(made)
 
     @property
-    def nbytes(self) -> int:
-        return len(self) * math.prod(self.pieces[0].shape)
+    def shape(self) -> tuple[int, int, int]:
+        return self.pieces[0].shape
 
     def subset(self, index: Tensor) -> Examples:
         if len(self.pieces) == 1:
@@ -122,7 +127,7 @@ class Deferred(Examples):
 def _pieces(examples: Examples) -> list[Piece]:
     if isinstance(examples, Deferred):
         return examples.pieces
-    return [Piece(examples.images, None, _as_they_are, tuple(examples.images.shape[1:]))]
+    return [Piece(examples.images, None, _as_they_are, examples.shape)]
 
 
 def _as_they_are(images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def as_permutation(value: Sequence[int] | None, num: int, key: str) -> list[int]
 def as_order(value: str | Sequence[int] | None, num: int, seed: int) -> list[int]:
     """Which of the `num` given tasks comes when: "given" (or None), "reversed", "shuffle" or a permutation.
 
-    "shuffle" is drawn by `seed`, "shuffle:7" by 7 whatever the seed, so that orders can vary while all else is the same.
+    "shuffle" is drawn by `seed`, "shuffle:7" by 7 whatever the seed, so that orders can vary while all else stays.
 
     Raises:
         ValueError: anything else.
@@ -38,7 +38,7 @@ def as_order(value: str | Sequence[int] | None, num: int, seed: int) -> list[int
     if isinstance(value, str) or not _permutes(value, num):
         words = "given, reversed, shuffle, shuffle:SEED"
         raise ValueError(f"dataset.order must be {words}, a permutation of 0..{num - 1} or null, got {value!r}")
-    return list(value)  # type: ignore[arg-type]
+    return list(value)
 
 
 def _permutes(value: object, num: int) -> bool:
@@ -46,16 +46,17 @@ def _permutes(value: object, num: int) -> bool:
     return integers and sorted(value) == list(range(num))  # type: ignore[call-overload]
 
 
-def distinct(names: Iterable[str]) -> list[str]:
-    """The names, the second of a kind with _1 behind it, the third with _2."""
+def plain_names(names: Iterable[str]) -> list[str]:
+    """Names fit for metric keys and table headers: letters, digits, _ . + - alone, and the second of a kind with _1
+    behind it, the third with _2."""
     seen: Counter[str] = Counter()
     result = []
-    for name in names:
+    for name in (re.sub(r"[^\w.+-]+", "_", name) for name in names):
         result.append(name + (f"_{seen[name]}" if seen[name] else ""))
         seen[name] += 1
     return result
 
 
 def visits(names: Sequence[str], cycles: int) -> list[str]:
-    """The names of T · cycles tasks: a later visit says which it is."""
+    """The names of all tasks, cycle after cycle: a later visit says which it is."""
     return [name + (f"_cycle{c + 1}" if c else "") for c in range(cycles) for name in names]

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lifelong.data.examples import Examples
 from lifelong.data.seeds import derived_generator
 from lifelong.data.source import Source
 from lifelong.data.stream import TaskStream
@@ -38,9 +37,8 @@ class Permuted(TaskStream):
             return torch.arange(num_pixels)
         return torch.randperm(num_pixels, generator=derived_generator(self.seed, given, 1))
 
-    def transformed(self, given: int, examples: Examples) -> Examples:
-        images = examples.images
+    def pixels(self, given: int, images: Tensor) -> Tensor:
         if given == 0 and self.first_identity:
-            return examples
+            return images
         index = self.permutation(given).to(images.device)
-        return Examples(images.flatten(2).flatten(0, 1).index_select(1, index).reshape(images.shape), examples.labels)
+        return images.flatten(2).flatten(0, 1).index_select(1, index).reshape(images.shape)

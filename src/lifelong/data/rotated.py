@@ -1,14 +1,12 @@
 """Rotated images, an angle per task (rotated MNIST: Lopez-Paz & Ranzato 2017, arXiv 1706.08840)."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lifelong.data.examples import Examples
 from lifelong.data.source import Source
 from lifelong.data.stream import TaskStream
 
@@ -27,15 +25,11 @@ class Rotated(TaskStream):
         if not numbers or len(angles) == 0:
             raise ValueError(f"dataset.angles must be a non-empty list of finite numbers (degrees), got {angles!r}")
         self.angles = [float(a) for a in angles]
-        seen: Counter[str] = Counter()
-        names = []
-        for name in (f"rot{angle:g}" for angle in self.angles):
-            names.append(name + (f"_{seen[name]}" if seen[name] else ""))
-            seen[name] += 1
+        names = [f"rot{angle:g}" for angle in self.angles]
         super().__init__(source, [len(source.classes)] * len(names), names, **stream)
 
-    def transformed(self, given: int, examples: Examples) -> Examples:
-        return Examples(rotate(examples.images, self.angles[given]), examples.labels)
+    def pixels(self, given: int, images: Tensor) -> Tensor:
+        return rotate(images, self.angles[given])
 
 
 def rotate(images: Tensor, angle: float) -> Tensor:

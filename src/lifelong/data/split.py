@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lifelong.data.examples import Examples
+from lifelong.data.order import as_permutation
 from lifelong.data.source import Source
-from lifelong.data.stream import TaskStream, as_permutation
+from lifelong.data.stream import TaskStream
 
 
 class Split(TaskStream):
@@ -28,9 +29,9 @@ class Split(TaskStream):
         names = ["-".join(source.classes[c] for c in group) for group in self.class_groups]
         super().__init__(source, [classes_per_task] * len(names), names, **stream)
 
-    def transformed(self, given: int, examples: Examples) -> Examples:
-        local = torch.full((len(self.source.classes),), -1)
+    def chosen(self, given: int, labels: Tensor) -> tuple[Tensor | None, Tensor]:
+        local = torch.full((sum(map(len, self.class_groups)),), -1)
         local[self.class_groups[given]] = torch.arange(len(self.class_groups[given]))
-        labels = local.to(examples.labels.device)[examples.labels]
-        chosen = (labels >= 0).nonzero().flatten()
-        return Examples(examples.images[chosen], labels[chosen])
+        in_task = local[labels]
+        positions = (in_task >= 0).nonzero().flatten()
+        return positions, in_task[positions]

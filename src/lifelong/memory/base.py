@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from lifelong.data.examples import Examples, as_input
+from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
 from lifelong.data.replay import BalancedBatches
 from lifelong.importance.traceless import leaving_no_trace
@@ -27,6 +27,7 @@ class Learned(Protocol):
     """What a memory may ask of the learner."""
 
     backbone: Any  # an nn.Module; a sampler's `needs` says what else it must have
+    as_input: Callable[[Tensor], Tensor]  # images uint8 → what the backbone takes
 
     @property
     def visible(self) -> Tensor: ...  # (K,) bool: output columns of the task just learned
@@ -47,7 +48,10 @@ class Memory:
         """Raises ValueError unless the memory can work with this backbone, a stream of so many cells, such batches."""
 
     def after_task(self, learner: Learned, train: Examples, task_index: int, generator: torch.Generator) -> None:
-        """Keep some of the task's training examples. `generator` is a CPU one; the learner is left as it was."""
+        """Keep some of the task's training examples. `generator` is a CPU one; the learner is left as it was.
+
+        task_index: of the task among the given ones; a later visit to the task replaces what was kept at the last.
+        """
 
     @property
     def examples(self) -> Examples | None:
@@ -59,9 +63,9 @@ class Memory:
         images = torch.cat(list(self.cells.values()))
         return Examples(images, labels.to(images.device))
 
-    def batches(self, train: Examples, batch_size: int, *, seed: int, device: torch.device | str) -> Batches:
-        """The task's training batches, with what is held replayed in them."""
-        return Batches(train, batch_size, seed=seed, device=device)
+    def batches(self, train: Examples, batch_size: int, *, seed: int, **loading: Any) -> Batches:
+        """The task's training batches, with what is held replayed in them; `loading`: the other options of Batches."""
+        return Batches(train, batch_size, seed=seed, **loading)
 
     def state_dict(self) -> dict[str, Any]:
         return {"cells": dict(self.cells)}
@@ -143,10 +147,9 @@ class ExemplarMemory(Memory):
             ExemplarError: what the choice rests on is not finite.
         """
         classes = train.labels.unique().tolist()
-        num_cells = len(self.cells) + len(classes)
-        self.cells = {
-            cell: images[: self.share(i, num_cells)].clone() for i, (cell, images) in enumerate(self.cells.items())
-        }
+        older = [(cell, images) for cell, images in self.cells.items() if cell[0] != task_index]
+        num_cells = len(older) + len(classes)
+        self.cells = {cell: images[: self.share(i, num_cells)].clone() for i, (cell, images) in enumerate(older)}
         with leaving_no_trace(learner.backbone), torch.no_grad():
             for label in classes:
                 candidates = train.subset((train.labels == label).nonzero().flatten())
@@ -154,14 +157,14 @@ class ExemplarMemory(Memory):
                 chosen = self.choose(learner, candidates, num, generator)
                 self.cells[task_index, label] = candidates.images[chosen.to(candidates.images.device)]
 
-    def batches(self, train: Examples, batch_size: int, *, seed: int, device: torch.device | str) -> Batches:
+    def batches(self, train: Examples, batch_size: int, *, seed: int, **loading: Any) -> Batches:
         held = self.examples
         if held is None:
-            return Batches(train, batch_size, seed=seed, device=device)
+            return Batches(train, batch_size, seed=seed, **loading)
         held = held.to(train.labels.device)
         if self.replay == "balanced":
-            return BalancedBatches(train, held, batch_size, seed=seed, device=device)
-        return Batches(Examples.concat([train, held]), batch_size, seed=seed, device=device)
+            return BalancedBatches(train, held, batch_size, seed=seed, **loading)
+        return Batches(Examples.concat([train, held]), batch_size, seed=seed, **loading)
 
 
 def drawn(weights: Tensor, num: int, generator: torch.Generator) -> Tensor:
@@ -186,7 +189,7 @@ def in_batches(function: Callable[[Tensor], Tensor], learner: Learned, candidate
         ExemplarError: a value is NaN or infinite.
     """
     like = next(learner.backbone.parameters())
-    chunks = (as_input(images.to(like.device)) for images in candidates.images.split(BATCH_SIZE))
+    chunks = (learner.as_input(images.to(like.device)) for images in candidates.images.split(BATCH_SIZE))
     return checked(torch.cat([function(x.to(like.dtype)).cpu().double() for x in chunks]))
 
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from lifelong.data.source import Source
 
 VERSION = 1  # of what lies in the folder
 MAPPED_FROM = 1 << 30
-"""Bytes from which a file is memory-mapped: its pages are read when touched and shared by all processes of a machine."""
+"""Bytes from which a file is memory-mapped: pages are read when touched, and shared by all processes of a machine."""
 BLOCK = 1 << 24
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 Decode = Callable[[Path], Sequence[str]]
@@ -59,11 +59,10 @@ def cached(name: str, request: Mapping[str, Any], cache: str | None, decode: Dec
         return _read(name, folder)
 
 
-def fingerprint(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change (ns) of a file, or of every file below a folder: what tells new data from old."""
-    files = [path] if path.is_file() else sorted(Path(folder) / f for folder, _, found in os.walk(path) for f in found)
-    stats = [(file, file.stat()) for file in files]
-    return [(str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+def fingerprint(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Path, size and time of change (ns) of each file: what tells new data from old without reading them."""
+    stats = ((file, file.stat()) for file in files)
+    return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
@@ -80,7 +79,9 @@ def _make_writable(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"dataset.source.cache must be a folder to write to, got {str(root)!r}: {error.strerror}") from error
+        raise ValueError(
+            f"dataset.source.cache must be a folder to write to, got {str(root)!r}: {error.strerror}"
+        ) from error
     if not os.access(root, os.W_OK):
         raise ValueError(f"dataset.source.cache must be a folder to write to, got {str(root)!r}")
 
@@ -94,7 +95,9 @@ def _kept(name: str, folder: Path) -> Source | None:
 
 
 def _write(name: str, request: Mapping[str, Any], folder: Path, decode: Decode) -> None:
-    temporary = folder.with_name(f".{folder.name}.tmp")  # one at a time, by the lock; a killed process may have left one
+    temporary = folder.with_name(
+        f".{folder.name}.tmp"
+    )  # one at a time, by the lock; a killed process may have left one
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

@@ -53,7 +53,7 @@ def arrays(
         raise ValueError(f"dataset.source.path must be an .npz or .pt file, got {path!r}")
     if file.stat().st_size < MAPPED_FROM:
         return _source(file, classes, test_fraction)
-    request = {"arrays": fingerprint(file), "path": str(file), "classes": classes, "test_fraction": test_fraction}
+    request = {"arrays": fingerprint([file]), "classes": classes, "test_fraction": test_fraction}
     return cached(file.stem, request, cache, partial(_unpack, file, classes, test_fraction))
 
 
@@ -67,7 +67,7 @@ def _unpack(file: Path, classes: Sequence[str] | None, test_fraction: float | No
 
 def _source(file: Path, classes: Sequence[str] | None, test_fraction: float | None) -> Source:
     content = _content(file)
-    has_test = OPTIONAL <= content.keys()
+    has_test = content.keys() >= OPTIONAL
     if content.keys() not in (REQUIRED, REQUIRED | OPTIONAL):
         raise ValueError(
             f"dataset.source.path: {file} must hold images, labels and maybe test_images, test_labels, "
@@ -106,8 +106,8 @@ def _examples(file: Path, content: Mapping[str, Tensor], prefix: str) -> Example
     whole = not labels.is_floating_point() and labels.dtype != torch.bool
     if not whole or labels.shape != images.shape[:1] or len(labels) == 0:
         raise ValueError(
-            f"dataset.source.path: {prefix}labels of {file} must be an integer for each image of {tuple(images.shape)}, "
-            f"got {labels.dtype} {tuple(labels.shape)}"
+            f"dataset.source.path: {prefix}labels of {file} must be an integer for each image, "
+            f"got {labels.dtype} {tuple(labels.shape)} for images {tuple(images.shape)}"
         )
     return Examples(_channels_first(images, f"{prefix}images of {file}"), labels.to(torch.int64))
 

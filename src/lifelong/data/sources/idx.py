@@ -1,9 +1,10 @@
 """A folder of IDX files, the format of MNIST and its likes (http://yann.lecun.com/exdb/mnist): .gz or not.
 
-Debian's package dataset-fashion-mnist is one, without a download: dataset.source.path=/usr/share/datasets/fashion-mnist.
+Debian's package dataset-fashion-mnist has such a folder: dataset.source.path=/usr/share/datasets/fashion-mnist.
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from lifelong.data.source import Source
 from lifelong.data.sources.array_cache import as_tensor, map_mode
 
 PREFIXES = {"train": "train", "test": "t10k"}
-KINDS = {"images-idx3": (2051, "images"), "labels-idx1": (2049, "labels")}  # magic: 0, 0, 8 = uint8, number of dimensions
+KINDS = {
+    "images-idx3": (2051, "images"),
+    "labels-idx1": (2049, "labels"),
+}  # magic: 0, 0, 8 = uint8, number of dimensions
 
 
 def idx(path: str, classes: Sequence[str] | None = None) -> Source:
@@ -60,8 +64,10 @@ def _array(path: Path, magic: int, kind: str) -> np.ndarray:
     content = np.memmap(path, np.uint8, mode) if mode else np.frombuffer(bytearray(_content(path)), np.uint8)
     header = np.frombuffer(bytes(content[:start]).ljust(start, b"\xff"), ">u4").astype(np.int64).tolist()
     if header[0] != magic:
-        raise ValueError(f"dataset.source.path: {path} must start with {magic}, the mark of IDX {kind}, got {header[0]}")
-    expected = start + int(np.prod(header[1:]))
+        raise ValueError(
+            f"dataset.source.path: {path} must start with {magic}, the mark of IDX {kind}, got {header[0]}"
+        )
+    expected = start + math.prod(header[1:])
     if len(content) != expected:
         raise ValueError(f"dataset.source.path: {path} must be of {expected} bytes (unpacked), got {len(content)}")
     return content[start:].reshape(header[1:])

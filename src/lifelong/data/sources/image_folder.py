@@ -10,9 +10,10 @@ import torch
 
 from lifelong.data.source import Source, fraction_held_out, train_and_test
 from lifelong.data.sources.array_cache import cached, fingerprint
-from lifelong.data.sources.pixels import PixelFormat, write_images
+from lifelong.data.sources.pixels import Opening, PixelFormat, write_images
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+Labelled = tuple[Path, int]
 
 
 def image_folder(
@@ -41,35 +42,33 @@ def image_folder(
     pixel_format = PixelFormat(mode, size)
     has_test = all((folder / part).is_dir() and _folders(folder / part) for part in ("train", "test"))
     fraction = fraction_held_out(test_fraction, has_test, "beside a test folder")
+    classes = _classes(folder / "train" if has_test else folder)
+    listed = [_listed(folder / part, classes) for part in ("train", "test")] if has_test else [_listed(folder, classes)]
     request = {
-        "image_folder": fingerprint(folder),
-        "path": str(folder),
+        "image_folder": [fingerprint(file for file, _ in part) for part in listed],
         "test_fraction": None if has_test else fraction,
         **pixel_format.as_request(),
     }
-    return cached(folder.name, request, cache, partial(_decode, folder, has_test, fraction, pixel_format))
+
+    def decode(out: Path) -> list[str]:
+        for part, pairs in zip(("train", "test"), listed if has_test else _parted(listed[0], fraction), strict=True):
+            np.save(out / f"{part}_labels.npy", np.array([label for _, label in pairs], dtype=np.int64))
+            write_images(out / f"{part}_images.npy", (_opening(file) for file, _ in pairs), len(pairs), pixel_format)
+        return classes
+
+    return cached(folder.name, request, cache, decode)
 
 
-def _decode(folder: Path, has_test: bool, fraction: float, pixel_format: PixelFormat, out: Path) -> list[str]:
-    classes = _classes(folder / "train" if has_test else folder)
-    if has_test:
-        parts = {part: _files(folder / part, classes) for part in ("train", "test")}
-    else:
-        files, labels = _files(folder, classes)
-        positions = train_and_test(torch.tensor(labels), fraction)
-        parts = {
-            part: ([files[i] for i in index.tolist()], [labels[i] for i in index.tolist()])
-            for part, index in zip(("train", "test"), positions, strict=True)
-        }
-    for part, (files, labels) in parts.items():
-        if not files:
-            raise ValueError(f"dataset.source.test_fraction must leave the {part} part examples, got {fraction!r}")
-        np.save(out / f"{part}_labels.npy", np.array(labels, dtype=np.int64))
-        write_images(out / f"{part}_images.npy", [_opening(f) for f in files], len(files), pixel_format)
-    return classes
+def _parted(pairs: Sequence[Labelled], fraction: float) -> list[list[Labelled]]:
+    positions = train_and_test(torch.tensor([label for _, label in pairs]), fraction)
+    if not all(map(len, positions)):
+        raise ValueError(
+            f"dataset.source.test_fraction must leave both parts examples of {len(pairs)}, got {fraction!r}"
+        )
+    return [[pairs[i] for i in part.tolist()] for part in positions]
 
 
-def _opening(file: Path):  # type: ignore[no-untyped-def]
+def _opening(file: Path) -> Opening:
     from PIL import Image
 
     return str(file), partial(Image.open, file)
@@ -86,19 +85,17 @@ def _classes(folder: Path) -> list[str]:
     return sorted(names, key=lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else sorted(names)
 
 
-def _files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """The images of all classes and their labels."""
+def _listed(folder: Path, classes: Sequence[str]) -> list[Labelled]:
+    """The images of all classes with their labels."""
     if unknown := set(_folders(folder)) - set(classes):
         raise ValueError(f"dataset.source.path: {folder} must hold the classes of train, got also {min(unknown)!r}")
-    files: list[Path] = []
-    labels: list[int] = []
+    pairs: list[Labelled] = []
     for label, name in enumerate(classes):
-        found = sorted(_images_below(folder / name))
-        if not found:
+        files = sorted(_images_below(folder / name))
+        if not files:
             raise ValueError(f"dataset.source.path: {folder / name} must hold images ({', '.join(SUFFIXES)}), got none")
-        files += found
-        labels += [label] * len(found)
-    return files, labels
+        pairs += [(file, label) for file in files]
+    return pairs
 
 
 def _images_below(folder: Path) -> list[Path]:

@@ -1,0 +1,87 @@
+"""What each method costs beyond fine-tuning: per step, per task and in memory."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+from itertools import accumulate
+
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.steps import BATCH_SIZE, Driver
+from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio, seconds
+from lifelong.groups import choices
+
+NUM_TASKS = 3
+NUM_STEPS = 40
+"""A multiple of the interval of EWC++ and RWalk, whose steps are not all alike."""
+
+
+def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples: int = 4000) -> Table:
+    num_samples = max(num_samples // settings.shrink, 16)
+    drivers = {method: Driver(method, widths, num_samples) for method in choices("method")}
+    at_rest: dict[str, int] = {}
+    for method, driver in drivers.items():
+        driver.learn(NUM_TASKS, NUM_STEPS // 2)
+        at_rest[method] = driver.penalty.state_bytes()
+        driver.start()
+    repetitions = settings.repetitions or 15
+    steps = in_turn({m: partial(seconds, partial(d.steps, NUM_STEPS)) for m, d in drivers.items()}, repetitions)
+    keeps = in_turn({m: partial(importance_seconds, d) for m, d in drivers.items()}, min(repetitions, 5))
+    plain = transient_bytes(drivers["finetune"])
+    rows: list[list[Cell]] = []
+    for method, driver in sorted(drivers.items(), key=lambda item: item[0] != "finetune"):
+        P = driver.parameter_bytes
+        rows.append(
+            [
+                method,
+                1e6 * middle(steps[method]) / NUM_STEPS,
+                ratio(steps[method], steps["finetune"]),
+                middle(keeps[method]),
+                driver.penalty.state_bytes() / P,
+                at_rest[method] / P,
+                max(transient_bytes(driver) - plain, 0) / P,
+            ]
+        )
+    shape = "-".join(map(str, (784, *widths, 10)))
+    return Table(
+        f"MLP {shape}, batches of {BATCH_SIZE}, fused Adam, float32, in the task after {NUM_TASKS} others. Step: "
+        f"relative to finetune's in the same repetition, median (lowest–highest) of {repetitions} times {NUM_STEPS} "
+        f"steps. Task: seconds to compute and fold in the importance of {num_samples:,} samples. Memory in multiples "
+        "of P, the bytes of the parameters: what the method keeps while it trains and between tasks, and the peak of "
+        "what it takes within a step and gives back, beyond finetune's.",
+        {
+            "method": "",
+            "step, µs": ",.0f",
+            "step, × finetune": ".2f",
+            "task, s": ".3f",
+            "state, P": ".1f",
+            "between tasks, P": ".1f",
+            "within a step, P": ".1f",
+        },
+        rows,
+        ("joint's steps are finetune's, but task k has the training data of k tasks.",),
+    )
+
+
+def importance_seconds(driver: Driver) -> float:
+    """Seconds of what follows a task; the penalty is then as it was, in the midst of it."""
+    before = deepcopy(driver.penalty.state_dict())
+    elapsed = seconds(driver.keep)
+    driver.penalty.load_state_dict(before)
+    return elapsed
+
+
+def transient_bytes(driver: Driver, num_steps: int = 10) -> int:
+    """The most that is held within so many steps above what is held before them.
+
+    As many steps go before: only of what was made under the profiler does it see the end.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        driver.steps(num_steps)
+        with record_function("counted"):
+            driver.steps(num_steps)
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda e: e.start_ns())
+    begin = next(e.start_ns() for e in events if e.name() == "counted")
+    return max(accumulate((e.nbytes() for e in events if e.name() == "[memory]" and e.start_ns() > begin), initial=0))

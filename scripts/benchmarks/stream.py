@@ -1,0 +1,210 @@
+"""Whole streams: ours against the floor, phase by phase."""
+
+import gzip
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback
+from rich.console import Console
+from torch import Tensor
+
+from benchmarks import floor
+from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
+from lifelong.checkpoint import Checkpoints
+from lifelong.config import build, compose, factory
+from lifelong.data.examples import Examples
+from lifelong.data.seeds import derive_seed
+from lifelong.data.source import Source
+from lifelong.data.stream import Task
+from lifelong.experiment import make_learner
+from lifelong.loop import run_stream
+from lifelong.penalties.base import Penalty
+from lifelong.progress import StreamProgress
+from lifelong.record import Record
+from lifelong.tracking import History, Tracker, quiet_libraries
+
+LR, STRENGTH = 1e-3, 1000.0
+PHASES = ("train", "importance", "evaluation")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """T permuted tasks of as many training and test images, one epoch each, with an MLP."""
+
+    num_tasks: int
+    num_train: int
+    num_test: int
+    batch_size: int = 128
+    widths: tuple[int, ...] = (400, 400)
+
+    def __str__(self) -> str:
+        shape = "-".join(map(str, (784, *self.widths, 10)))
+        return (
+            f"{self.num_tasks} × ({self.num_train:,} training + {self.num_test:,} test images), "
+            f"batch {self.batch_size}, {shape}"
+        )
+
+    def shrunk(self, by: int) -> "Workload":
+        sizes = max(self.num_train // by, 1), max(self.num_test // by, 1)
+        return Workload(self.num_tasks, *sizes, self.batch_size, self.widths)
+
+    def samples(self, phase: str) -> int:
+        """How many samples a phase handles: every task is tested before the first and after each."""
+        return self.num_tasks * ((self.num_tasks + 1) * self.num_test if phase == "evaluation" else self.num_train)
+
+
+WORKLOADS = {
+    "W1": Workload(5, 60_000, 10_000),
+    "W2": Workload(20, 10_000, 1_000),
+    "W4": Workload(5, 10_000, 2_000, batch_size=10, widths=(256, 256)),
+}
+
+
+def measure(settings: Settings) -> Table:
+    repetitions = settings.repetitions or 3
+    rows: list[list[Cell]] = []
+    works = {name: work.shrunk(settings.shrink) for name, work in WORKLOADS.items()}
+    for name, work in works.items():
+        source = read_source(work, settings.fashion_mnist)
+        runs: dict[str, Callable[[], floor.Outcome]] = {
+            "ours": partial(learn_ours, work, source),
+            "floor": partial(learn_floor, work, source),
+        }
+        outcomes = in_turn(runs, repetitions)
+        ours, base = ([o.seconds for o in outcomes[who]] for who in ("ours", "floor"))
+        for phase in ("whole", *PHASES):
+            times = [[o[phase] for o in one] for one in (ours, base)]
+            medians = [middle(t) for t in times]
+            rates = [None if phase == "whole" else work.samples(phase) / s for s in medians]
+            rows.append([f"{name} {phase}", *medians, ratio(*times), *rates])
+        seen = [o["whole"] - o["unseen"] for o in base]
+        whole = [o["whole"] for o in ours]
+        rows.append(
+            [f"{name} whole, floor tests seen tasks only", *map(middle, (whole, seen)), ratio(whole, seen), None, None]
+        )
+    data = "Fashion-MNIST" if settings.fashion_mnist else "synthetic images of Fashion-MNIST's size"
+    described = "; ".join(f"{name}: {work}" for name, work in works.items())
+    return Table(
+        f"EWC with the empirical Fisher of all training images over a stream of permuted {data}, one epoch a task, "
+        f"fused Adam at {LR:g}, validation off. {described}. Ours is run_stream as experiment.py wires it, history "
+        "and checkpoints on disk included; the floor is plain PyTorch (scripts/benchmarks/floor.py), which ends in the "
+        "same weights and the same accuracy matrix. Both test every task before the first and after each, unless a row "
+        f"says otherwise. × floor: of the times side by side, median (lowest–highest) of {repetitions}.",
+        {
+            "": "",
+            "ours, s": ".2f",
+            "floor, s": ".2f",
+            "× floor": ".2f",
+            "ours, samples/s": ",.0f",
+            "floor, samples/s": ",.0f",
+        },
+        rows,
+    )
+
+
+def learn_floor(work: Workload, source: Source) -> floor.Outcome:
+    train, test = source.train, source.test
+    stream = floor.Stream(
+        train.images.flatten(1), train.labels, test.images.flatten(1), test.labels, num_tasks=work.num_tasks
+    )
+    return floor.learn_stream(stream, work.widths, work.batch_size, LR, STRENGTH)
+
+
+@dataclass(frozen=True)
+class Wired:
+    """The parts of a run, for who looks on."""
+
+    record: Record
+    penalty: Penalty
+
+
+def learn_ours(
+    work: Workload,
+    source: Source,
+    *,
+    callbacks: Sequence[Callback] = (),
+    on_row: Callable[[Wired], None] = lambda run: None,
+) -> floor.Outcome:
+    """What `python train.py` does between reading its configuration and drawing its pictures."""
+    config = compose(
+        [
+            "method=ewc", "method.labels=empirical", f"method.strength={STRENGTH}", f"optimizer.lr={LR}",
+            "dataset=permuted", f"dataset.num_tasks={work.num_tasks}", "val_fraction=0", "trainer=cpu",
+            "trainer.max_epochs=1", f"backbone.widths={list(work.widths)}",
+        ]
+    )  # fmt: skip
+    quiet_libraries()
+    with TemporaryDirectory() as folder:
+        start = perf_counter()
+        torch.manual_seed(derive_seed(config.seed))
+        stream = build(config.dataset, "dataset", source=source)
+        learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
+        penalty, memory = build(config.method, "method"), build(config.memory, "memory")
+        record, history = Record(), History(Path(folder) / "history.jsonl")
+        path = Path(folder) / "last.ckpt"
+        checkpoints = Checkpoints(path, record, memory, history.position, config.checkpoint_seconds)
+        tracker = Tracker(stream, penalty, record, history, [], config.log_every_n_steps)
+        bar = StreamProgress(stream, penalty, record, tracker, Console(quiet=True))
+        options: dict[str, Any] = {
+            "callbacks": [penalty, tracker, bar, checkpoints, *callbacks], "logger": False,
+            "default_root_dir": folder, "log_every_n_steps": 1, "enable_checkpointing": False,
+            "enable_model_summary": False, "use_distributed_sampler": False,
+        }  # fmt: skip
+        make_trainer = partial(factory(config.trainer, "trainer"), **options)
+
+        def row(task: Task) -> None:
+            tracker.log_test_row()
+            on_row(Wired(record, penalty))
+
+        with tracker.closing(), bar.closing(), checkpoints.signals_saved():
+            matrix = run_stream(
+                stream, learner, penalty, memory, make_trainer, batch_size=work.batch_size, seed=config.seed,
+                record=record, checkpoints=checkpoints, on_row=row,
+            )  # fmt: skip
+        seconds = {**record.seconds, "whole": perf_counter() - start}
+    weights = torch.cat([p.detach().flatten() for p in learner.backbone.parameters()])
+    return floor.Outcome(weights, matrix.values, seconds)
+
+
+# Images -------------------------------------------------------------------------------------------------------------
+
+
+def read_source(work: Workload, fashion_mnist: Path | None) -> Source:
+    """The first images of Fashion-MNIST, or blurred classes under noise of the same shape."""
+    if fashion_mnist is None:
+        g = torch.Generator().manual_seed(0)
+        means = torch.randint(0, 200, (10, 1, 28, 28), generator=g, dtype=torch.uint8)
+        train, test = (synthetic(means, num, g) for num in (work.num_train, work.num_test))
+    else:
+        train, test = (
+            Examples(
+                idx(fashion_mnist / f"{part}-images-idx3-ubyte.gz")[:num].unsqueeze(1),
+                idx(fashion_mnist / f"{part}-labels-idx1-ubyte.gz")[:num].long(),
+            )
+            for part, num in (("train", work.num_train), ("t10k", work.num_test))
+        )
+    return Source("benchmark", train, test, tuple(map(str, range(10))))
+
+
+def synthetic(means: Tensor, num: int, generator: torch.Generator) -> Examples:
+    """Each class a picture (10, 1, 28, 28) of its own, three in ten labels wrong, so that no loss goes to zero."""
+    classes = torch.randint(10, (num,), generator=generator)
+    noise = torch.randint(0, 56, (num, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    wrong = torch.rand(num, generator=generator) < 0.3
+    labels = torch.where(wrong, torch.randint(10, (num,), generator=generator), classes)
+    return Examples(means[classes] + noise, labels)
+
+
+def idx(path: Path) -> Tensor:
+    """The tensor in a gzipped IDX file of bytes."""
+    data = gzip.decompress(path.read_bytes())
+    num_dimensions = data[3]
+    shape = np.frombuffer(data, ">i4", count=num_dimensions, offset=4)
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * num_dimensions).reshape(shape).copy())

@@ -1,0 +1,70 @@
+"""Print how accuracy and forgetting depend on the order of the tasks: python scripts/task_order.py runs/task_order."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lifelong.report import Metrics, grouped, mean_and_std, read_runs
+
+KEYS = ("dataset", "source", "scenario", "cycles", "method", "memory", "strength")
+MEASURES = ("average_accuracy", "forgetting")
+
+
+def order_name(order: Sequence[int]) -> str:
+    """given, reversed, or the numbers of the given tasks in the order in which they came."""
+    known = {tuple(sorted(order, reverse=True)): "reversed", tuple(sorted(order)): "given"}
+    return known.get(tuple(order), " ".join(map(str, order)))
+
+
+def points(values: Sequence[float]) -> str:
+    """mean ± std in points of 100; the mean alone of a single value."""
+    if any(value is None for value in values):
+        return "undefined"
+    mean, std = mean_and_std([100 * value for value in values])
+    return f"{mean:.1f}" + ("" if math.isnan(std) else f" ± {std:.1f}")
+
+
+def table(runs: Sequence[Metrics]) -> Table:
+    """A row per order, mean ± std over its seeds; below the orders of a method, mean ± std over them."""
+    shown = [key for key in KEYS if len({run.get(key) for run in runs}) > 1 or key == "method"]
+    result = Table(caption="points of 100; ± sample standard deviation, over seeds or over orders")
+    for heading in (*shown, "order", "seeds", "ACC", "forgetting"):
+        result.add_column(heading, justify="left" if heading in (*KEYS, "order") else "right")
+    for values, members in grouped(runs, shown).items():
+        labels = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+        orders = grouped([{**run, "order": order_name(run["order"])} for run in members], ["order"])
+        for (order,), visits in sorted(orders.items(), key=lambda item: (item[0][0][0].isdigit(), item[0])):
+            cells = [points([run[key] for run in visits]) for key in MEASURES]
+            result.add_row(*labels, order, str(len(visits)), *cells)
+        means = {key: [means_over(visits, key) for visits in orders.values()] for key in MEASURES}
+        over = [points(means[key]) for key in MEASURES]
+        result.add_row(*labels, f"all {len(orders)}", "", *over, style="bold", end_section=True)
+    return result
+
+
+def means_over(runs: Sequence[Metrics], key: str) -> float:
+    """nan if a run has no such measure (forgetting of a single task)."""
+    return mean_and_std([math.nan if run[key] is None else run[key] for run in runs])[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="runs/<name>, or any folder above run folders")
+    console = Console()
+    console.width = max(console.width, 110)  # in a file or a narrow window: a line may wrap, a number may not be cut
+    try:
+        finished, unfinished = read_runs(parser.parse_args().folder)
+    except FileNotFoundError as error:
+        parser.exit(1, f"error: {error}\n")
+    if finished:
+        console.print(table([run for run in finished if "order" in run]))
+    for run in unfinished:
+        console.print(f"not finished: {run}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

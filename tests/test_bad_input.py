@@ -1,0 +1,327 @@
+"""Bad input ends before any training with exactly one line that names key, value and what is allowed."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from runs import TINY, Said, command, composed_tiny, run
+
+import lifelong
+from lifelong import checkpoint, experiment
+from lifelong.config import ConfigError
+from lifelong.data.source import Source
+from lifelong.experiment import run_experiment
+from lifelong.run_folder import RunFolder, RunFolderError
+
+METHODS = "ewc, ewcpp, finetune, joint, l2, mas, online_ewc, rwalk, scp, si"
+
+
+def refused(said: Said) -> str:
+    """The one line of a refusal."""
+    assert said.code == 1
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    return said.err.removeprefix("error: ").rstrip("\n")
+
+
+REFUSALS = {
+    # misspelt
+    "metod=ewc": "unknown key 'metod' (did you mean method?): the configuration has ",
+    "foo=1": "unknown key 'foo': the configuration has ",
+    "+foo=1": "unknown key 'foo': the configuration has ",
+    "method.strenght=1": "unknown key 'method.strenght' (did you mean strength?): method has ",
+    "+method.strenght=1": "unknown key 'method.strenght' (did you mean strength?): method has ",
+    "dataset.source.test_fracton=0.1": "unknown key 'dataset.source.test_fracton' (did you mean test_fraction?)",
+    "+trainer.max_epoch=1": "unknown key 'trainer.max_epoch' (did you mean max_epochs?): trainer has ",
+    "logger.projekt=x": "unknown key 'logger.projekt': logger has no keys",
+    "method=ewcc": f"method must be one of {METHODS}, got 'ewcc'",
+    "method=null": f"method must be one of {METHODS}, got null",
+    "~method": f"method must be one of {METHODS}, got null",
+    "dataset/source=mnist5": "dataset/source must be one of ",
+    "experiment=nope": "experiment must be one of ",
+    "seed": "override 'seed' must be written key=value: missing EQUAL at '<EOF>'",
+    "seed=[1": "override 'seed=[1' must be written key=value: no viable alternative at input '[1'",
+    "seed=1,2": "seed=1,2 is ambiguous: a list is seed=[1,2], a sweep wants --multirun",
+    "method.strength=${foo}": "method.strength=${foo}: Interpolation key 'foo' not found",
+    # of the wrong type
+    "seed=abc": "seed must be an integer, got 'abc'",
+    "seed=1.5": "seed must be an integer, got '1.5'",
+    "rerun=maybe": "rerun must be true or false, got 'maybe'",
+    "val_fraction=abc": "val_fraction must be a number, got 'abc'",
+    "num_threads=abc": "num_threads must be an integer or null, got 'abc'",
+    "trusted=x": "trusted must be a list of texts, got 'x'",
+    "method.strength=abc": "method.strength must be a number, got 'abc'",
+    "trainer.max_epochs=abc": "trainer.max_epochs must be an integer or null, got 'abc'",
+    "backbone.widths=7": "backbone.widths must be a list of integers, got 7",
+    "logger=wandb logger.tags=3": "logger.tags must be a list of texts, got 3",
+    # outside what is allowed
+    "seed=-1": "seed must be an integer >= 0, got -1",
+    "method.strength=-1": "method.strength must be a finite number >= 0, got -1",
+    "trainer.max_epochs=0": "trainer.max_epochs must be an integer >= 1, got 0",
+    "trainer.devices=2": "trainer.devices must be 1",
+    "+trainer.logger=true": "trainer.logger must not be set: the program sets it, got true",
+    "dataset.angles=[]": "dataset.angles must be a non-empty list of finite numbers (degrees), got []",
+    "val_fraction=1.0": "val_fraction must be a number in [0, 1), got 1.0",
+    "scenario=foo": "scenario must be one of domain, task, class, got 'foo'",
+    # from elsewhere
+    "method._target_=os.system": "method._target_ must start with lifelong., torch., lightning., torchmetrics. or ",
+    "+method.x={_target_:os.system}": "method.x must be a value, not a _target_ of its own",
+}
+"""Whole commands."""
+VALUES = {
+    # of the wrong type
+    "method.strength=null": "method.strength must be a number, got null",
+    "trainer.precision=33": "trainer.precision must be one of 64, 32, 16, ",
+    "optimizer.lr=abc": "optimizer.lr must be a number, got 'abc'",
+    "optimizer.fused=abc": "optimizer.fused must be true or false or null, got 'abc'",
+    "backbone.bias=maybe": "backbone.bias must be true or false, got 'maybe'",
+    "dataset.angles=3": "dataset.angles must be a list of numbers, got 3",
+    "dataset.angles=[a]": "dataset.angles must be a list of numbers, got ['a']",
+    "dataset.order=7": "dataset.order must be a list of integers or ",
+    # outside what is allowed
+    "method.strength=nan": "method.strength must be a finite number >= 0, got nan",
+    "method.strength=inf": "method.strength must be a finite number >= 0, got inf",
+    "method.labels=foo": "method.labels must be one of exact, sampled, empirical, got 'foo'",
+    "method.exclude=[foo]": "method.exclude must hold prefixes of body.1.weight, ",
+    "trainer.max_epochs=-1": "trainer.max_epochs must be an integer >= 1, got -1",
+    "+trainer.max_steps=0": "trainer.max_steps must be an integer >= 1 or -1 (no limit), got 0",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be an integer >= 1, got 0",
+    "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val must be a finite number > 0 or null, got -1",
+    "trainer.gradient_clip_algorithm=x": "trainer: `gradient_clip_algorithm` x is invalid.",
+    "trainer.accelerator=foo": "trainer: You selected an invalid accelerator name: `accelerator='foo'`.",
+    "trainer.devices=0": "trainer: `Trainer(devices=0)` value is not a valid input",
+    "optimizer.lr=-1": "optimizer.lr must be a finite number >= 0, got -1",
+    "optimizer.lr=nan": "optimizer.lr must be a finite number >= 0, got nan",
+    "backbone.widths=[]": "backbone.widths must be a non-empty list of positive integers, got []",
+    "backbone.dropout=1": "backbone.dropout must be a number in [0, 1), got 1",
+    "dataset.angles=[0,nan]": "dataset.angles must be a non-empty list of finite numbers (degrees), got [0, nan]",
+    "dataset.order=[0,0]": "dataset.order must be ",
+    "val_fraction=-0.1": "val_fraction must be a number in [0, 1), got -0.1",
+    "val_fraction=nan": "val_fraction must be a number in [0, 1), got nan",
+    "val_fraction=0.999": "val_fraction must leave every class a training example, got 0.999",
+    "dataset.source.test_fraction=2": "dataset.source.test_fraction must be a number in (0, 1), got 2",
+    "batch_size=0": "batch_size must be an integer >= 1, got 0",
+    "num_threads=0": "num_threads must be an integer >= 1 or null, got 0",
+    "log_every_n_steps=0": "log_every_n_steps must be an integer >= 1, got 0",
+    "checkpoint_seconds=0": "checkpoint_seconds must be a number > 0, got 0.0",
+    "checkpoint_seconds=nan": "checkpoint_seconds must be a number > 0, got nan",
+    "name=../x": "name must be a folder name of letters, digits, '_', '-', '.', got '../x'",
+    # from elsewhere
+    "method._target_=lifelong.config.OmegaConf": "method._target_ must start with lifelong., torch., lightning., ",
+    "method._target_=lifelong.penalties.ewc.EWCC": "method._target_ 'lifelong.penalties.ewc.EWCC' cannot be used: ",
+    "+method.exclude=[{_target_:os.system}]": "method.exclude.0 must be a value, not a _target_ of its own",
+}
+"""Values put into a composed configuration, which is five times as fast."""
+
+
+@pytest.mark.parametrize("override", REFUSALS)
+def test_bad_setting_is_one_line_that_names_key_value_and_what_is_allowed(override: str, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    line = refused(command(*TINY, f"root={root}", *override.split()))
+    assert line.startswith(REFUSALS[override])
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("setting", VALUES)
+def test_value_that_is_not_allowed_is_refused_before_anything_is_written(setting: str, tmp_path: Path) -> None:
+    override = OverridesParser.create().parse_override(setting)
+    config = composed_tiny(tmp_path / "runs")
+    OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+    with pytest.raises(ConfigError) as error:
+        run_experiment(config)
+    assert str(error.value).startswith(VALUES[setting])
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["dataset.classes_per_task=3"], "dataset.classes_per_task must be a divisor of 10 classes, got 3"),
+        (["dataset.classes_per_task=x"], "dataset.classes_per_task must be an integer, got 'x'"),
+        (["dataset.class_order=[0,1]"], "dataset.class_order must be a permutation of 0..9 or null, got [0, 1]"),
+    ],
+)
+def test_split_that_does_not_divide_is_refused(overrides: list[str], line: str, tmp_path: Path) -> None:
+    settings = ("dataset=split", "dataset/source=digits", "progress=false", f"root={tmp_path / 'runs'}")
+    assert refused(command(*settings, *overrides)) == line
+    assert not list(tmp_path.iterdir())
+
+
+def test_python_is_told_the_same_as_the_command_line(tmp_path: Path) -> None:
+    for override in ("metod=ewc", "method=ewcc", "seed=abc", "method.strength=-1", "seed"):
+        with pytest.raises(ConfigError) as error:
+            lifelong.run(*TINY, f"root={tmp_path}", override)
+        assert str(error.value).startswith(REFUSALS[override])
+
+
+# Sources ------------------------------------------------------------------------------------------------------------
+
+
+def cut_off() -> Source:
+    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+
+def absent() -> Source:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/data/images")
+
+
+def uninstalled() -> Source:
+    raise ImportError("No module named 'datasets'")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cut_off", "Compressed file ended before the end-of-stream marker was reached"),
+        ("absent", "[Errno 2] No such file or directory: '/data/images'"),
+        ("uninstalled", "No module named 'datasets'"),
+    ],
+)
+def test_source_that_cannot_be_read_is_one_line(name: str, reason: str, tmp_path: Path) -> None:
+    target = f"dataset.source._target_={__name__}.{name}"
+    settings = ("dataset/source=digits", "~dataset.source.test_fraction", target, f"trusted=[{__name__}]")
+    said = command(*settings, "progress=false", f"root={tmp_path / 'runs'}")
+    assert refused(said) == f"dataset.source: {reason}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_trusted_adds_a_prefix(tmp_path: Path) -> None:
+    target = f"dataset.source._target_={__name__}.absent"
+    settings = ("dataset/source=digits", "~dataset.source.test_fraction", target, f"root={tmp_path}")
+    assert refused(command(*settings)).startswith("dataset.source._target_ must start with lifelong., ")
+    assert refused(command(*settings, f"trusted=[{__name__}_]")).startswith("dataset.source._target_ must start with")
+    assert refused(command(*settings, f"trusted=[{__name__}]")).startswith("dataset.source: ")
+
+
+def test_name_that_leads_out_of_a_trusted_package_is_refused(tmp_path: Path) -> None:
+    """lifelong.run_folder.json.loads is a name below lifelong, and a function of json."""
+    line = refused(command(*TINY, f"root={tmp_path}", "method._target_=lifelong.run_folder.json.loads"))
+    assert line.endswith("got 'lifelong.run_folder.json.loads', which comes from 'json'")
+
+
+# Folders ------------------------------------------------------------------------------------------------------------
+
+
+def test_file_in_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("mine")
+    line = refused(command(*TINY, f"root={tmp_path / 'runs'}"))
+    assert line.startswith(f"run folder {tmp_path / 'runs' / 'default'}")
+    assert line.endswith("cannot be written: Not a directory")
+    assert (tmp_path / "runs").read_text() == "mine"
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A small file system of its own."""
+    place = tmp_path / "mounted"
+    place.mkdir()
+    arguments = ["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", str(place)]
+    try:
+        subprocess.run(arguments, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount a file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("mounted", ["ro"], indirect=True)
+def test_folder_without_write_permission_is_one_line(mounted: Path) -> None:
+    line = refused(command(*TINY, f"root={mounted}"))
+    assert line.startswith(f"run folder {mounted}/default/ewc-rotated-digits-s0-")
+    assert line.endswith("cannot be written: Read-only file system")
+
+
+@pytest.mark.parametrize("mounted", ["size=24k"], indirect=True)
+def test_full_disk_is_one_line_and_leaves_no_half_a_file(mounted: Path) -> None:
+    line = refused(command(*TINY, f"root={mounted}"))
+    assert line.endswith("last.ckpt: No space left on device")
+    assert {path.name for path in mounted.rglob("*") if path.is_file()} <= {".lock", "config.yaml", "history.jsonl"}
+
+
+def full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (*TINY, f"root={tmp_path}", "checkpoint_seconds=1e-9")
+    calls: list[int] = []
+
+    def fills_up(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 10:
+            full()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fills_up)
+        line = refused(command(*settings))
+    path = next(tmp_path.rglob("last.ckpt"))
+    assert line == f"{path}: No space left on device"
+    assert checkpoint.load_whole(path)["record"]["task"] == 1
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert command(*settings) == Said(0, "", "")
+
+
+def test_full_disk_while_the_history_is_written_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, data: bytes) -> int:
+            full()
+            return 0
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("lifelong.tracking.History.append", _append_to(Full(), experiment.History.append))
+    assert refused(command(*TINY, f"root={tmp_path}")).endswith("history.jsonl: No space left on device")
+
+
+def _append_to(file: Any, append: Any) -> Any:
+    def appending(self: Any, row: Any) -> None:
+        self._file.close()
+        self._file = file
+        append(self, row)
+
+    return appending
+
+
+# Another process ----------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+from lifelong.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    folder = run(tmp_path).folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        said = command(*TINY, f"root={tmp_path}", "rerun=true")
+        assert refused(said) == f"run folder {folder} is in use: another process is training this run"
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        holder.kill()
+    assert command(*TINY, f"root={tmp_path}", "rerun=true").code == 0
+
+
+def test_two_runs_of_one_process_cannot_share_a_folder(tmp_path: Path) -> None:
+    folder = run(tmp_path).folder
+    with RunFolder(folder).locked(), pytest.raises(RunFolderError, match="is in use"):
+        run(tmp_path, "rerun=true")

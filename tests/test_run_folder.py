@@ -1,0 +1,306 @@
+"""runs/<name>/<run id>/: what is in it, what the same command does with it, what a damaged one does."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from runs import TINY, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
+
+import lifelong
+from lifelong.checkpoint import DamagedError
+from lifelong.config import ConfigError
+from lifelong.data.examples import as_input
+from lifelong.evaluation import accuracy_row
+from lifelong.experiment import Result, identifier, make_stream
+from lifelong.run_folder import RunFolder, RunFolderError, run_id
+from lifelong.tracking import DivergedError
+
+FILES = {
+    ".lock",
+    "accuracy_curves.png",
+    "accuracy_matrix.csv",
+    "accuracy_matrix.png",
+    "config.yaml",
+    "history.jsonl",
+    "last.ckpt",
+    "metrics.json",
+    "model.pt",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return run(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def folder(finished: Result, tmp_path: Path) -> Path:
+    """A copy of the finished run, to damage."""
+    copy = tmp_path / "default" / finished.folder.name
+    copy.mkdir(parents=True)
+    for path in finished.folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    return copy
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: Any) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("lifelong.experiment.train", train)
+
+
+# What is in it ------------------------------------------------------------------------------------------------------
+
+
+def test_folder_holds_the_run_and_nothing_else(finished: Result) -> None:
+    assert {path.name for path in finished.folder.iterdir()} == FILES
+
+
+def test_metrics_are_flat_standard_json_with_costs_and_what_it_ran_on(finished: Result) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    metrics = json.loads((finished.folder / "metrics.json").read_text(), parse_constant=refuse)
+    assert metrics == finished.metrics
+    for value in metrics.values():
+        assert value is None or isinstance(value, str | int | float | list)
+    assert metrics["run_id"] == finished.folder.name
+    assert (metrics["num_tasks"], metrics["num_steps"], metrics["seed"]) == (2, 12, 0)
+    for phase in ("train", "importance", "evaluation"):
+        assert 0 < metrics[f"{phase}_seconds"] < 60
+    assert metrics["peak_memory_bytes"] > 1e7
+    assert metrics["penalty_state_bytes"] == 2 * 4 * sum(w.numel() for w in weights(finished).values()) + 8
+    assert metrics["versions"].startswith("python 3.")
+    assert metrics["device"].startswith("cpu: ")
+    assert {"commit", "num_threads"} <= metrics.keys()
+
+
+def test_undefined_is_null(tmp_path: Path) -> None:
+    """One task forgets nothing, and without validation data there is no validation accuracy."""
+    metrics = run(tmp_path, "dataset.angles=[0]", "val_fraction=0").metrics
+    assert metrics["forgetting"] is None
+    assert metrics["val_average_accuracy"] is None
+    folder = RunFolder(tmp_path / "x")
+    folder.path.mkdir()
+    folder.write_metrics({"run_id": "x", "a": math.nan, "b": [math.inf, 1.0], "c": [[-math.inf]]})
+    assert folder.read_metrics() == {"run_id": "x", "a": None, "b": [None, 1.0], "c": [[None]]}
+
+
+def test_result_from_python_has_matrix_and_measures(finished: Result) -> None:
+    assert finished.names == ["rot0", "rot30"]
+    assert finished.matrix.shape == (2, 2)
+    assert finished.matrix.dtype == torch.float64
+    assert finished.metrics["average_accuracy"] == pytest.approx(float(finished.matrix[-1].mean()))
+    assert finished.metrics["final_accuracy_per_task"] == finished.matrix[-1].tolist()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["backbone=cnn", "~backbone.widths"],
+        ["normalise=first_task"],
+        ["dataset=split", "~dataset.angles", "scenario=class"],
+        ["dataset=split", "~dataset.angles", "scenario=task"],
+    ],
+)
+def test_loaded_learner_predicts_as_the_run_did(overrides: list[str], tmp_path: Path) -> None:
+    tiny = [t for t in TINY if not any(t.startswith(o.removeprefix("~") + "=") for o in overrides)]
+    result = lifelong.run(*tiny, *[o for o in overrides if not o.startswith("~")], f"root={tmp_path}")
+    learner = lifelong.load(result.folder)
+    assert not learner.training
+    config = OmegaConf.load(result.folder / "config.yaml")
+    stream = make_stream(config)  # type: ignore[arg-type]
+    row = accuracy_row(learner, stream, stream.num_tasks - 1, "test")
+    assert torch.equal(row, result.matrix[-1])
+    images = as_input(stream.task(0).test.images[:4])
+    assert torch.equal(learner(images), lifelong.load(result.folder)(images))
+
+
+def test_config_holds_every_value_resolved(finished: Result) -> None:
+    config = OmegaConf.load(finished.folder / "config.yaml")
+    text = (finished.folder / "config.yaml").read_text()
+    assert "${" not in text
+    assert config.dataset.val_fraction == config.val_fraction == 0.1
+    assert config.optimizer.lr == 0.01
+
+
+# Its name -----------------------------------------------------------------------------------------------------------
+
+
+def test_id_is_readable_and_a_function_of_what_decides_the_numbers(tmp_path: Path) -> None:
+    one = identifier(composed_tiny(tmp_path))
+    assert one.startswith("ewc-rotated-digits-s0-")
+    assert identifier(composed_tiny(tmp_path / "elsewhere")) == one
+    for same in ("rerun=true", "progress=true", "name=x", "logger=csv", "log_every_n_steps=7", "checkpoint_seconds=1"):
+        assert identifier(composed_tiny(tmp_path, same)) == one
+    others = ("seed=1", "method.strength=3", "optimizer.lr=0.02", "trainer.max_epochs=3", "memory=uniform", "batch_size=7")
+    assert len({one, *(identifier(composed_tiny(tmp_path, other)) for other in others)}) == 1 + len(others)
+
+
+def test_id_does_not_depend_on_the_order_of_keys() -> None:
+    assert run_id("x", {"a": 1, "b": {"c": 2, "d": 3}}) == run_id("x", {"b": {"d": 3, "c": 2}, "a": 1})
+    assert run_id("x", {"a": 1}) == "x-015abd7f"  # the same on every machine
+
+
+# The same command again ---------------------------------------------------------------------------------------------
+
+
+def test_finished_run_answers_without_training_and_says_so(
+    finished: Result, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(folder)
+    forbid_training(monkeypatch)
+    said = command(*TINY, f"root={folder.parent.parent}")
+    assert said == Said(0, f"finished before, not trained again (rerun=true does): {folder}\n", "")
+    answer = run(folder.parent.parent)
+    assert torch.equal(answer.matrix, finished.matrix)
+    assert answer.metrics == finished.metrics
+    assert contents(folder) == before
+
+
+def test_rerun_trains_again_to_the_same_bits(finished: Result, folder: Path) -> None:
+    (folder / "metrics.json").write_text("{}")  # not even read
+    again = run(folder.parent.parent, "rerun=true")
+    assert again.folder == folder
+    assert_same_run(again, finished)
+    same = {k: v for k, v in again.metrics.items() if "_seconds" not in k and k != "peak_memory_bytes"}
+    assert same == {k: finished.metrics[k] for k in same}
+
+
+def test_rerun_keeps_the_old_result_until_the_border_is_passed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ConfigError("memory must be none")
+
+    before = contents(folder)
+    monkeypatch.setattr("lifelong.experiment.check_together", refuse)
+    assert command(*TINY, f"root={folder.parent.parent}", "rerun=true").code == 1
+    assert contents(folder) == before
+
+
+def test_rerun_that_was_interrupted_continues(folder: Path, finished: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, settings = folder.parent.parent, ("rerun=true", "checkpoint_seconds=1e-9")
+
+    def kill(_: Any, done: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        at_every_batch(patch, kill)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(root, *settings)
+    assert not (folder / "metrics.json").exists()
+    steps: list[int] = []
+    with monkeypatch.context() as patch:
+        at_every_batch(patch, lambda _, done: steps.append(done))
+        assert_same_run(run(root, *settings), finished)
+    assert steps == [8, 9, 10, 11, 12]
+
+
+def test_failed_run_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(_: Any, done: int) -> None:
+        if done == 4:
+            raise DivergedError("train/loss is nan")
+
+    with monkeypatch.context() as patch:
+        at_every_batch(patch, diverge)
+        with pytest.raises(DivergedError):
+            run(tmp_path)
+    folder = next((tmp_path / "default").iterdir())
+    assert not (folder / "metrics.json").exists()
+    assert run(tmp_path).folder == folder
+
+
+def test_task_does_not_depend_on_how_long_earlier_ones_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout, shuffling and importance of task 2 are those of its own seed: frozen weights give equal losses."""
+    losses = []
+    for epochs in ("[1,2]", "[3,2]"):
+        settings = ("method=finetune", "optimizer.lr=0", "backbone.dropout=0.5", "log_every_n_steps=1")
+        result = run(tmp_path, *settings, f"epochs_per_task={epochs}")
+        rows = [json.loads(line) for line in (result.folder / "history.jsonl").read_text().splitlines()]
+        losses.append([row["train/loss"] for row in rows if row["task"] == 1 and "train/loss" in row])
+    assert len(losses[0]) == 6
+    assert losses[0] == losses[1]
+
+
+# Damaged ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"run_id": "another"}', "null"])
+def test_damaged_metrics_are_one_line(damage: str, folder: Path) -> None:
+    (folder / "metrics.json").write_text(damage)
+    said = command(*TINY, f"root={folder.parent.parent}")
+    assert said.code == 1
+    assert said.err.startswith(f"error: {folder / 'metrics.json'} is damaged (")
+    assert said.err.endswith("): rerun=true trains the run again\n")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("damage", ["", "a,b\n1,2\n", "a,b\n1,2\n3,x\n", "a\n1,2\n"])
+def test_damaged_matrix_is_one_line(damage: str, folder: Path) -> None:
+    (folder / "accuracy_matrix.csv").write_text(damage)
+    with pytest.raises(RunFolderError, match=r"accuracy_matrix.csv is damaged \(.*\): rerun=true trains the run again"):
+        run(folder.parent.parent)
+
+
+def test_missing_matrix_is_one_line(folder: Path) -> None:
+    (folder / "accuracy_matrix.csv").unlink()
+    with pytest.raises(RunFolderError, match=r"accuracy_matrix.csv is missing: "):
+        run(folder.parent.parent)
+
+
+@pytest.mark.parametrize("damage", ["a: [", "\x00", "a: ${b}: c: {"])
+def test_damaged_config_is_refused_by_load_in_one_line(damage: str, folder: Path) -> None:
+    (folder / "config.yaml").write_text(damage)
+    with pytest.raises(RunFolderError, match=r"config.yaml is damaged \(") as error:
+        lifelong.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_config_without_a_backbone_is_refused_by_load_in_one_line(folder: Path) -> None:
+    (folder / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(ConfigError, match="backbone must be one of "):
+        lifelong.load(folder)
+
+
+def test_config_from_elsewhere_is_refused_by_load_whatever_it_trusts(folder: Path) -> None:
+    config = OmegaConf.load(folder / "config.yaml")
+    config.trusted = ["os", "posix", "pathlib"]
+    config.backbone._target_ = "pathlib.Path"
+    OmegaConf.save(config, folder / "config.yaml")
+    with pytest.raises(ConfigError, match=r"backbone._target_ must start with .* got 'pathlib.Path'"):
+        lifelong.load(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_damaged_weights_are_refused_by_load_in_one_line(keep: int, folder: Path) -> None:
+    path = folder / "model.pt"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DamagedError, match=r"model.pt is damaged \(") as error:
+        lifelong.load(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.pt"])
+def test_load_of_a_run_that_is_not_finished_is_one_line(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    with pytest.raises(RunFolderError, match=f"{name} is missing: the run is not finished"):
+        lifelong.load(folder)
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, finished: Result) -> None:
+    folder = tmp_path / "default" / finished.folder.name
+    folder.mkdir(parents=True)
+    (folder / ".last.ckpt.4711.tmp").write_text("half a checkpoint")
+    assert {path.name for path in run(tmp_path).folder.iterdir()} == FILES
