@@ -8,7 +8,7 @@ from lifelong.explain import one_line_errors, one_line_job
 from lifelong.groups import CONFIGS
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")  # type: ignore[untyped-decorator]
 def main(config: DictConfig) -> float:
     with one_line_job():
         from lifelong.experiment import run_experiment  # loads torch and lightning: --help does not wait for them

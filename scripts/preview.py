@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lifelong.config import ConfigError, build, check
+from lifelong.config import ConfigError, check
 from lifelong.data.preview import preview_figure
-from lifelong.data.stream import TaskStream
+from lifelong.experiment import make_stream
 from lifelong.explain import composed, one_line_errors
 from lifelong.figures import save_figure
 
@@ -33,10 +33,9 @@ def main(arguments: Sequence[str]) -> Path:
         raise ConfigError(f"out must be a .png file in a folder that exists, got {own['out']!r}")
     config = composed(overrides)
     check(config)
-    source = build(config.dataset.source, "dataset.source")
-    stream: TaskStream = build(config.dataset, "dataset", source=source)
+    stream = make_stream(config)
     stream.resident_bytes = 0  # only the images that are shown are made
-    title = " ".join(o for o in overrides if o.startswith("dataset")) or "default stream"
+    title = " ".join(o for o in overrides if o.startswith(("dataset=", "dataset/", "scenario="))) or "training images"
     save_figure(preview_figure(stream, int(own["samples"]), title=title), path)
     return path
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,12 +21,18 @@ def order_name(order: Sequence[int]) -> str:
     return known.get(tuple(order), " ".join(map(str, order)))
 
 
-def points(values: Sequence[float]) -> str:
-    """mean ± std in points of 100; the mean alone of a single value."""
-    if any(value is None for value in values):
+def mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def points(values: Sequence[float | None]) -> str:
+    """mean ± std in points of 100; the mean alone of a single value. None (forgetting of a single task): undefined."""
+    known = [100 * value for value in values if value is not None]
+    if not known:
         return "undefined"
-    mean, std = mean_and_std([100 * value for value in values])
-    return f"{mean:.1f}" + ("" if math.isnan(std) else f" ± {std:.1f}")
+    centre, std = mean_and_std(known)
+    return f"{centre:.1f}" + ("" if math.isnan(std) else f" ± {std:.1f}")
 
 
 def table(runs: Sequence[Metrics]) -> Table:
@@ -37,18 +44,12 @@ def table(runs: Sequence[Metrics]) -> Table:
     for values, members in grouped(runs, shown).items():
         labels = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
         orders = grouped([{**run, "order": order_name(run["order"])} for run in members], ["order"])
-        for (order,), visits in sorted(orders.items(), key=lambda item: (item[0][0][0].isdigit(), item[0])):
-            cells = [points([run[key] for run in visits]) for key in MEASURES]
-            result.add_row(*labels, order, str(len(visits)), *cells)
-        means = {key: [means_over(visits, key) for visits in orders.values()] for key in MEASURES}
-        over = [points(means[key]) for key in MEASURES]
+        for (order,), same in sorted(orders.items(), key=lambda item: (item[0][0][0].isdigit(), item[0])):
+            cells = [points([run[key] for run in same]) for key in MEASURES]
+            result.add_row(*labels, order, str(len(same)), *cells)
+        over = [points([mean([run[key] for run in same]) for same in orders.values()]) for key in MEASURES]
         result.add_row(*labels, f"all {len(orders)}", "", *over, style="bold", end_section=True)
     return result
-
-
-def means_over(runs: Sequence[Metrics], key: str) -> float:
-    """nan if a run has no such measure (forgetting of a single task)."""
-    return mean_and_std([math.nan if run[key] is None else run[key] for run in runs])[0]
 
 
 def main() -> None:

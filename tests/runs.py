@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+import train as script
 from omegaconf import DictConfig
 
-import train as script
 from lifelong.checkpoint import Checkpoints
 from lifelong.config import register
 from lifelong.experiment import Result, run_experiment

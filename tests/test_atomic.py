@@ -27,7 +27,7 @@ def test_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_error_while_writing_leaves_the_old_file_and_nothing_else(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(type(error)), atomic_write(path) as file:
+    with pytest.raises(type(error)), atomic_write(path) as file:  # noqa: PT012
         file.write("new")
         raise error
     assert path.read_text() == "old"
@@ -56,9 +56,12 @@ def test_full_disk_names_the_file_and_leaves_the_old_one(
 def test_disk_that_is_full_for_torch_save_names_the_file_too(tmp_path: Path) -> None:
     """torch wraps what its file raises in a RuntimeError of its own."""
     path = tmp_path / "a.pt"
-    with pytest.raises(OSError, match="No space left on device") as error, atomic_write(path, "wb"):
-        with open("/dev/full", "wb", buffering=0) as full:
-            torch.save(torch.zeros(1000), full)
+    with (
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space left on device") as error,
+        atomic_write(path, "wb"),
+    ):
+        torch.save(torch.zeros(1000), full)
     assert error.value.filename == str(path)
     assert not os.listdir(tmp_path)
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from runs import TINY, Said, command, composed_tiny, run
 
 import lifelong
 from lifelong import checkpoint, experiment
@@ -19,6 +18,7 @@ from lifelong.config import ConfigError
 from lifelong.data.source import Source
 from lifelong.experiment import run_experiment
 from lifelong.run_folder import RunFolder, RunFolderError
+from runs import TINY, Said, command, composed_tiny, run
 
 METHODS = "ewc, ewcpp, finetune, joint, l2, mas, online_ewc, rwalk, scp, si"
 

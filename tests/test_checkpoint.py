@@ -5,20 +5,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from runs import NUM_STEPS, TINY, assert_same_run, at_every_batch, run
 
 from lifelong import checkpoint, experiment, loop, run_folder
-from lifelong.checkpoint import Checkpoints, DamagedError, load_whole
+from lifelong.checkpoint import Checkpoints, load_whole
 from lifelong.experiment import Result
 from lifelong.interrupted import Interrupted
 from lifelong.penalties.base import Penalty
+from lifelong.penalties.rwalk import RWalk
 from lifelong.penalties.si import SI
-from lifelong.run_folder import RunFolderError
+from lifelong.run_folder import DamagedError, RunFolderError
 from lifelong.tracking import Tracker, read_history
+from runs import NUM_STEPS, TINY, assert_same_run, at_every_batch, run
 
 SETTINGS = {
     "ewc": ("method=ewc", "backbone.dropout=0.2"),
@@ -71,7 +73,7 @@ def last_checkpoint(root: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "step"), [*(("ewc", step) for step in range(1, NUM_STEPS + 1)), *(("rwalk", step) for step in (2, 3, 6, 8))]
+    ("kind", "step"), [*(("ewc", n) for n in range(1, NUM_STEPS + 1)), *(("rwalk", n) for n in (2, 3, 6, 8))]
 )
 def test_interrupted_at_any_step_and_resumed_equals_uninterrupted(
     kind: str, step: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -103,7 +105,26 @@ def test_interrupted_between_accumulated_batches_is_saved_behind_their_step(
     assert_same_run(run(tmp_path, *SETTINGS["accumulating"]), whole["accumulating"])
 
 
-@pytest.mark.parametrize(("epoch", "signum"), enumerate([signal.SIGINT, signal.SIGTERM] * 2))
+@pytest.mark.parametrize("step", [3, 4, 5, 8])
+def test_task_that_ends_amid_an_epoch_is_resumed_too(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = (*SETTINGS["ewc"], "+trainer.max_steps=4")
+    with monkeypatch.context() as patch:
+        stop(patch, lambda _, done: done == step, terminate)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "interrupted", *limited)
+    assert_same_run(run(tmp_path / "interrupted", *limited), run(tmp_path / "whole", *limited))
+
+
+def test_restored_penalty_moves_to_the_device_even_if_no_step_is_left() -> None:
+    penalty = SI(1.0)
+    penalty.load_state_dict({name: {"w": torch.zeros(2)} for name in SI.state})
+    penalty.on_fit_start(None, SimpleNamespace(device=torch.device("meta")))  # type: ignore[arg-type]
+    assert all(getattr(penalty, name)["w"].is_meta for name in SI.state)
+
+
+@pytest.mark.parametrize(("epoch", "signum"), list(enumerate([signal.SIGINT, signal.SIGTERM] * 2)))
 def test_signal_during_the_validation_of_an_epoch_is_saved_at_its_end(
     epoch: int, signum: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,16 +145,26 @@ def test_signal_during_the_validation_of_an_epoch_is_saved_at_its_end(
     assert_same_run(run(tmp_path, *SETTINGS["ewc"]), whole["ewc"])
 
 
-def test_interrupted_again_and_again_equals_uninterrupted(
+def test_interrupted_again_and_again_equals_uninterrupted_and_starts_each_task_once(
     whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """before_task resets what a method keeps along the path: called again, it would forget the task's first part."""
     seen: set[int] = set()
+    started: list[Any] = []
+    original = RWalk.before_task
+
+    def counted(self: RWalk, weights: Any) -> None:
+        started.append(weights)
+        original(self, weights)
+
+    monkeypatch.setattr(RWalk, "before_task", counted)
     with monkeypatch.context() as patch:
         stop(patch, lambda _, done: done not in seen and not seen.add(done), terminate)  # type: ignore[func-returns-value]
         for _ in range(NUM_STEPS):
             with pytest.raises(Interrupted):
                 run(tmp_path, *SETTINGS["rwalk"])
     assert_same_run(run(tmp_path, *SETTINGS["rwalk"]), whole["rwalk"])
+    assert len(started) == 2
 
 
 def test_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,11 +180,13 @@ def test_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.rglob("last.ckpt"))
 
 
-@pytest.mark.parametrize("name", ["after_task", "accuracy_row", "save_boundary", "write_result"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Penalty, "after_task"), (loop, "accuracy_row"), (Checkpoints, "save_boundary"), (experiment, "write_result")],
+)
 def test_signal_outside_a_fit_ends_at_once_and_the_last_checkpoint_stands(
-    name: str, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    owner: Any, name: str, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner: Any = {"after_task": Penalty, "accuracy_row": loop, "save_boundary": Checkpoints, "write_result": experiment}[name]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, lambda *_, **__: terminate())
         with pytest.raises(Interrupted):
@@ -170,7 +203,7 @@ def test_handlers_are_as_before_a_run(tmp_path: Path) -> None:
 # Killed -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", range(1, NUM_STEPS + 1))
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7, 12])
 def test_killed_at_any_step_goes_on_from_the_last_periodic_checkpoint(
     step: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,28 +238,6 @@ def test_killed_between_fits_equals_uninterrupted(
         with pytest.raises(Killed):
             run(tmp_path, *SETTINGS["si"])
     assert_same_run(run(tmp_path, *SETTINGS["si"]), whole["si"])
-
-
-def test_task_starts_once_however_often_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """before_task resets what a method keeps along the path: run again, it would forget the first part of the task."""
-    started: list[int] = []
-    monkeypatch.setattr(SI, "before_task", _counting(SI.before_task, started))
-    stopped: set[int] = set()
-    with monkeypatch.context() as patch:
-        stop(patch, lambda _, done: done not in stopped and not stopped.add(done), terminate)  # type: ignore[func-returns-value]
-        for _ in range(NUM_STEPS):
-            with pytest.raises(Interrupted):
-                run(tmp_path, "method=si")
-    run(tmp_path, "method=si")
-    assert len(started) == 2
-
-
-def _counting(original: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
-    def counting(*args: Any) -> Any:
-        calls.append(1)
-        return original(*args)
-
-    return counting
 
 
 # Real processes -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import composed_once
 from torch import nn
 
 from lifelong.config import ConfigError, build, check, factory
@@ -13,6 +12,8 @@ from lifelong.experiment import make_stream
 from lifelong.groups import CONFIGS
 from lifelong.memory.base import Memory
 from lifelong.penalties.base import Penalty
+from runs import composed_once
+
 
 def listed(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))

@@ -52,7 +52,7 @@ def test_state_saved_within_a_phase_has_its_seconds_so_far_and_a_resumed_run_add
 
 def test_phase_that_fails_is_counted_and_left(clock: Clock) -> None:
     record = Record()
-    with pytest.raises(ValueError, match="x"), record.timed("train"):
+    with pytest.raises(ValueError, match="x"), record.timed("train"):  # noqa: PT012
         clock.now += 2
         raise ValueError("x")
     clock.now += 50

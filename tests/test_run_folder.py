@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from runs import TINY, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
 import lifelong
-from lifelong.checkpoint import DamagedError
 from lifelong.config import ConfigError
 from lifelong.data.examples import as_input
 from lifelong.evaluation import accuracy_row
 from lifelong.experiment import Result, identifier, make_stream
-from lifelong.run_folder import RunFolder, RunFolderError, run_id
+from lifelong.run_folder import DamagedError, RunFolder, RunFolderError, run_id
 from lifelong.tracking import DivergedError
+from runs import TINY, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
 FILES = {
     ".lock",
@@ -143,7 +142,7 @@ def test_id_is_readable_and_a_function_of_what_decides_the_numbers(tmp_path: Pat
     assert identifier(composed_tiny(tmp_path / "elsewhere")) == one
     for same in ("rerun=true", "progress=true", "name=x", "logger=csv", "log_every_n_steps=7", "checkpoint_seconds=1"):
         assert identifier(composed_tiny(tmp_path, same)) == one
-    others = ("seed=1", "method.strength=3", "optimizer.lr=0.02", "trainer.max_epochs=3", "memory=uniform", "batch_size=7")
+    others = ("seed=1", "method.strength=3", "optimizer.lr=0.02", "trainer.max_epochs=3", "memory=uniform")
     assert len({one, *(identifier(composed_tiny(tmp_path, other)) for other in others)}) == 1 + len(others)
 
 
@@ -177,9 +176,7 @@ def test_rerun_trains_again_to_the_same_bits(finished: Result, folder: Path) -> 
     assert same == {k: finished.metrics[k] for k in same}
 
 
-def test_rerun_keeps_the_old_result_until_the_border_is_passed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rerun_keeps_the_old_result_until_the_border_is_passed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise ConfigError("memory must be none")
 

@@ -131,7 +131,7 @@ def fisher(layers: Sequence[nn.Linear], images: Tensor, labels: Tensor, total: T
         for k in reversed(range(len(layers))):
             square = g.square()
             if k > 0:
-                g = (g @ layers[k].weight).mul_(inputs[k] > 0)
+                g = torch.ops.aten.threshold_backward(g @ layers[k].weight, inputs[k], 0)
             sums[2 * k].addmm_(square.t(), inputs[k].square_())
             sums[2 * k + 1].add_(square.sum(0))
     return total.div_(len(images))

@@ -34,7 +34,7 @@ class Driver:
         images = torch.randint(0, 256, (num_samples, 1, 28, 28), dtype=torch.uint8)
         self.examples = Examples(images, torch.randint(10, (num_samples,)))
         self.trainer: Any = SimpleNamespace(global_step=0, optimizers=[])
-        self._batches: Iterator[tuple[Tensor, Tensor]] = cycle(
+        self.batches: Iterator[tuple[Tensor, Tensor]] = cycle(
             [(torch.rand(BATCH_SIZE, 1, 28, 28), torch.randint(10, (BATCH_SIZE,))) for _ in range(8)]
         )
 
@@ -49,7 +49,7 @@ class Driver:
         penalty, learner, trainer = self.penalty, self.learner, self.trainer
         (optimizer,) = trainer.optimizers
         for _ in range(num_steps):
-            batch = next(self._batches)
+            batch = next(self.batches)
             penalty.on_train_batch_start(trainer, learner, batch, 0)
             loss = learner.training_step(batch, 0)
             optimizer.zero_grad()

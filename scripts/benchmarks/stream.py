@@ -1,6 +1,5 @@
 """Whole streams: ours against the floor, phase by phase."""
 
-import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +8,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback
 from rich.console import Console
@@ -18,12 +16,13 @@ from torch import Tensor
 from benchmarks import floor
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
 from lifelong.checkpoint import Checkpoints
-from lifelong.config import build, compose, factory
+from lifelong.config import build, compose
 from lifelong.data.examples import Examples
 from lifelong.data.seeds import derive_seed
 from lifelong.data.source import Source
+from lifelong.data.sources.idx import idx
 from lifelong.data.stream import Task
-from lifelong.experiment import make_learner
+from lifelong.experiment import TRAINER, make_learner
 from lifelong.loop import run_stream
 from lifelong.penalties.base import Penalty
 from lifelong.progress import StreamProgress
@@ -94,8 +93,8 @@ def measure(settings: Settings) -> Table:
     return Table(
         f"EWC with the empirical Fisher of all training images over a stream of permuted {data}, one epoch a task, "
         f"fused Adam at {LR:g}, validation off. {described}. Ours is run_stream as experiment.py wires it, history "
-        "and checkpoints on disk included; the floor is plain PyTorch (scripts/benchmarks/floor.py), which ends in the "
-        "same weights and the same accuracy matrix. Both test every task before the first and after each, unless a row "
+        "and checkpoints on disk included; the floor is plain PyTorch (scripts/benchmarks/floor.py), which computes "
+        "the same up to rounding. Both test every task before the first and after each, unless a row "
         f"says otherwise. × floor: of the times side by side, median (lowest–highest) of {repetitions}.",
         {
             "": "",
@@ -144,30 +143,24 @@ def learn_ours(
     with TemporaryDirectory() as folder:
         start = perf_counter()
         torch.manual_seed(derive_seed(config.seed))
-        stream = build(config.dataset, "dataset", source=source)
+        stream = build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes)
         learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
         penalty, memory = build(config.method, "method"), build(config.memory, "memory")
         record, history = Record(), History(Path(folder) / "history.jsonl")
-        path = Path(folder) / "last.ckpt"
-        checkpoints = Checkpoints(path, record, memory, history.position, config.checkpoint_seconds)
+        checkpoints = Checkpoints(Path(folder) / "last.ckpt", record, memory, history.position, every_seconds=60)
         tracker = Tracker(stream, penalty, record, history, [], config.log_every_n_steps)
         bar = StreamProgress(stream, penalty, record, tracker, Console(quiet=True))
-        options: dict[str, Any] = {
-            "callbacks": [penalty, tracker, bar, checkpoints, *callbacks], "logger": False,
-            "default_root_dir": folder, "log_every_n_steps": 1, "enable_checkpointing": False,
-            "enable_model_summary": False, "use_distributed_sampler": False,
-        }  # fmt: skip
-        make_trainer = partial(factory(config.trainer, "trainer"), **options)
+        ours: dict[str, Any] = {"callbacks": [penalty, tracker, bar, checkpoints, *callbacks], "logger": False}
+        make_trainer = partial(build, config.trainer, "trainer", **ours, **TRAINER, default_root_dir=folder)
 
         def row(task: Task) -> None:
             tracker.log_test_row()
             on_row(Wired(record, penalty))
 
         with tracker.closing(), bar.closing(), checkpoints.signals_saved():
-            matrix = run_stream(
-                stream, learner, penalty, memory, make_trainer, batch_size=work.batch_size, seed=config.seed,
-                record=record, checkpoints=checkpoints, on_row=row,
-            )  # fmt: skip
+            options: dict[str, Any] = {"batch_size": work.batch_size, "seed": config.seed, "record": record}
+            options |= {"resident_bytes": config.resident_bytes, "checkpoints": checkpoints, "on_row": row}
+            matrix = run_stream(stream, learner, penalty, memory, make_trainer, **options)
         seconds = {**record.seconds, "whole": perf_counter() - start}
     weights = torch.cat([p.detach().flatten() for p in learner.backbone.parameters()])
     return floor.Outcome(weights, matrix.values, seconds)
@@ -183,12 +176,10 @@ def read_source(work: Workload, fashion_mnist: Path | None) -> Source:
         means = torch.randint(0, 200, (10, 1, 28, 28), generator=g, dtype=torch.uint8)
         train, test = (synthetic(means, num, g) for num in (work.num_train, work.num_test))
     else:
+        whole = idx(str(fashion_mnist))
         train, test = (
-            Examples(
-                idx(fashion_mnist / f"{part}-images-idx3-ubyte.gz")[:num].unsqueeze(1),
-                idx(fashion_mnist / f"{part}-labels-idx1-ubyte.gz")[:num].long(),
-            )
-            for part, num in (("train", work.num_train), ("t10k", work.num_test))
+            Examples(part.images[:num], part.labels[:num])
+            for part, num in ((whole.train, work.num_train), (whole.test, work.num_test))
         )
     return Source("benchmark", train, test, tuple(map(str, range(10))))
 
@@ -200,11 +191,3 @@ def synthetic(means: Tensor, num: int, generator: torch.Generator) -> Examples:
     wrong = torch.rand(num, generator=generator) < 0.3
     labels = torch.where(wrong, torch.randint(10, (num,), generator=generator), classes)
     return Examples(means[classes] + noise, labels)
-
-
-def idx(path: Path) -> Tensor:
-    """The tensor in a gzipped IDX file of bytes."""
-    data = gzip.decompress(path.read_bytes())
-    num_dimensions = data[3]
-    shape = np.frombuffer(data, ">i4", count=num_dimensions, offset=4)
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * num_dimensions).reshape(shape).copy())

@@ -50,15 +50,13 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, tuple[Any, Any]], 
     if not inspect.isclass(target):
         return _own_parameters(target, skip=0)
     found: dict[str, tuple[Any, Any]] = {}
-    for cls in target.__mro__:
-        if cls is object:
+    constructors = [vars(cls)["__init__"] for cls in target.__mro__ if cls is not object and "__init__" in vars(cls)]
+    for constructor in constructors:
+        own, complete = _own_parameters(constructor, skip=1)
+        found = {**own, **found}
+        if complete:
             return found, True
-        if "__init__" in vars(cls):
-            own, complete = _own_parameters(vars(cls)["__init__"], skip=1)
-            found = {**own, **found}
-            if complete:
-                return found, True
-    return found, False
+    return found, not constructors and target.__new__ is object.__new__
 
 
 def _own_parameters(function: Callable[..., Any], skip: int) -> tuple[dict[str, tuple[Any, Any]], bool]:
@@ -67,8 +65,8 @@ def _own_parameters(function: Callable[..., Any], skip: int) -> tuple[dict[str, 
     except (ValueError, TypeError, NameError, AttributeError):  # C code, or names imported for type checkers alone
         return {}, False
     own = list(signature.parameters.values())[skip:]
-    named = {p.name: (hints.get(p.name, Any), p.default) for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return named, not any(p.kind is p.VAR_KEYWORD for p in own)
+    named = [p for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: (hints.get(p.name, Any), p.default) for p in named}, not any(p.kind is p.VAR_KEYWORD for p in own)
 
 
 def fits(value: Any, annotation: Any) -> bool:

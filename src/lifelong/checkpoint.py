@@ -26,7 +26,7 @@ from lifelong.learner import Learner
 from lifelong.memory.base import Memory
 from lifelong.penalties.base import Penalty
 from lifelong.record import Record
-from lifelong.run_folder import RunFolderError
+from lifelong.run_folder import DamagedError, RunFolderError
 
 
 class Checkpoints(Callback):
@@ -121,6 +121,8 @@ class Checkpoints(Callback):
         if self._resume is not None:
             loader: Any = trainer.train_dataloader
             loader.load_state_dict(self._resume["loader"])  # Lightning forgets it if an epoch's end was saved
+            epoch = trainer.fit_loop.epoch_progress.current
+            epoch.completed = epoch.processed  # Lightning forgets that too if there is a max_steps
             torch.set_rng_state(self._resume["rng"])
             if "cuda_rng" in self._resume:
                 torch.cuda.set_rng_state(self._resume["cuda_rng"])
@@ -130,7 +132,8 @@ class Checkpoints(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and not trainer.is_last_batch:  # Lightning resumes from there as if the epoch's end had been
+        ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        if stepped and not ends:  # from an epoch's last batch Lightning would resume as if its end had been
             self._save_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -170,10 +173,6 @@ class Checkpoints(Callback):
         if self.signum or not self._in_fit:
             raise self._interrupted(signum)
         self.signum = signum
-
-
-class DamagedError(RuntimeError):
-    """A file of tensors that is cut off or changed."""
 
 
 def load_whole(path: Path) -> dict[str, Any]:

@@ -28,7 +28,11 @@ ENVIRONMENT_KEYS = (
 )
 """Where and how a run is watched, not what it computes: left out of the run id."""
 TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
-"""Where a `_target_` may come from, for a yaml from elsewhere can name any function; the root key `trusted` adds more."""
+"""Where a `_target_` may come from: a yaml can name any function of any package. The root key `trusted` adds more."""
+
+
+REFUSALS = (TypeError, ValueError, RuntimeError, OSError, EOFError, ImportError, zlib.error)
+"""What constructors raise on bad settings and on files that are missing or damaged; anything else is a defect."""
 
 
 class ConfigError(ValueError):
@@ -99,7 +103,7 @@ def register() -> None:
 
 
 def by_method(table: DictConfig, *, _parent_: DictConfig) -> Any:
-    """`${by_method:{ewc: 100, mas: 0.1}}` below `method`: the entry of the chosen method, for an experiment's strengths.
+    """`${by_method:{ewc: 100, mas: 0.1}}` below `method`: the entry of the chosen method, for experiments' strengths.
 
     Raises:
         ConfigError: the chosen method has none.
@@ -134,8 +138,8 @@ def check_group(config: DictConfig, group: str, trusted: Sequence[str] = ()) -> 
     node = OmegaConf.select(config, group)
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise ConfigError(f"{group} must be one of {', '.join(choices(group))}, got {spelled(node)}")
-    for key in OmegaConf.missing_keys(node):
-        raise ConfigError(f"{group}.{key} must be set, got nothing")
+    for key in sorted(OmegaConf.missing_keys(node)):
+        raise ConfigError(f"{key} must be set, got nothing")
     options: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     for key in _targets_within(options, group):
         if not is_wired(key):
@@ -197,7 +201,7 @@ def factory(node: DictConfig, key: str) -> Callable[..., Any]:
     options: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     options = {k: v for k, v in options.items() if not is_wired(f"{key}.{k}")}
     partial = _partial(options, key)
-    refusals = (TypeError, ValueError, RuntimeError, OSError, EOFError, ImportError, zlib.error, MisconfigurationException)
+    refusals = (*REFUSALS, MisconfigurationException)
 
     @functools.wraps(partial.func)
     def build(*args: Any, **wired: Any) -> Any:

@@ -66,10 +66,11 @@ def run(*overrides: str) -> Result:
 def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     """The learner of a finished run, with its final weights, in eval mode on the CPU.
 
-    `trusted`: prefixes a `_target_` of its config.yaml may have besides our own; those the file itself lists do not count.
+    `trusted`: prefixes a `_target_` in its config.yaml may have besides our own; what the file itself trusts counts
+    for nothing.
 
     Raises:
-        RunFolderError, DamagedError: the run is not finished, or its files are damaged.
+        RunFolderError: the run is not finished, or its files are damaged.
         ConfigError: config.yaml has a `_target_` from elsewhere.
     """
     paths = RunFolder(Path(folder))

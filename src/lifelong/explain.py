@@ -21,7 +21,7 @@ _failed_jobs: list[str] = []
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Around a command: says what the user can mend in one line and ends with exit code 1, or 128 + the signal's number.
+    """Around a command: says what the user can mend in one line and ends with exit code 1, or 128 + the signal number.
 
     HYDRA_FULL_ERROR=1 shows tracebacks instead.
     """

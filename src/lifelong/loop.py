@@ -50,7 +50,8 @@ def run_stream(
     device = make_trainer().strategy.root_device
     learner.to(device)
     if not record.baseline:
-        record.baseline = accuracy_row(learner, stream, -1, "test").tolist()
+        with record.timed("evaluation"):
+            record.baseline = accuracy_row(learner, stream, -1, "test").tolist()
     for task in map(stream.task, range(record.task, stream.num_tasks)):
         task_seed = derive_seed(seed, task.index)
         torch.manual_seed(task_seed)

@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from lifelong.atomic import atomic_write, remove_leftovers
 
 
 class RunFolderError(RuntimeError):
-    """The folder cannot be written, another process works in it, or what it holds is damaged."""
+    """The folder cannot be written, another process works in it, or what it holds is missing or damaged."""
+
+
+class DamagedError(RunFolderError):
+    """A file is not what was written."""
 
 
 def run_id(prefix: str, config: Mapping[str, Any]) -> str:
@@ -67,7 +70,7 @@ class RunFolder:
             lock.release()
 
     def start_over(self) -> None:
-        """Forget a finished result (rerun=true). The checkpoint goes first: else, killed in between, it would answer."""
+        """Forget a finished result (rerun=true); the checkpoint first: killed in between, the run is still finished."""
         for path in (self.checkpoint, self.metrics, self.history):
             path.unlink(missing_ok=True)
 
@@ -93,21 +96,23 @@ class RunFolder:
         with whole(self.matrix):
             header, *lines = self.matrix.read_text(encoding="utf-8").splitlines()
             names, rows = header.split(","), [[float(cell) for cell in line.split(",")] for line in lines]
-            if any(len(row) != len(names) for row in (rows, *rows)):
+            if {len(rows), *map(len, rows)} != {len(names)}:
                 raise ValueError("it is not square")
             return names, rows
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[None]:
-    """Around the reading of a finished run's file: RunFolderError if it is not what was written."""
+    """Around the reading of a finished run's file: DamagedError if it is not what was written."""
     try:
         yield
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is missing: the run is not finished, or rerun=true trains it again") from error
-    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+    except (OSError, RunFolderError):
+        raise
+    except Exception as error:  # of whichever parser
         reason = " ".join(str(error).split())
-        raise RunFolderError(f"{path} is damaged ({reason}): rerun=true trains the run again") from error
+        raise DamagedError(f"{path} is damaged ({reason}): rerun=true trains the run again") from error
 
 
 def _json(value: Any) -> Any:

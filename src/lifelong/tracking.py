@@ -36,7 +36,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "ab")
+        self._file = open(path, "ab")  # noqa: SIM115 - closed with the run
 
     def append(self, row: Row) -> None:
         line = json.dumps({k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
@@ -65,7 +65,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines():
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
+        except json.JSONDecodeError:  # noqa: PERF203
             break
     return rows
 
@@ -147,7 +147,7 @@ class Tracker(Callback):
         with self.record.timed("evaluation"):
             row = accuracy_row(pl_module, self.stream, k, "val", range(k + 1))  # type: ignore[arg-type]
         values = {f"val/accuracy/{self.stream.names[j]}": float(row[j]) for j in range(k + 1)}
-        pl_module.log("val/accuracy", float(row[k]))
+        pl_module.log("val/accuracy", float(row[k]), logger=False)  # to be monitored; loggers have it on our own axis
         self.write({"task": k, "epoch": trainer.current_epoch, **values}, self.record.step + trainer.global_step)
 
     def summarise(self, metrics: Row) -> None:
@@ -191,13 +191,13 @@ def no_logger(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]
 
 
 def csv_logger(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]:
-    """Lightning's CSVLogger: metrics.csv in the run folder. It begins anew, so a resumed run's earlier rows come first."""
+    """Lightning's CSVLogger: metrics.csv in the run folder. It begins anew: a resumed run's earlier rows come first."""
     logger = CSVLogger(folder, name="", version="")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
         logger.experiment  # noqa: B018 - makes the writer, which warns
     for row in read_history(folder / "history.jsonl"):
-        logger.log_metrics(_numbers(row), row["step"])
+        logger.log_metrics(dict(_numbers(row)), row["step"])
     return [logger]
 
 

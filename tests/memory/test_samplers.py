@@ -95,7 +95,9 @@ def assert_follows(counts: Sequence[int], q: Sequence[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "by_hand"), [(PlaneDistance, plane_distance_by_hand), (Entropy, entropy_by_hand)], ids=str
+    ("sampler", "by_hand"),
+    [(PlaneDistance, plane_distance_by_hand), (Entropy, entropy_by_hand)],
+    ids=["plane_distance", "entropy"],
 )
 def test_scores_are_the_formula_up_to_a_factor(sampler: type[ExemplarMemory], by_hand: object) -> None:
     learner, examples = double_learner(), candidates(30)

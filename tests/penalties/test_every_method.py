@@ -219,6 +219,16 @@ def test_strength_zero_is_bitwise_finetuning(method: str, step: str, tmp_path: P
 
 
 @pytest.mark.parametrize("method", HOLDING)
+def test_strength_zero_gives_no_gradient_to_what_has_none(method: str) -> None:
+    """Else weight decay would reach parameters that fine-tuning leaves alone."""
+    penalty, learner = make_penalty(method, strength=0.0), make_learner(tiny.split())
+    learner.backbone.spare = nn.Linear(3, 2)
+    for task in range(2):
+        learn_by_hand(penalty, learner, task)
+    assert learner.backbone.spare.weight.grad is None
+
+
+@pytest.mark.parametrize("method", HOLDING)
 def test_proximal_step_is_stable_at_any_strength(method: str, tmp_path: Path) -> None:
     """At 10¹² times the usual the first task is learned as ever and the rest stays finite, dead inputs included."""
     stream = tiny.permuted()

@@ -20,7 +20,9 @@ GAP = 0.3  # of a tile, between rows: the labels stand there
 MARGIN = 1.7  # inches, for the names of the tasks
 
 
-def preview_figure(stream: TaskStream, num_samples: int = 10, max_rows: int = 25, title: str = "") -> Figure:
+def preview_figure(
+    stream: TaskStream, num_samples: int = 10, max_rows: int = 25, title: str = "training images"
+) -> Figure:
     """Samples of each task, of distinct classes as far as there are, with output column and class above each.
 
     Of more than `max_rows` tasks as many are shown, evenly spaced, the first and the last among them.
@@ -35,9 +37,7 @@ def preview_figure(stream: TaskStream, num_samples: int = 10, max_rows: int = 25
 
     rows = torch.linspace(0, stream.num_tasks - 1, min(stream.num_tasks, max_rows)).round().int().tolist()
     height = TILE * (1 + GAP) * len(rows)
-    title = f"{title or 'training images'}: {stream.num_tasks} tasks" + (
-        f", {len(rows)} shown" if len(rows) < stream.num_tasks else ""
-    )
+    title = f"{title}: {stream.num_tasks} tasks" + (f", {len(rows)} shown" if len(rows) < stream.num_tasks else "")
     lines = textwrap.wrap(title, int(10 * (MARGIN + TILE * num_samples)))
     top = 0.1 + 0.2 * len(lines)
     figure = Figure(figsize=(MARGIN + TILE * num_samples + 0.1, height + top + 0.1))

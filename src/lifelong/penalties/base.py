@@ -155,11 +155,13 @@ class Penalty(Callback):
 
     # When: Lightning's hooks ---------------------------------------------------------------------------------------
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        device = pl_module.device
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What was restored lies on the CPU. A task resumed behind its last step comes here, but starts no training."""
         for name in self.state:
-            setattr(self, name, _moved(getattr(self, name), device))
-        self._params: Params = dict(pl_module.backbone.named_parameters())  # type: ignore[union-attr, arg-type]
+            setattr(self, name, _moved(getattr(self, name), pl_module.device))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._params: Params = dict(pl_module.backbone.named_parameters())  # type: ignore[union-attr]
         self._held = self.held(pl_module.backbone)  # type: ignore[arg-type]
         self._watches = type(self).after_step is not Penalty.after_step
         self._prepares = type(self).before_step is not Penalty.before_step
@@ -172,8 +174,8 @@ class Penalty(Callback):
         adaptive = all("betas" in group for group in groups)  # Adam's step is lr at most, whatever the gradient's size
         if self.step == "gradient" and self.lr_curvature > 2 and not adaptive:
             rank_zero_warn(
-                f"lr · curvature of the penalty is {self.lr_curvature:.3g} > 2: an explicit step overshoots the anchor; "
-                "lower method.strength or use method.step=proximal",
+                f"lr · curvature of the penalty is {self.lr_curvature:.3g} > 2: an explicit step overshoots the anchor;"
+                " lower method.strength or use method.step=proximal",
                 category=StabilityWarning,
             )
 

@@ -1,0 +1,193 @@
+"""Arrays from .npz and .pt: any usual layout becomes (N, C, H, W); nothing in a file can run code."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lifelong.data.sources import array_cache
+from lifelong.data.sources import arrays as module
+from lifelong.data.sources.arrays import arrays
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (20, 3, 6, 5), dtype=np.uint8)
+LABELS = np.arange(20) % 4
+GOOD: dict[str, Any] = {"images": IMAGES, "labels": LABELS}
+WITH_TEST = GOOD | {"test_images": IMAGES[:5], "test_labels": LABELS[:5]}
+
+
+def as_npz(path: Path, content: dict[str, Any]) -> str:
+    np.savez(path / "mine.npz", **content)
+    return str(path / "mine.npz")
+
+
+def as_npz_compressed(path: Path, content: dict[str, Any]) -> str:
+    np.savez_compressed(path / "mine.npz", **content)
+    return str(path / "mine.npz")
+
+
+def as_pt(path: Path, content: dict[str, Any]) -> str:
+    torch.save({name: torch.as_tensor(value) for name, value in content.items()}, path / "mine.pt")
+    return str(path / "mine.pt")
+
+
+Save = Callable[[Path, dict[str, Any]], str]
+
+
+@pytest.mark.parametrize("save", [as_npz, as_npz_compressed, as_pt])
+def test_parts_are_what_was_saved(tmp_path: Path, save: Save) -> None:
+    source = arrays(save(tmp_path, WITH_TEST))
+    assert (source.name, source.classes) == ("mine", ("0", "1", "2", "3"))
+    assert source.train.images.tolist() == IMAGES.tolist()
+    assert source.train.labels.tolist() == LABELS.tolist()
+    assert source.test.images.tolist() == IMAGES[:5].tolist()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (IMAGES[:, 0], IMAGES[:, :1]),
+        (IMAGES[:, :1], IMAGES[:, :1]),
+        (IMAGES.transpose(0, 2, 3, 1), IMAGES),
+        (IMAGES[:, :1].transpose(0, 2, 3, 1), IMAGES[:, :1]),
+    ],
+)
+def test_every_usual_layout_becomes_channels_first(tmp_path: Path, given: np.ndarray, expected: np.ndarray) -> None:
+    content = {"images": given, "labels": LABELS, "test_images": given, "test_labels": LABELS}
+    assert arrays(as_npz(tmp_path, content)).train.images.tolist() == expected.tolist()
+
+
+def test_without_a_test_part_a_stratified_fifth_is_held_out(tmp_path: Path) -> None:
+    source = arrays(as_npz(tmp_path, GOOD))
+    assert source.test.labels.bincount().tolist() == [1] * 4
+    assert source.train.labels.bincount().tolist() == [4] * 4
+    half = arrays(as_npz(tmp_path, GOOD), test_fraction=0.4)
+    assert half.test.labels.bincount().tolist() == [2] * 4
+
+
+def test_integers_of_every_width_are_labels(tmp_path: Path) -> None:
+    for dtype in (np.uint8, np.int8, np.int32, np.uint16):
+        assert arrays(as_npz(tmp_path, GOOD | {"labels": LABELS.astype(dtype)})).train.labels.dtype == torch.int64
+
+
+def test_a_large_file_is_unpacked_once_and_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = arrays(as_npz(tmp_path, GOOD))
+    for owner in (module, array_cache):
+        monkeypatch.setattr(owner, "MAPPED_FROM", 1)
+    mapped = arrays(str(tmp_path / "mine.npz"), cache=str(tmp_path / "cache"))
+    assert mapped.train.images.equal(whole.train.images)
+    assert mapped.test.labels.equal(whole.test.labels)
+    monkeypatch.setattr(module, "_content", lambda file: pytest.fail("read again"))
+    mapped.train.images.zero_()
+    assert arrays(str(tmp_path / "mine.npz"), cache=str(tmp_path / "cache")).train.images.equal(whole.train.images)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"x_train": IMAGES, "y_train": LABELS}, "must hold images, labels and maybe .*, got x_train, y_train$"),
+        ({}, "must hold images, labels and maybe .*, got nothing$"),
+        (GOOD | {"test_images": IMAGES}, "must hold images, labels and maybe test_images, test_labels, got"),
+        (GOOD | {"images": IMAGES / 255}, r"images of .* must be uint8, 0 to 255, got torch.float64$"),
+        (GOOD | {"images": IMAGES[:, :2]}, r"with C = 1 or 3, got \(20, 2, 6, 5\)$"),
+        (
+            GOOD | {"images": RNG.integers(0, 9, (20, 3, 6, 3), dtype=np.uint8)},
+            r"with C = 1 or 3, got \(20, 3, 6, 3\)$",
+        ),
+        (GOOD | {"labels": LABELS / 1}, "labels of .* must be an integer for each image, got torch.float64"),
+        (GOOD | {"labels": LABELS > 1}, "labels of .* must be an integer for each image, got torch.bool"),
+        (GOOD | {"labels": LABELS[:-1]}, "labels of .* must be an integer for each image, got"),
+        (GOOD | {"labels": LABELS - 1}, r"^dataset.source mine: train labels must be 0\.\.2, got -1\.\.2$"),
+        (WITH_TEST | {"test_labels": LABELS[:5] + 4}, r"test labels must be 0\.\.3, got 4\.\.7$"),
+        (WITH_TEST | {"test_images": IMAGES[:5, :, :4]}, "train and test images must be of one shape"),
+    ],
+)
+@pytest.mark.parametrize("save", [as_npz, as_pt])
+def test_other_content_is_refused(tmp_path: Path, save: Save, content: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        arrays(save(tmp_path, content))
+    assert str(error.value).startswith("dataset.source")
+
+
+def test_too_few_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train labels must be 0\.\.1, got 0\.\.3"):
+        arrays(as_npz(tmp_path, GOOD), classes=["a", "b"])
+
+
+def test_a_test_fraction_without_effect_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.source.test_fraction must be null where .* test_images, got 0.2$"):
+        arrays(as_npz(tmp_path, WITH_TEST), test_fraction=0.2)
+    with pytest.raises(ValueError, match=r"^dataset.source.test_fraction must be a number in \(0, 1\), got 1.5$"):
+        arrays(as_npz(tmp_path, GOOD), test_fraction=1.5)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("code of a file was run",)
+
+
+def evil_npz(path: Path) -> str:
+    return as_npz(path, GOOD | {"labels": np.array([Evil()] * 20, dtype=object)})
+
+
+def evil_pt(path: Path) -> str:
+    torch.save({"images": Evil(), "labels": Evil()}, path / "mine.pt")
+    return str(path / "mine.pt")
+
+
+def cut_short(path: Path) -> str:
+    file = Path(as_npz(path, GOOD))
+    file.write_bytes(file.read_bytes()[:-100])
+    return str(file)
+
+
+def bit_flipped(path: Path) -> str:
+    file = Path(as_npz(path, GOOD))
+    content = bytearray(file.read_bytes())
+    content[1000] ^= 1
+    file.write_bytes(content)
+    return str(file)
+
+
+def one_array(path: Path) -> str:
+    np.save(path / "mine.npy", IMAGES)
+    return str((path / "mine.npy").rename(path / "mine.npz"))
+
+
+def one_tensor(path: Path) -> str:
+    torch.save(torch.zeros(3), path / "mine.pt")
+    return str(path / "mine.pt")
+
+
+def text_npz(path: Path) -> str:
+    (path / "mine.npz").write_text("images, labels\n")
+    return str(path / "mine.npz")
+
+
+def text_pt(path: Path) -> str:
+    (path / "mine.pt").write_text("images, labels\n")
+    return str(path / "mine.pt")
+
+
+def zip_of_text(path: Path) -> str:
+    with zipfile.ZipFile(path / "mine.npz", "w") as archive:
+        archive.writestr("images.txt", "no array")
+    return str(path / "mine.npz")
+
+
+@pytest.mark.parametrize(
+    "make", [evil_npz, evil_pt, cut_short, bit_flipped, one_array, one_tensor, text_npz, text_pt, zip_of_text]
+)
+def test_a_file_that_is_not_named_arrays_is_refused_by_name(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.source.path: .*mine\.(npz|pt) cannot be read as named arrays"):
+        arrays(make(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["/none/mine.npz", "", "/", __file__])
+def test_a_path_that_is_no_such_file_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.source.path must be an .npz or .pt file, got"):
+        arrays(path)

@@ -1,0 +1,187 @@
+"""Augmentation: pixel for pixel what its formula says, of given numbers; only training batches see it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import lifelong
+from lifelong import evaluation, loop
+from lifelong.data.augment import Affine, CropFlip
+from lifelong.data.examples import Examples
+from lifelong.data.loader import Augment, Batches
+from lifelong.data.replay import BalancedBatches
+from lifelong.memory import base
+
+IMAGES = torch.randint(0, 256, (64, 3, 6, 5), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
+TINY += ("trainer.max_epochs=2", "logger=none", "progress=false", "scenario=class", "method=ewc", "memory=entropy")
+AUGMENTS = [CropFlip(padding=2), Affine()]
+each_augment = pytest.mark.parametrize("view", AUGMENTS, ids=["crop_flip", "affine"])
+
+
+def draws(view: Augment, num: int = len(IMAGES), seed: int = 0) -> Tensor:
+    return torch.rand(num, view.num_draws, generator=torch.Generator().manual_seed(seed))
+
+
+def crop_by_hand(image: Tensor, top: int, left: int, flipped: bool, padding: int) -> Tensor:
+    _, height, width = image.shape
+    window = F.pad(image, [padding] * 4)[:, top : top + height, left : left + width]
+    return window.flip(2) if flipped else window
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(2, 0.5), (0, 0.3), (1, 0.0), (3, 1.0)])
+def test_crop_flip_is_a_slice_of_each_padded_image_mirrored_or_not(padding: int, flip: float) -> None:
+    view = CropFlip(padding, flip)
+    numbers = draws(view)
+    expected = [
+        crop_by_hand(image, int(top * (2 * padding + 1)), int(left * (2 * padding + 1)), bool(coin < flip), padding)
+        for image, (top, left, coin) in zip(IMAGES, numbers, strict=True)
+    ]
+    assert view(IMAGES, numbers).equal(torch.stack(expected))
+
+
+def test_every_window_and_both_sides_come_up_evenly() -> None:
+    """Of 30,000 draws each of the 2 · 25 views has 600 ± 5 standard deviations of √600 ≈ 24.3."""
+    view = CropFlip(padding=2, flip=0.5)
+    image = torch.arange(25, dtype=torch.uint8).view(1, 1, 5, 5).expand(30_000, -1, -1, -1)
+    seen, counts = view(image, draws(view, 30_000)).flatten(1).unique(dim=0, return_counts=True)
+    assert len(seen) == 50
+    assert (counts - 600).abs().max() < 5 * 24.3
+
+
+def test_affine_without_amplitude_in_all_but_one_moves_by_whole_pixels() -> None:
+    """translate = 1/W · 2: a draw of 1 is a shift of 2 pixels to the right, black behind it."""
+    view = Affine(degrees=0, translate=0.4, scale=0)
+    numbers = torch.tensor([[1.0, 0.5, 0.5, 0.5]]).expand(len(IMAGES), -1)
+    expected = F.pad(IMAGES, [2, 0, 0, 0])[..., :5]
+    torch.testing.assert_close(view(IMAGES, numbers), expected, atol=1, rtol=0)  # float32 grid, rounded
+
+
+def test_affine_by_quarter_turns_is_exact() -> None:
+    square = IMAGES[..., :5, :]
+    numbers = torch.tensor([[0.5, 0.5, 0.5, 1.0]]).expand(len(square), -1)
+    turned = Affine(degrees=90, translate=0, scale=0)(square, numbers)
+    torch.testing.assert_close(turned, torch.rot90(square, -1, (2, 3)), atol=1, rtol=0)
+
+
+@each_augment
+def test_view_of_an_image_does_not_depend_on_its_batch(view: Augment) -> None:
+    numbers = draws(view)
+    each = [view(IMAGES[i : i + 1], numbers[i : i + 1]) for i in range(len(IMAGES))]
+    assert view(IMAGES, numbers).equal(torch.cat(each))
+
+
+@each_augment
+def test_views_leave_shape_type_input_and_global_rng_alone(view: Augment) -> None:
+    before, state = IMAGES.clone(), torch.get_rng_state()
+    result = view(IMAGES, draws(view))
+    assert (result.shape, result.dtype) == (IMAGES.shape, torch.uint8)
+    assert IMAGES.equal(before)
+    assert not result.equal(before)
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CropFlip(padding=-1), r"augment.padding must be an integer >= 0, got -1"),
+        (lambda: CropFlip(padding=1.5), r"augment.padding must be an integer >= 0, got 1.5"),
+        (lambda: CropFlip(flip=1.5), r"augment.flip must be a number in \[0, 1\], got 1.5"),
+        (lambda: CropFlip(flip=True), r"augment.flip must be a number in \[0, 1\], got True"),
+        (lambda: CropFlip(0, 0), r"augment.padding must be > 0 if augment.flip is 0"),
+        (lambda: Affine(degrees=float("nan")), r"augment.degrees must be a number in \[0, 180\], got nan"),
+        (lambda: Affine(scale=1), r"augment.scale must be a number in \[0, 0.9\], got 1"),
+        (lambda: Affine(0, 0, 0), r"augment.degrees must be > 0 if"),
+    ],
+)
+def test_settings_that_make_no_sense_or_no_difference_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# In the loader ------------------------------------------------------------------------------------------------------
+
+
+def loader(seed: int = 1, view: Augment | None = AUGMENTS[0]) -> Batches:
+    return Batches(Examples(IMAGES[:10], torch.arange(10)), 4, seed=seed, augment=view)
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_position() -> None:
+    one, other = loader(), loader()
+    epochs = [list(one) for _ in range(2)]
+    torch.manual_seed(5)
+    for batches in epochs:
+        for (x, y), (again_x, again_y) in zip(batches, list(other), strict=True):
+            assert y.equal(again_y)
+            assert x.equal(again_x)
+    views = [{int(n): image for x, y in batches for n, image in zip(y, x, strict=True)} for batches in epochs]
+    assert any(not views[0][n].equal(views[1][n]) for n in range(10))
+
+
+def test_augmentation_changes_neither_order_nor_labels() -> None:
+    plain, augmented = list(loader(view=None)), list(loader())
+    for (x, y), (z, w) in zip(plain, augmented, strict=True):
+        assert y.equal(w)
+        assert x.shape == z.shape
+
+
+@pytest.mark.parametrize("taken", range(1, 6))
+def test_restored_behind_any_batch_it_gives_the_same_views(taken: int) -> None:
+    whole = loader()
+    expected = [x for _ in range(2) for x, _ in whole]
+    interrupted, seen = loader(), []
+    while len(seen) < taken:
+        for x, _ in interrupted:
+            seen.append(x)
+            if len(seen) == taken:
+                break
+    resumed = loader()
+    resumed.load_state_dict(interrupted.state_dict())
+    while len(seen) < 6:
+        seen += [x for x, _ in resumed]
+    assert all(a.equal(b) for a, b in zip(seen, expected, strict=True))
+
+
+def test_replayed_exemplars_are_augmented_too() -> None:
+    own, held = Examples(IMAGES[:6], torch.arange(6)), Examples(IMAGES[6:9], torch.arange(6, 9))
+    plain, augmented = (list(BalancedBatches(own, held, 4, seed=1, augment=view)) for view in (None, AUGMENTS[0]))
+    for (x, y), (z, w) in zip(plain, augmented, strict=True):
+        assert y.equal(w)
+        assert not x[2:].equal(z[2:])
+
+
+def test_only_training_batches_are_augmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many views as training batches, none of them while importance, accuracies or exemplars are worked out."""
+    calls: list[str] = []
+    phase = ["train"]
+
+    original = CropFlip.__call__
+
+    def seen(self: CropFlip, images: Tensor, numbers: Tensor) -> Tensor:
+        calls.append(phase[-1])
+        return original(self, images, numbers)
+
+    def marked(name: str, function: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            phase.append(name)
+            try:
+                return function(*args, **options)
+            finally:
+                phase.pop()
+
+        return call
+
+    monkeypatch.setattr(CropFlip, "__call__", seen)
+    monkeypatch.setattr(evaluation, "accuracy", marked("evaluation", evaluation.accuracy))
+    monkeypatch.setattr(loop, "importance_batches", marked("importance", loop.importance_batches))
+    monkeypatch.setattr(base.ExemplarMemory, "after_task", marked("memory", base.ExemplarMemory.after_task))
+    lifelong.run(*TINY, "augment=crop_flip", "augment.padding=1", "augment.flip=0", f"root={tmp_path}")
+    assert set(calls) == {"train"}
+    assert len(calls) == 2 * 2 * 6  # tasks, epochs, batches
+    examples = Examples(IMAGES, torch.arange(64))
+    batches = list(loop.importance_batches(examples, None, torch.device("cpu"), torch.Generator()))
+    assert batches[0][0].equal(IMAGES / 255)

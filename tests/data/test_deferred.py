@@ -1,0 +1,259 @@
+"""Sets too large for memory: made batch by batch, bit for bit what they would be in memory, and never all at once."""
+
+import gc
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lifelong.data.domains import Domains
+from lifelong.data.examples import Deferred, Examples, Piece
+from lifelong.data.loader import Batches
+from lifelong.data.permuted import Permuted
+from lifelong.data.replay import BalancedBatches
+from lifelong.data.rotated import Rotated
+from lifelong.data.source import Source
+from lifelong.data.split import Split
+from lifelong.data.stream import TaskStream
+from lifelong.interrupted import Interrupted
+from runs import assert_same_run, at_every_batch, run
+
+LABELS = torch.arange(60) % 6
+IMAGES = torch.randint(0, 256, (60, 1, 5, 5), generator=torch.Generator().manual_seed(4)).to(torch.uint8)
+INDEX = torch.tensor([59, 0, 3, 3, 41, 20])
+
+
+def source() -> Source:
+    return Source("noise", Examples(IMAGES, LABELS), Examples(IMAGES[:24], LABELS[:24]), tuple("abcdef"))
+
+
+STREAMS: dict[str, Any] = {
+    "rotated": lambda **o: Rotated(source(), [0, 30], **o),
+    "permuted": lambda **o: Permuted(source(), 2, **o),
+    "split": lambda **o: Split(source(), 3, **o),
+    "domains": lambda **o: Domains({"a": source(), "b": source()}, size=7, **o),
+}
+kinds = pytest.mark.parametrize("kind", STREAMS)
+
+
+def deferred(seen: list[int] | None = None) -> Deferred:
+    """The 60 images upside down, backwards; `seen` gets the size of every gather."""
+
+    def flipped(images: Tensor) -> Tensor:
+        if seen is not None:
+            seen.append(len(images))
+        return images.flip(2)
+
+    return Deferred([Piece(IMAGES, torch.arange(59, -1, -1), flipped, (1, 5, 5))], LABELS.flip(0))
+
+
+def in_memory() -> Examples:
+    return Examples(IMAGES.flip(0, 2), LABELS.flip(0))
+
+
+def assert_same(ours: Examples, theirs: Examples) -> None:
+    assert ours.labels.equal(theirs.labels)
+    assert ours.images.equal(theirs.images)
+    assert (len(ours), ours.shape, ours.nbytes) == (len(theirs), theirs.shape, theirs.nbytes)
+
+
+def test_deferred_examples_are_what_they_would_be_in_memory() -> None:
+    assert_same(deferred(), in_memory())
+    assert_same(deferred().subset(INDEX), in_memory().subset(INDEX))
+    for ours, theirs in zip(deferred().chunks(7), in_memory().chunks(7), strict=True):
+        assert_same(ours, theirs)
+
+
+def test_deferred_parts_are_joined_without_making_them() -> None:
+    seen: list[int] = []
+    parts = [deferred(seen), in_memory(), deferred(seen)]
+    joined = Examples.concat(parts)
+    assert isinstance(joined, Deferred)
+    assert not seen
+    whole = Examples.concat([in_memory()] * 3)
+    assert_same(joined, whole)
+    index = torch.randperm(180, generator=torch.Generator().manual_seed(0))[:50]
+    assert_same(joined.subset(index), whole.subset(index))
+
+
+@kinds
+def test_large_parts_of_a_task_are_deferred_and_the_same(kind: str) -> None:
+    resident, streamed = STREAMS[kind](seed=2), STREAMS[kind](seed=2, resident_bytes=200)
+    for i in range(resident.num_tasks):
+        ours, theirs = streamed.task(i), resident.task(i)
+        for part in ("train", "val", "test"):
+            assert isinstance(getattr(ours, part), Deferred) == (getattr(theirs, part).nbytes > 200)
+            assert not isinstance(getattr(theirs, part), Deferred)
+            assert_same(getattr(ours, part), getattr(theirs, part))
+        assert isinstance(ours.train, Deferred)
+
+
+# Batches ------------------------------------------------------------------------------------------------------------
+
+
+class FromHost(Batches):
+    """Streams although the examples are in memory, as it would to another device."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.resident = False
+
+
+def epochs(batches: Batches, num: int = 2) -> list[tuple[Tensor, Tensor]]:
+    return [batch for _ in range(num) for batch in batches]
+
+
+def assert_same_batches(ours: Batches, theirs: Batches) -> None:
+    for (x, y), (z, w) in zip(epochs(ours), epochs(theirs), strict=True):
+        assert y.equal(w)
+        assert x.equal(z)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("batch_size", [7, 20, 100])
+def test_streamed_batches_equal_resident_ones(batch_size: int, shuffle: bool) -> None:
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": 1, "shuffle": shuffle}
+    for ours in (Batches(deferred(), **options, resident_bytes=100), FromHost(in_memory(), **options)):
+        theirs = Batches(in_memory(), **options)
+        assert (ours.resident, theirs.resident) == (False, True)
+        assert_same_batches(ours, theirs)
+
+
+def test_streamed_balanced_batches_equal_resident_ones() -> None:
+    held = in_memory().subset(INDEX)
+    ours = BalancedBatches(deferred(), held, 8, seed=1, resident_bytes=100)
+    assert not ours.resident
+    assert_same_batches(ours, BalancedBatches(in_memory(), held, 8, seed=1))
+
+
+def test_examples_on_the_device_are_never_copied_whatever_the_bound() -> None:
+    batches = Batches(in_memory(), 7, seed=1, resident_bytes=1)
+    examples = in_memory()
+    assert batches.resident
+    assert Batches(examples, 7, seed=1, resident_bytes=1).examples.images is examples.images
+
+
+def test_batches_on_another_device_are_gathered_on_the_host() -> None:
+    """The meta device holds no data, so a gather there would give nothing to look at: shapes and places alone."""
+    batches = Batches(in_memory(), 16, seed=1, device="meta", resident_bytes=100)
+    assert batches.examples.images.device.type == "cpu"
+    assert [(x.device.type, tuple(x.shape)) for x, _ in batches] == [("meta", (n, 1, 5, 5)) for n in (16, 16, 16, 12)]
+    resident = Batches(in_memory(), 16, seed=1, device="meta", resident_bytes=1e9)
+    assert resident.examples.images.device.type == "meta"
+
+
+@pytest.mark.parametrize("taken", range(7))
+def test_state_does_not_run_ahead_with_the_gathering(taken: int) -> None:
+    """A batch is gathered ahead, yet a run restored behind batch n goes on with batch n + 1."""
+    expected = [y.tolist() for _, y in epochs(Batches(in_memory(), 20, seed=1))]
+    interrupted, seen = Batches(deferred(), 20, seed=1, resident_bytes=100), []
+    while len(seen) < taken:
+        for _, y in interrupted:
+            seen.append(y.tolist())
+            if len(seen) == taken:
+                break
+    state = interrupted.state_dict()
+    assert state["epoch"] * 3 + state["position"] == taken
+    resumed = Batches(deferred(), 20, seed=1, resident_bytes=100)
+    resumed.load_state_dict(state)
+    while len(seen) < 6:
+        seen += [y.tolist() for _, y in resumed]
+    assert seen[:6] == expected
+
+
+def test_next_batch_is_gathered_while_the_present_one_is_in_use() -> None:
+    """Nothing is asked of the loader between the two looks: a thread does it."""
+    gathered = threading.Semaphore(0)
+
+    def noted(images: Tensor) -> Tensor:
+        gathered.release()
+        return images
+
+    examples = Deferred([Piece(IMAGES, None, noted, (1, 5, 5))], LABELS)
+    batches = iter(Batches(examples, 20, seed=1, resident_bytes=100))
+    next(batches)
+    assert gathered.acquire(timeout=10)
+    assert gathered.acquire(timeout=10)
+    assert not gathered.acquire(timeout=0.1)  # one ahead, not more
+
+
+def test_epoch_left_early_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    batches = Batches(deferred(), 20, seed=1, resident_bytes=100)
+    iterator = iter(batches)
+    next(iterator)
+    del iterator
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_failure_to_gather_is_told_by_the_batch_it_belongs_to() -> None:
+    def broken(images: Tensor) -> Tensor:
+        raise OSError("the disk is gone")
+
+    examples = Deferred([Piece(IMAGES, None, broken, (1, 5, 5))], LABELS)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(iter(Batches(examples, 20, seed=1, resident_bytes=100)))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_memory_map_is_read_batch_by_batch(tmp_path: Path) -> None:
+    """60 MiB of images on disk: what is read of them stays the page cache's, which can drop it again. Of the process's
+    own memory there is room for order and labels (1 MiB), not for a copy of the images."""
+    shape, num = (1, 32, 32), 60 * 1024
+    path = tmp_path / "images.npy"
+    np.lib.format.open_memmap(path, "w+", np.uint8, (num, *shape)).flush()  # sparse: nothing is written
+    images = torch.from_numpy(np.lib.format.open_memmap(path, "r+"))
+    examples = Examples(images, torch.arange(num) % 2)
+    source = Source("large", examples, examples.subset(torch.arange(10)), ("a", "b"))
+    streams: list[TaskStream] = [Split(source, 2, resident_bytes=1e6), Domains({"a": source}, resident_bytes=1e6)]
+    for stream in streams:
+        before = own_mebibytes()
+        batches = iter(Batches(stream.task(0).train, 64, seed=0, resident_bytes=1e6))
+        for _ in range(100):
+            next(batches)
+        assert own_mebibytes() - before < 20
+
+
+def own_mebibytes() -> float:
+    """Memory of this process that no file stands behind (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1024
+
+
+# Whole runs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("method=ewc", "memory=entropy", "memory.replay=balanced"),
+        ("method=joint",),
+        ("method=si", "memory=uniform", "augment=crop_flip", "normalise=first_task"),
+    ],
+    ids=["ewc", "joint", "si"],
+)
+def test_streamed_run_equals_a_resident_one_bit_for_bit(settings: tuple[str, ...], tmp_path: Path) -> None:
+    assert_same_run(run(tmp_path / "a", *settings), run(tmp_path / "b", *settings, "resident_bytes=1000"))
+
+
+@pytest.mark.parametrize("step", [2, 5, 7, 11])
+def test_streamed_augmented_run_killed_and_resumed_equals_uninterrupted(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("resident_bytes=1000", "augment=crop_flip", "normalise=first_task", "memory=uniform", "method=l2")
+
+    def killed(checkpoints: Any, done: int) -> None:
+        if done == step:
+            checkpoints.signum = signal.SIGTERM
+
+    with monkeypatch.context() as patch:
+        at_every_batch(patch, killed)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "killed", *settings)
+    assert_same_run(run(tmp_path / "killed", *settings), run(tmp_path / "whole", *settings))

@@ -1,0 +1,291 @@
+"""Folders of images: labels by folder, order by name, one mode and size; decoded once and checked ever after."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lifelong.data.sources import array_cache
+from lifelong.data.sources import image_folder as module
+from lifelong.data.sources.image_folder import image_folder
+
+
+def draw(path: Path, seed: int = 0, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> np.ndarray:
+    """An image file of noise, size = (H, W); returns what it holds, (C, H, W)."""
+    channels = () if mode == "L" else (3,)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, *channels), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> str:
+    return str(tmp_path / "cache")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Classes cat and dog, five images each, in class order the seeds 0..9."""
+    for i in range(10):
+        draw(tmp_path / "pets" / ("cat", "dog")[i // 5] / f"{i}.png", i)
+    return tmp_path / "pets"
+
+
+def with_parts(tmp_path: Path) -> Path:
+    for i, name in enumerate(["train/b/1.png", "train/a/2.png", "train/a/1.png", "test/b/x.png"]):
+        draw(tmp_path / "parts" / name, i)
+    return tmp_path / "parts"
+
+
+def test_labels_are_the_sorted_folders_and_images_sorted_by_path(tmp_path: Path, cache: str) -> None:
+    source = image_folder(str(with_parts(tmp_path)), cache=cache)
+    assert (source.name, source.classes) == ("parts", ("a", "b"))
+    assert source.train.labels.tolist() == [0, 0, 1]
+    expected = [draw(tmp_path / "x.png", seed).tolist() for seed in (2, 1, 0)]
+    assert source.train.images.tolist() == expected
+    assert source.test.labels.tolist() == [1]
+
+
+def test_without_a_test_folder_a_stratified_share_is_held_out(folder: Path, cache: str) -> None:
+    source = image_folder(str(folder), cache=cache)
+    assert source.train.labels.bincount().tolist() == [4, 4]
+    assert source.test.labels.bincount().tolist() == [1, 1]
+    together = [*source.train.images.tolist(), *source.test.images.tolist()]
+    assert all(draw(folder.parent / "x.png", i).tolist() in together for i in range(10))
+
+
+def test_classes_named_train_and_test_are_classes(tmp_path: Path, cache: str) -> None:
+    for name in ("train", "test"):
+        for i in range(5):
+            draw(tmp_path / "rail" / name / f"{i}.png", i)
+    assert image_folder(str(tmp_path / "rail"), cache=cache).classes == ("test", "train")
+
+
+def test_folders_of_numbers_are_sorted_as_numbers(tmp_path: Path, cache: str) -> None:
+    for name in ("10", "9", "1"):
+        for i in range(5):
+            draw(tmp_path / "numbers" / name / f"{i}.png", i)
+    assert image_folder(str(tmp_path / "numbers"), cache=cache).classes == ("1", "9", "10")
+
+
+def test_other_and_hidden_files_are_left_out_and_deeper_folders_are_read(folder: Path, cache: str) -> None:
+    (folder / "cat" / "notes.txt").write_text("no image")
+    (folder / "cat" / ".thumb.png").write_text("no image")
+    (folder / "README.md").write_text("no class")
+    (folder / ".git").mkdir()
+    for i in range(5):
+        draw(folder / "fox" / "images" / f"{i}.JPG", i)
+    source = image_folder(str(folder), cache=cache)
+    assert source.classes == ("cat", "dog", "fox")
+    assert len(source.train) + len(source.test) == 15
+
+
+@pytest.mark.parametrize(("size", "shape"), [(8, (8, 8)), ([8, 4], (8, 4)), ([3], (3, 3)), (None, (6, 5))])
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), (None, 3)])
+def test_images_are_brought_to_mode_and_size(
+    folder: Path, cache: str, size: int | list[int] | None, shape: tuple[int, int], mode: str | None, channels: int
+) -> None:
+    assert image_folder(str(folder), mode, size, cache=cache).test.images.shape == (2, channels, *shape)
+
+
+def test_resizing_is_pillows_bilinear_and_grey_is_pillows_luma(folder: Path, cache: str) -> None:
+    source = image_folder(str(folder), "L", 4, test_fraction=0.01 + 0.2, cache=cache)
+    with Image.open(folder / "cat" / "0.png") as image:
+        expected = np.asarray(image.convert("L").resize((4, 4), Image.Resampling.BILINEAR))
+    everything = [*source.train.images[:, 0].tolist(), *source.test.images[:, 0].tolist()]
+    assert expected.tolist() in everything
+
+
+def test_photographs_are_turned_upright(tmp_path: Path, cache: str) -> None:
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+    pixels[:, 0] = 255  # a bar on the left, stored for a camera held sideways
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 270° counter-clockwise
+    for i in range(5):
+        (tmp_path / "photos" / "a").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / "a" / f"{i}.png", exif=exif)
+    image = image_folder(str(tmp_path / "photos"), cache=cache).test.images[0, 0]
+    assert image.tolist() == np.rot90(pixels[..., 0], -1).tolist()
+
+
+def test_palettes_and_alpha_want_a_mode(tmp_path: Path, cache: str) -> None:
+    for mode in ("P", "RGBA"):
+        for i in range(5):
+            path = tmp_path / mode / "a" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new(mode, (3, 3), 1).save(path)
+        with pytest.raises(
+            ValueError, match=rf"a/0.png cannot be used \(its mode is {mode}: set dataset.source.mode to"
+        ):
+            image_folder(str(tmp_path / mode), cache=cache)
+        assert image_folder(str(tmp_path / mode), "RGB", cache=cache).test.images.shape == (1, 3, 3, 3)
+
+
+def test_sixteen_bits_are_refused_rather_than_cut_off(tmp_path: Path, cache: str) -> None:
+    (tmp_path / "deep" / "a").mkdir(parents=True)
+    Image.fromarray(np.full((3, 3), 5000, dtype=np.uint16)).save(tmp_path / "deep" / "a" / "0.png")
+    draw(tmp_path / "deep" / "a" / "1.png")
+    with pytest.raises(ValueError, match=r"a/0.png cannot be used \(it has more than 8 bits per channel"):
+        image_folder(str(tmp_path / "deep"), "L", 3, test_fraction=0.5, cache=cache)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"half"])
+def test_an_unreadable_image_is_named(folder: Path, cache: str, content: bytes) -> None:
+    file = folder / "dog" / "7.png"
+    file.write_bytes(file.read_bytes()[:90] if content == b"half" else content)
+    with pytest.raises(ValueError, match=r"^dataset.source: /.*/pets/dog/7.png cannot be used \(.*\)$"):
+        image_folder(str(folder), cache=cache)
+    assert not list(Path(cache).glob("*/")), "nothing is kept of what was refused"
+
+
+def test_images_that_differ_in_size_or_mode_say_what_to_set(folder: Path, cache: str) -> None:
+    draw(folder / "dog" / "9.png", size=(9, 9))
+    with pytest.raises(ValueError, match=r"^dataset.source.size must be set .*9.png is \(3, 9, 9\)"):
+        image_folder(str(folder), test_fraction=0.4, cache=cache)
+    draw(folder / "dog" / "9.png", mode="L")
+    with pytest.raises(ValueError, match=r"^dataset.source.mode must be set .*9.png is \(1, 6, 5\)"):
+        image_folder(str(folder), test_fraction=0.4, cache=cache)
+
+
+def test_folders_that_are_none_are_refused(tmp_path: Path, folder: Path, cache: str) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.source.path must be a folder, got '/none'$"):
+        image_folder("/none")
+    with pytest.raises(ValueError, match=r"^dataset.source.path must hold a folder per class, got none in"):
+        image_folder(str(folder / "cat"))
+    (folder / "owl").mkdir()
+    with pytest.raises(ValueError, match=r"^dataset.source.path: .*/owl must hold images \(.bmp, .*\), got none$"):
+        image_folder(str(folder), cache=cache)
+    parts = with_parts(tmp_path)
+    draw(parts / "test" / "c" / "1.png")
+    with pytest.raises(ValueError, match=r"test must hold the classes of train, got also 'c'$"):
+        image_folder(str(parts), cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "CMYK"}, "dataset.source.mode must be L, RGB or null, got 'CMYK'"),
+        ({"size": 0}, "dataset.source.size must be an integer >= 1, a list of two"),
+        ({"size": [3, 4, 5]}, "dataset.source.size must be"),
+        ({"size": True}, "dataset.source.size must be"),
+        ({"test_fraction": 2}, r"dataset.source.test_fraction must be a number in \(0, 1\), got 2"),
+        ({"test_fraction": 0.01}, "dataset.source.test_fraction must leave both parts examples of 10, got 0.01"),
+    ],
+)
+def test_settings_not_allowed_are_refused(folder: Path, cache: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        image_folder(str(folder), **options, cache=cache)
+
+
+def test_a_test_fraction_beside_a_test_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.source.test_fraction must be null beside a test folder, got 0.3$"):
+        image_folder(str(with_parts(tmp_path)), test_fraction=0.3)
+
+
+# The cache ---------------------------------------------------------------------------------------------------------
+
+
+def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "write_images", lambda *_: pytest.fail("decoded again"))
+
+
+def test_images_are_decoded_once(folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = image_folder(str(folder), cache=cache)
+    forbid_decoding(monkeypatch)
+    again = image_folder(str(folder), cache=cache)
+    assert again.train.images.equal(first.train.images)
+    assert again.classes == first.classes
+
+
+def test_the_cache_is_where_the_environment_says(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFELONG_CACHE", str(tmp_path / "elsewhere"))
+    image_folder(str(folder))
+    assert len(list((tmp_path / "elsewhere").glob("pets-*/train_images.npy"))) == 1
+
+
+def test_a_changed_file_is_decoded_again(folder: Path, cache: str) -> None:
+    first = image_folder(str(folder), test_fraction=0.4, cache=cache)
+    draw(folder / "cat" / "0.png", seed=77)
+    os.utime(folder / "cat" / "0.png", ns=(1, 1))
+    assert not image_folder(str(folder), test_fraction=0.4, cache=cache).train.images.equal(first.train.images)
+
+
+@pytest.mark.parametrize("file", ["train_images.npy", "test_labels.npy", "about.json"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
+def test_a_damaged_cache_is_found_and_made_again(folder: Path, cache: str, file: str, harm: str) -> None:
+    first = image_folder(str(folder), cache=cache)
+    (path,) = Path(cache).glob(f"*/{file}")
+    content = bytearray(path.read_bytes())
+    content[-20 if file != "about.json" else 2] ^= 0x55
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content if harm == "flip" else content[:-7])
+    with pytest.warns(UserWarning, match="is damaged and made again"):
+        again = image_folder(str(folder), cache=cache)
+    assert again.train.images.equal(first.train.images)
+    assert again.test.labels.equal(first.test.labels)
+    image_folder(str(folder), cache=cache)  # and is sound from then on: no warning
+
+
+def test_what_is_large_is_mapped_and_the_file_is_safe_from_writing(
+    folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = image_folder(str(folder), cache=cache)
+    monkeypatch.setattr(array_cache, "MAPPED_FROM", 1)
+    forbid_decoding(monkeypatch)
+    mapped = image_folder(str(folder), cache=cache)
+    (file,) = Path(cache).glob("*/train_images.npy")
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(file) in maps.read_text()
+    mapped.train.images.zero_()
+    assert image_folder(str(folder), cache=cache).train.images.equal(first.train.images)
+
+
+def test_a_process_killed_while_decoding_leaves_nothing_that_counts(
+    folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.write_images
+    monkeypatch.setattr(module, "write_images", lambda path, *_: os._exit(9) if "test" in path.name else path.touch())
+    child = os.fork()
+    if child == 0:
+        image_folder(str(folder), cache=cache)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert list(Path(cache).glob(".*.tmp")), "it was killed on its way"
+    monkeypatch.setattr(module, "write_images", real)
+    assert len(image_folder(str(folder), cache=cache).train) == 8
+    assert not list(Path(cache).glob(".*.tmp"))
+
+
+def test_a_full_disk_is_one_line(folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_images", full)
+    with pytest.raises(ValueError, match=r"^dataset.source.cache: .* cannot be written \(No space left on device\)$"):
+        image_folder(str(folder), cache=cache)
+    assert not [path for path in Path(cache).iterdir() if path.suffix != ".lock"]
+
+
+def test_a_cache_that_is_no_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^dataset.source.cache must be a folder to write to, got '.*/file/cache'"):
+        image_folder(str(folder), cache=str(tmp_path / "file" / "cache"))
+
+
+def test_jobs_that_start_together_decode_once(folder: Path, cache: str) -> None:
+    code = (
+        "import time; from lifelong.data.sources import image_folder as m; real = m.write_images\n"
+        "def slow(*a):\n print('decoding', flush=True); time.sleep(0.3); real(*a)\n"
+        f"m.write_images = slow; print(len(m.image_folder({str(folder)!r}, cache={cache!r}).train))"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [job.communicate()[0].split() for job in jobs]
+    assert sorted(outputs) == sorted([["8"], ["decoding", "decoding", "8"]])  # the parts of one source

@@ -1,0 +1,179 @@
+"""The order of tasks, repeated visits and epochs per task: the same data and columns, another course."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lifelong
+import tiny
+from lifelong.config import ConfigError
+from lifelong.data.order import as_order, plain_names
+from lifelong.evaluation import accuracy_row
+from lifelong.loop import training_data
+from lifelong.memory.uniform import Uniform
+from lifelong.penalties.finetune import Finetune
+from lifelong.penalties.joint import Joint
+from lifelong.tracking import read_history
+
+TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
+TINY += ("trainer.max_epochs=1", "logger=none", "progress=false", "method=finetune")
+
+
+def test_words_stand_for_orders() -> None:
+    assert as_order(None, 4, 0) == as_order("given", 4, 0) == [0, 1, 2, 3]
+    assert as_order("reversed", 4, 0) == [3, 2, 1, 0]
+    assert as_order([2, 0, 1], 3, 0) == [2, 0, 1]
+
+
+def test_shuffle_is_drawn_by_the_seed_unless_it_names_one() -> None:
+    orders = [as_order("shuffle", 6, seed) for seed in range(20)]
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert len(set(map(tuple, orders))) > 15
+    assert as_order("shuffle", 6, 7) == as_order("shuffle:7", 6, 0) == as_order("shuffle:7", 6, 1)
+
+
+@pytest.mark.parametrize(
+    "value", ["shuffle:", "shuffle:x", "shuffle:-1", "random", "0123", [0, 1], [0, 1, 2, 2], 3, True]
+)
+def test_other_orders_are_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.order must be given, .* a permutation of 0\.\.3 or null, got"):
+        as_order(value, 4, 0)
+
+
+def test_names_are_fit_for_keys_and_headers() -> None:
+    names = ["a, b/c", "a, b/c", "rot-20.5", "é"]
+    assert plain_names(names) == ["a_b_c", "a_b_c_1", "rot-20.5", "é"]
+
+
+# Cycles -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ["domain", "task", "class"])
+def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> None:
+    once, stream = (tiny.split(scenario, order="reversed", cycles=cycles) for cycles in (1, 3))
+    assert stream.num_tasks == 9
+    assert stream.names == once.names + [f"{n}_cycle2" for n in once.names] + [f"{n}_cycle3" for n in once.names]
+    assert stream.num_classes == once.num_classes
+    for i in range(9):
+        visit, first = stream.task(i), once.task(i % 3)
+        assert (visit.index, visit.given, visit.classes) == (i, 2 - i % 3, first.classes)
+        assert visit.train.images.equal(first.train.images)
+        assert visit.test.labels.equal(first.test.labels)
+        assert stream.visible(i, i) == once.visible(min(i, 2), i % 3)
+    ours, theirs = stream.groups(), once.groups()
+    assert (ours is None and theirs is None) or torch.equal(ours, theirs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cycles", [0, -1, 1.0, True, "2", None])
+def test_other_numbers_of_cycles_are_refused(cycles: Any) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.cycles must be an integer >= 1, got"):
+        tiny.split(cycles=cycles)
+
+
+def test_batches_of_visits_differ_as_their_task_indices_do(tmp_path: Path) -> None:
+    seen: list[list[torch.Tensor]] = []
+
+    class Watch(tiny.Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            seen.append([])
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            seen[-1].append(batch[0])
+
+    stream = tiny.split(cycles=2)
+    tiny.run(stream, tiny.make_learner(stream), Finetune(0), tmp_path, callbacks=[Watch()])
+    first, second = (torch.cat(seen[i]) for i in (0, 3))
+    assert not first.equal(second)
+    assert first.sum((1, 2, 3)).sort().values.equal(second.sum((1, 2, 3)).sort().values)
+
+
+def test_visits_are_tested_once_and_score_alike() -> None:
+    stream = tiny.split("task", cycles=2)
+    row = accuracy_row(tiny.make_learner(stream), stream, 0, "test")
+    assert row[:3].equal(row[3:])
+
+
+def test_joint_learning_holds_each_task_once() -> None:
+    stream = tiny.split(cycles=2)
+    sizes = [len(training_data(stream, stream.task(i), Joint(0))) for i in range(6)]
+    assert sizes == [54, 108, 162, 162, 162, 162]
+
+
+def test_exemplars_of_a_later_visit_replace_those_of_the_first() -> None:
+    stream, memory = tiny.split("class", cycles=2), Uniform(per_class=3)
+    learner, kept = tiny.make_learner(stream), []
+    for task in map(stream.task, range(4)):
+        memory.after_task(learner, task.train, task.given, torch.Generator().manual_seed(task.index))
+        kept.append(dict(memory.cells))
+    assert sorted(kept[3]) == sorted(kept[2]) == [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
+    assert [cell for cell in kept[2] if not kept[3][cell].equal(kept[2][cell])] == [(0, 0), (0, 1)]
+
+
+@pytest.mark.parametrize("memory", [[], ["memory=uniform", "memory.per_class=null", "memory.total=10"]])
+def test_cycles_and_order_from_the_command_line(memory: list[str], tmp_path: Path) -> None:
+    settings = ["dataset.cycles=2", "dataset.order=reversed", "scenario=class", *memory]
+    result = lifelong.run(*TINY, *settings, f"root={tmp_path}")
+    assert result.names == ["5-6-7-8-9", "0-1-2-3-4", "5-6-7-8-9_cycle2", "0-1-2-3-4_cycle2"]
+    assert (result.metrics["order"], result.metrics["cycles"], result.metrics["num_tasks"]) == ([1, 0], 2, 4)
+
+
+# Epochs -------------------------------------------------------------------------------------------------------------
+
+
+def test_each_task_has_its_own_epochs(tmp_path: Path) -> None:
+    result = lifelong.run(*TINY, "epochs_per_task=[3,1]", f"root={tmp_path}")
+    epochs = [row["epoch"] for row in read_history(result.folder / "history.jsonl") if "val/accuracy/0-1-2-3-4" in row]
+    assert epochs == [0, 1, 2, 0]
+    assert lifelong.run(*TINY, "epochs_per_task=[1,1]", f"root={tmp_path}").metrics["num_steps"] == 2 * 6
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[1]", "epochs_per_task must be null or a list of 2 integers >= 1, one for each task, got [1]"),
+        ("[1,2,3]", "epochs_per_task must be null or a list of 2 integers >= 1, one for each task, got [1, 2, 3]"),
+        ("[1,0]", "epochs_per_task must be a list of integers >= 1 or null, got [1, 0]"),
+        ("[]", "epochs_per_task must be a list of integers >= 1 or null, got []"),
+        ("3", "epochs_per_task must be a list of integers or null, got '3'"),
+    ],
+)
+def test_epochs_that_are_not_one_for_each_task_are_refused(value: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        lifelong.run(*TINY, f"epochs_per_task={value}", f"root={tmp_path}")
+    assert str(error.value) == message
+    assert not list(tmp_path.iterdir())
+
+
+# The report ---------------------------------------------------------------------------------------------------------
+
+
+def report() -> Any:
+    path = Path(__file__).parents[2] / "scripts" / "task_order.py"
+    spec = importlib.util.spec_from_file_location("task_order", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_report_averages_over_seeds_and_then_over_orders() -> None:
+    """given: 0.5 and 0.7, so 0.6 ± 0.1·√2; over the orders: mean of 0.6 and 0.8, not of three runs."""
+    runs = [([0, 1], 0.5), ([0, 1], 0.7), ([1, 0], 0.8)]
+    metrics = [{"method": "ewc", "order": o, "average_accuracy": acc, "forgetting": None} for o, acc in runs]
+    columns = [list(column.cells) for column in report().table(metrics).columns]
+    assert columns == [
+        ["ewc"] * 3,
+        ["given", "reversed", "all 2"],
+        ["2", "1", ""],
+        ["60.0 ± 14.1", "80.0", "70.0 ± 14.1"],
+        ["undefined"] * 3,
+    ]
+
+
+def test_orders_are_named() -> None:
+    name = report().order_name
+    assert [name(o) for o in ([0, 1, 2], [2, 1, 0], [1, 0, 2])] == ["given", "reversed", "1 0 2"]

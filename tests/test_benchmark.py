@@ -1,0 +1,137 @@
+"""The benchmark is honest: what ours is held to computes the same numbers, and every section runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils.data import DataLoader
+
+import tiny
+from benchmarks import floor, growth, importance, methods, page, startup, stream
+from benchmarks.steps import Driver
+from benchmarks.table import Settings, Spread, Table, in_turn
+from lifelong import importance as estimators
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+
+TINY = stream.Workload(num_tasks=3, num_train=600, num_test=200, batch_size=50, widths=(32, 16))
+FLOAT32 = {"rtol": 1e-4, "atol": 1e-6}  # sums in another order, carried along 36 steps of Adam
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> tuple[floor.Outcome, floor.Outcome]:
+    source = stream.read_source(TINY, None)
+    return stream.learn_ours(TINY, source), stream.learn_floor(TINY, source)
+
+
+# Equal work ---------------------------------------------------------------------------------------------------------
+
+
+def test_floor_learns_the_weights_and_the_accuracies_of_ours(outcomes: tuple[floor.Outcome, floor.Outcome]) -> None:
+    ours, base = outcomes
+    assert_close(base.weights, ours.weights, **FLOAT32)
+    assert_close(base.matrix.double(), ours.matrix, rtol=0, atol=1e-6)
+
+
+def test_penalty_is_more_than_rounding_in_that_comparison() -> None:
+    source = stream.read_source(TINY, None)
+    images, labels = source.train.images.flatten(1), source.train.labels
+    data = floor.Stream(images, labels, source.test.images.flatten(1), source.test.labels, TINY.num_tasks)
+    with_penalty, without = (
+        floor.learn_stream(data, TINY.widths, TINY.batch_size, stream.LR, strength).weights
+        for strength in (stream.STRENGTH, 0.0)
+    )
+    assert (with_penalty - without).abs().max() > 100 * FLOAT32["atol"]
+
+
+def test_phases_of_both_are_parts_of_the_whole(outcomes: tuple[floor.Outcome, floor.Outcome]) -> None:
+    for outcome in outcomes:
+        parts = [outcome.seconds[phase] for phase in stream.PHASES]
+        assert min(parts) > 0
+        assert sum(parts) < outcome.seconds["whole"]
+
+
+def test_loops_over_single_samples_find_the_fisher_information() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
+    x, y = torch.rand(6, 1, 3, 3), torch.randint(4, (6,))
+    for labels in ("exact", "empirical"):
+        expected = list(estimators.fisher(model, [(x, y)], labels=labels).values())
+        assert_close(importance.lean_loop(model, x, y, labels), expected)
+        assert_close(list(importance.published_loop(model, x, y, labels).values()), expected)
+
+
+# Sections -----------------------------------------------------------------------------------------------------------
+
+SMALL = Settings(repetitions=1, shrink=500)
+SECTIONS: dict[str, Callable[[Path], Table]] = {
+    "importance": lambda folder: importance.measure(SMALL),
+    "methods": lambda folder: methods.measure(SMALL, widths=(8,)),
+    "stream": lambda folder: stream.measure(SMALL),
+    "growth": lambda folder: growth.measure(Settings(1, 500, folder=folder), num_tasks=3, widths=(8,)),
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_section_measures_something_in_every_row(section: str, tmp_path: Path) -> None:
+    table = SECTIONS[section](tmp_path)
+    assert table.rows
+    for row in table.rows:
+        assert len(row) == len(table.columns)
+        numbers = [c.median if isinstance(c, Spread) else c for c in row[1:] if c is not None]
+        assert numbers
+        assert all(number >= 0 for number in numbers)
+    assert Table.from_json(json.loads(json.dumps(table.to_json()))) == table
+    assert (tmp_path / "growth.png").exists() == (section == "growth")
+
+
+def test_state_of_the_methods_is_what_their_papers_keep() -> None:
+    """Finetune nothing, anchor and importance for most; SI a path and a start besides, while it trains."""
+    table = methods.measure(Settings(repetitions=1, shrink=500), widths=(8,))
+    column = list(table.columns).index("state, P")
+    state = {row[0]: row[column] for row in table.rows}
+    expected = {"finetune": 0.0, "joint": 0.0, "ewc": 2.0, "l2": 2.0, "mas": 2.0, "scp": 2.0, "si": 4.0}
+    assert {method: round(state[method], 2) for method in expected} == expected
+
+
+@pytest.mark.slow
+def test_start_up_is_measured_until_the_first_step_is_on_disk() -> None:
+    assert 0 < startup.until_first_step(startup.DIGITS) < startup.PATIENCE
+    with pytest.raises(RuntimeError, match=r"made no step: .*method\.strength"):
+        startup.until_first_step(["method.strength=-1"])
+
+
+@pytest.mark.parametrize("method", ["ewc", "rwalk"])
+def test_driven_steps_are_those_of_a_trainer(method: str) -> None:
+    """To the last bit, what the penalty saw included: the hooks come once a step and in a Trainer's order."""
+    driven, fitted = (Driver(method, (8,), num_samples=64) for _ in range(2))
+    for driver in (driven, fitted):
+        driver.learn(num_tasks=1, num_steps=12)
+    batches = [next(fitted.batches) for _ in range(12)]
+    driven.start()
+    driven.steps(12)
+    tiny.make_trainer(fitted.penalty).fit(fitted.learner, DataLoader(batches, batch_size=None))
+    assert_close(driven.learner.state_dict(), fitted.learner.state_dict(), rtol=0, atol=0)
+    assert_close(driven.penalty.state_dict(), fitted.penalty.state_dict(), rtol=0, atol=0)
+
+
+# Tables and page ----------------------------------------------------------------------------------------------------
+
+
+def test_runs_take_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+    results = in_turn({name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}, 2)
+    assert calls == list("ababab")
+    assert results == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_page_keeps_what_other_sections_measured(tmp_path: Path) -> None:
+    table = Table("About.", {"": "", "s": ".1f"}, [["a", Spread(1.0, 0.5, 2.0)], ["b", None]], ("Note.",))
+    ran_on = {"cpu": "X", "command": "python scripts/benchmark.py"}
+    page.save(tmp_path, "methods", table, ran_on)
+    page.save(tmp_path, "startup", table, ran_on)
+    text = (tmp_path / "performance.md").read_text()
+    assert text.count("| a | 1.0 (0.5–2.0) |\n| b | – |") == 2
+    assert text.count("`python scripts/benchmark.py`, on cpu X.") == 2

@@ -1,0 +1,193 @@
+"""The command itself: what it prints, how it ends, what it leaves in the folder it was called in."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import train as script
+
+from lifelong.config import ConfigError
+from lifelong.groups import CONFIGS, choices
+from lifelong.interrupted import Interrupted
+from lifelong.tracking import read_history
+from runs import TINY, Said, command
+from wandb_log import rows
+
+TRAIN = Path(script.__file__)
+JOBS = ("dataset.angles=[0]", "trainer.max_epochs=1")
+
+
+def metrics_in(root: Path) -> list[Path]:
+    return sorted(root.rglob("metrics.json"))
+
+
+# Words --------------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_groups_and_waits_for_no_torch() -> None:
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import train; print('torch' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program, str(TRAIN.parent)], capture_output=True, text=True)
+    assert (loaded.stdout, loaded.stderr) == ("False\n", "")
+    said = command("--help")
+    assert (said.code, said.err) == (0, "")
+    assert f"method: {', '.join(choices('method'))}\n" in said.out
+    assert "dataset/source: " in said.out
+    assert "seed: 0" in said.out
+
+
+def test_configuration_is_shown_without_a_run(tmp_path: Path) -> None:
+    said = command("method=mas", f"root={tmp_path}", "--cfg", "job")
+    assert (said.code, said.err) == (0, "")
+    assert "_target_: lifelong.penalties.mas.MAS" in said.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_says_a_line_per_task_and_tables_and_where_it_is(tmp_path: Path) -> None:
+    said = command(*TINY, f"root={tmp_path}", "progress=true")
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0].startswith("task 1/2 rot0 learned · test accuracy %: rot0 ")
+    assert lines[1].startswith("task 2/2 rot30 learned · test accuracy %: rot0 ")
+    assert lines[-1] == f"run folder: {metrics_in(tmp_path)[0].parent}"
+    assert "average accuracy" in said.out
+
+
+# Several jobs -------------------------------------------------------------------------------------------------------
+
+
+def test_multirun_with_a_bad_job_runs_the_others_and_fails(tmp_path: Path) -> None:
+    said = command("-m", *TINY, *JOBS, f"root={tmp_path}", "method.strength=1,-1,2")
+    assert said.code == 1
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("error: ")
+    assert said.err.endswith("method.strength=-1: method.strength must be a finite number >= 0, got -1\n")
+    assert len(metrics_in(tmp_path)) == 2
+    assert "Error executing job" not in said.out
+
+
+def test_multirun_whose_jobs_all_fail_says_a_line_for_each(tmp_path: Path) -> None:
+    said = command("-m", *TINY, *JOBS, f"root={tmp_path}", "method.strength=-1,-2")
+    assert said.code == 1
+    assert [line.rpartition(" ")[2] for line in said.err.splitlines()] == ["-1", "-2"]
+
+
+def test_multirun_that_does_not_compose_starts_no_job(tmp_path: Path) -> None:
+    for override in ("method=ewc,ewcc", "method.strenght=1,2", "metod=ewc,si"):
+        said = command("-m", *TINY, f"root={tmp_path}", override)
+        assert said.code == 1
+        assert said.out == ""
+        assert said.err.startswith("error: ")
+        assert said.err.count("\n") == 1
+    assert not metrics_in(tmp_path)
+
+
+def test_multirun_ends_with_the_job_that_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C means all of it, not on with the next job."""
+    calls: list[Any] = []
+
+    def interrupted(config: Any) -> None:
+        calls.append(config)
+        raise Interrupted(signal.SIGINT, "the same command continues: x")
+
+    monkeypatch.setattr("lifelong.experiment.run_experiment", interrupted)
+    said = command("-m", *TINY, f"root={tmp_path}", "seed=1,2,3")
+    assert (said.code, len(calls)) == (130, 1)
+    assert said.err == "interrupted by SIGINT; the same command continues: x\n"
+
+
+# Errors -------------------------------------------------------------------------------------------------------------
+
+
+def failing(patch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(_: Any) -> None:
+        raise error
+
+    patch.setattr("lifelong.experiment.run_experiment", fail)
+
+
+def test_ctrl_c_before_the_run_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, KeyboardInterrupt())
+    assert command(*TINY, f"root={tmp_path}") == Said(130, "", "interrupted by SIGINT\n")
+
+
+def test_defect_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ZeroDivisionError("a defect"))
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        command(*TINY, f"root={tmp_path}")
+
+
+def test_library_that_runs_out_of_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    failing(monkeypatch, OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nSee documentation."))
+    said = command(*TINY, f"root={tmp_path}")
+    assert said == Said(1, "", "error: CUDA out of memory. Tried to allocate 1 GiB.; See documentation.\n")
+
+
+def test_hydra_full_error_shows_tracebacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigError):
+        command(*TINY, f"root={tmp_path}", "method.strength=-1")
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_environment_is_as_before(before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    if before is not None:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", before)
+    environment = dict(os.environ)
+    command(*TINY, f"root={tmp_path}", "method.strength=-1")
+    assert dict(os.environ) == environment
+
+
+# Processes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_normal_runs_print_nothing_of_their_libraries_and_leave_nothing_but_their_folder(tmp_path: Path) -> None:
+    environment = {**os.environ, "WANDB_MODE": "offline", "PYTHONWARNINGS": "default::UserWarning"}
+    processes = {}
+    for logger in ("none", "wandb"):
+        (tmp_path / logger).mkdir()
+        arguments = [sys.executable, str(TRAIN), *TINY, f"logger={logger}", "root=runs", "progress=true"]
+        processes[logger] = subprocess.Popen(
+            arguments, cwd=tmp_path / logger, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    outputs = {}
+    for logger, process in processes.items():
+        outputs[logger], err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, "")
+        assert os.listdir(tmp_path / logger) == ["runs"]
+    assert outputs["none"] == outputs["wandb"]
+    assert outputs["none"].startswith("task 1/2 rot0 learned")
+    (path,) = tmp_path.rglob("*.wandb")
+    (history,) = (tmp_path / "wandb").rglob("history.jsonl")
+    assert len(rows(path)) == len(read_history(history))
+
+
+@pytest.mark.slow
+def test_failed_job_of_another_process_is_said_once_and_fails_the_command(tmp_path: Path) -> None:
+    """hydra/launcher=joblib runs jobs in worker processes."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, *JOBS, f"root={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, str(TRAIN), *arguments, "method.strength=1,-1"], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith("method.strength=-1: method.strength must be a finite number >= 0, got -1\n")
+    assert len(metrics_in(tmp_path)) == 1
+
+
+def test_every_example_of_the_help_composes() -> None:
+    text = (CONFIGS / "hydra" / "help" / "lifelong.yaml").read_text()
+    examples = [line.split()[2:] for line in text.splitlines() if line.strip().startswith("python train.py")]
+    assert len(examples) >= 3
+    for example in examples:
+        overrides = [part.split(",")[0] for part in example if "=" in part]
+        assert command(*overrides, "--cfg", "job").code == 0

@@ -1,0 +1,237 @@
+"""From the command line to objects: what fits what, what is refused, what decides a run."""
+
+import pickle
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, Optional, Union
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from lifelong.arguments import described, fits, misfit, parameters, spelled, unknown_key
+from lifelong.config import BORDERS, ENVIRONMENT_KEYS, Config, ConfigError, build, check, factory, identity, one_line
+from lifelong.explain import composed, explain
+from lifelong.groups import GROUPS, choices
+from lifelong.interrupted import Interrupted
+from runs import composed_once
+
+# Plain data and annotations -----------------------------------------------------------------------------------------
+
+FITTING: list[tuple[Any, list[Any], list[Any], str]] = [
+    (int, [0, -3], [1.0, "1", True, None, [1]], "an integer"),
+    (float, [0, 0.5, float("nan")], ["1", True, None], "a number"),
+    (bool, [True, False], [0, 1, "yes", None], "true or false"),
+    (str, ["", "a"], [1, None, ["a"]], "text"),
+    (Path, ["/a"], [1, None], "a path"),
+    (int | None, [1, None], [1.5, "x"], "an integer or null"),
+    (Optional[Union[int, float]], [1, 1.5, None], ["x"], "a number or null"),  # noqa: UP007, UP045 - as libraries do
+    (Sequence[int], [[], [1, 2]], [1, "ab", [1.5], [True], {"a": 1}], "a list of integers"),
+    (list[float] | None, [[1, 2.5], None], [["a"], 3], "a list of numbers or null"),
+    (tuple[float, float], [[0.9, 0.99]], [0.9, ["a", "b"]], "a list of numbers"),
+    (list, [[], ["a", 1]], ["a"], "a list"),
+    (Literal["a", "b"], ["a"], ["c", 1, None], "one of a, b"),
+    (Literal[1] | Literal["x"] | None, [1, "x", None], [True, "y"], "one of 1, x or null"),
+    (dict[str, int], [{}, {"a": 1}], [[], "a"], "keys with values"),
+    (Mapping[str, Any], [{"a": None}], [1], "keys with values"),
+    (float | torch.Tensor, [1.0], ["a"], "a number"),
+    (torch.Tensor, ["anything", 1, None], [], ""),
+    (Callable[[int], int], ["anything"], [], ""),
+    (Any, ["anything", None], [], ""),
+]
+
+
+@pytest.mark.parametrize(("annotation", "good", "bad", "words"), FITTING, ids=lambda value: str(value)[:30])
+def test_plain_data_fit_what_the_words_say(annotation: Any, good: list[Any], bad: list[Any], words: str) -> None:
+    assert described(annotation) == words
+    assert all(fits(value, annotation) for value in good)
+    assert not any(fits(value, annotation) for value in bad)
+
+
+@given(st.one_of(st.integers(), st.floats(), st.booleans(), st.text(), st.none(), st.lists(st.integers())))
+def test_plain_types_exclude_each_other(value: Any) -> None:
+    """Every value fits exactly one of bool, number, text, null, list; integers are numbers too."""
+    kinds = [bool, float, str, type(None), list]
+    assert sum(fits(value, kind) for kind in kinds) == 1
+    assert not fits(value, int) or fits(value, float)
+
+
+class Base:
+    def __init__(self, strength: float, *, step: str = "gradient", none_is_fine: int = None) -> None:  # type: ignore[assignment]  # noqa: RUF013
+        pass
+
+
+class Middle(Base):
+    pass
+
+
+class Derived(Middle):
+    def __init__(self, strength: float, *, interval: int = 1, **base: Any) -> None:
+        super().__init__(strength, **base)
+
+
+class Bare:
+    pass
+
+
+def function(size: int, names: Sequence[str] = ()) -> None:
+    pass
+
+
+def test_constructor_takes_what_its_bases_take() -> None:
+    names, complete = parameters(Derived)
+    assert list(names) == ["strength", "step", "none_is_fine", "interval"]
+    assert complete
+    assert names["interval"] == (int, 1)
+    assert parameters(function)[0].keys() == {"size", "names"}
+    assert parameters(torch.optim.Adam)[0]["lr"][0] == Union[float, torch.Tensor]  # noqa: UP007 - as torch writes it
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "line"),
+    [
+        ({"strength": 1, "step": "x", "interval": 2}, Derived, None),
+        ({"none_is_fine": None}, Derived, None),
+        ({"none_is_fine": "x"}, Derived, "key.none_is_fine must be an integer, got 'x'"),
+        ({"interval": 1.5}, Derived, "key.interval must be an integer, got 1.5"),
+        ({"step": None}, Derived, "key.step must be text, got null"),
+        ({"step": True}, Derived, "key.step must be text, got true"),
+        (
+            {"intervall": 2},
+            Derived,
+            "unknown key 'key.intervall' (did you mean interval?): key has interval, none_is_fine, step, strength",
+        ),
+        ({"names": "abc"}, function, "key.names must be a list of texts, got 'abc'"),
+        ({"x": 1}, function, "unknown key 'key.x': key has names, size"),
+        ({"x": 1}, dict, None),  # C code without a signature: nothing is known, nothing refused
+        ({"x": 1}, str, None),
+        ({"x": 1}, Bare, "unknown key 'key.x': key has no keys"),
+        ({}, Middle, None),
+    ],
+)
+def test_first_option_that_does_not_fit_is_named(options: dict[str, Any], target: Any, line: str | None) -> None:
+    assert misfit(options, target, "key") == line
+
+
+def test_values_are_spelled_as_in_yaml() -> None:
+    assert [spelled(v) for v in (None, True, False, 1, 1.5, "a", ["a"])] == [
+        "null", "true", "false", "1", "1.5", "'a'", "['a']",
+    ]  # fmt: skip
+    assert unknown_key("a.b", [], "a") == "unknown key 'a.b': a has no keys"
+
+
+# Building -----------------------------------------------------------------------------------------------------------
+
+
+def refusing(error: Exception) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("method.x must be 1, got 2"), "method.x must be 1, got 2"),
+        (ValueError("seed must be 1, got 2"), "seed must be 1, got 2"),
+        (ValueError("wrong\nin two lines"), "method: wrong; in two lines (given strength=2)"),
+        (TypeError("f() missing 1 required positional argument: 'gamma'"), "method.gamma must be set, got nothing"),
+        (RuntimeError("fused kernels need a GPU"), "method: fused kernels need a GPU (given strength=2)"),
+        (ImportError("No module named 'x'"), "method: No module named 'x' (given strength=2)"),
+        (EOFError(), "method: EOFError (given strength=2)"),
+    ],
+)
+def test_refusal_of_a_constructor_is_one_line_with_its_key(
+    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifelong.penalties.l2.L2.__init__", lambda self, **_: refusing(error))
+    node = OmegaConf.create({"_target_": "lifelong.penalties.l2.L2", "strength": 2})
+    with pytest.raises(ConfigError) as refused:
+        build(node, "method")
+    assert str(refused.value) == line
+
+
+def test_defect_in_a_constructor_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lifelong.penalties.l2.L2.__init__", lambda self, **_: refusing(ZeroDivisionError("a defect")))
+    with pytest.raises(ZeroDivisionError):
+        build(OmegaConf.create({"_target_": "lifelong.penalties.l2.L2", "strength": 2}), "method")
+
+
+def test_factory_builds_anew_each_time_and_refuses_what_the_program_sets() -> None:
+    make = factory(OmegaConf.create({"_target_": "torch.optim.SGD", "lr": 0.5}), "optimizer")
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    assert make(weights) is not make(weights)
+    with pytest.raises(ConfigError, match=r"optimizer\.lr must not be set: the program sets it, got 0\.5"):
+        make(weights, lr=1.0)
+
+
+# The root -----------------------------------------------------------------------------------------------------------
+
+
+def test_default_configuration_passes_the_border() -> None:
+    check(composed_once(()))
+
+
+def test_every_group_and_border_is_a_key_of_the_configuration() -> None:
+    config = composed_once(())
+    names = {f.name for f in fields(Config)}
+    assert {group.split(".")[0] for group in GROUPS} <= names
+    assert set(ENVIRONMENT_KEYS) <= names
+    for key in BORDERS:
+        group, _, option = key.rpartition(".")
+        targets = [_class(composed_once((f"{group}={c}",))[group]._target_) for c in choices(group)] if group else []
+        assert key in names or any(option in parameters(target)[0] for target in targets)
+    assert set(config) == names
+
+
+def _class(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    return getattr(__import__(module, fromlist=[name]), name)
+
+
+@given(st.sampled_from(sorted(BORDERS)), st.one_of(st.integers(), st.floats()))
+def test_border_answers_for_every_number(key: str, value: float) -> None:
+    allows, words = BORDERS[key]
+    if key not in ("name", "root", "epochs_per_task"):
+        assert isinstance(bool(allows(value)), bool)
+    assert words
+
+
+def test_identity_leaves_out_where_and_how_a_run_is_watched() -> None:
+    plain = identity(composed_once(("seed=3",)))
+    assert plain["seed"] == plain["dataset"]["seed"] == 3
+    assert not plain.keys() & {*ENVIRONMENT_KEYS, "experiment"}
+
+
+@pytest.mark.parametrize("missing", ["method", "backbone", "trainer"])
+def test_group_that_was_taken_away_is_named(missing: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{missing} must be one of {', '.join(choices(missing))}, got null$"):
+        check(composed((f"~{missing}",)))
+
+
+def test_overrides_reach_the_group_they_name() -> None:
+    config = composed(("method=si", "method.strength=7", "dataset/source=digits", "seed=5", "val_fraction=0.2"))
+    assert config.method._target_ == "lifelong.penalties.si.SI"
+    assert (config.method.strength, config.dataset.seed, config.dataset.val_fraction) == (7, 5, 0.2)
+    assert config.dataset.source._target_ == "lifelong.data.sources.digits.digits"
+
+
+# Words for errors ---------------------------------------------------------------------------------------------------
+
+
+def test_errors_a_user_can_mend_are_one_line_and_defects_are_not_explained() -> None:
+    assert explain(ConfigError("a\nb"), []) == "a; b"
+    assert explain(OSError(28, "No space left on device", "/x"), []) == "/x: No space left on device"
+    assert explain(OSError("no number"), []) == "no number"
+    assert explain(MemoryError(), []) == "MemoryError"
+    assert explain(ZeroDivisionError("x"), []) is None
+    assert explain(ValueError("x"), []) is None
+    assert one_line(ValueError(" a \n\n object_type=dict\n b")) == "a; b"
+
+
+def test_interrupted_survives_the_way_to_another_process() -> None:
+    copy = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM, "and then")))
+    assert (copy.signum, str(copy)) == (signal.SIGTERM, "interrupted by SIGTERM; and then")
+    assert not isinstance(copy, Exception)  # Hydra would go on with the next job
