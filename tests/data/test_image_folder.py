@@ -1,9 +1,10 @@
 """Folders of images: labels by folder, order by name, one mode and size; decoded once and checked ever after."""
 
 import os
-import subprocess
-import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def with_parts(tmp_path: Path) -> Path:
-    for i, name in enumerate(["train/b/1.png", "train/a/2.png", "train/a/1.png", "test/b/x.png"]):
+    for i, name in enumerate(["train/b/1.png", "train/a/2.png", "train/a/1.png", "test/b/x.png", "test/a/y.png"]):
         draw(tmp_path / "parts" / name, i)
     return tmp_path / "parts"
 
@@ -48,7 +49,7 @@ def test_labels_are_the_sorted_folders_and_images_sorted_by_path(tmp_path: Path,
     assert source.train.labels.tolist() == [0, 0, 1]
     expected = [draw(tmp_path / "x.png", seed).tolist() for seed in (2, 1, 0)]
     assert source.train.images.tolist() == expected
-    assert source.test.labels.tolist() == [1]
+    assert source.test.labels.tolist() == [0, 1]
 
 
 def test_without_a_test_folder_a_stratified_share_is_held_out(folder: Path, cache: str) -> None:
@@ -280,12 +281,16 @@ def test_a_cache_that_is_no_folder_is_refused(folder: Path, tmp_path: Path) -> N
         image_folder(str(folder), cache=str(tmp_path / "file" / "cache"))
 
 
-def test_jobs_that_start_together_decode_once(folder: Path, cache: str) -> None:
-    code = (
-        "import time; from lifelong.data.sources import image_folder as m; real = m.write_images\n"
-        "def slow(*a):\n print('decoding', flush=True); time.sleep(0.3); real(*a)\n"
-        f"m.write_images = slow; print(len(m.image_folder({str(folder)!r}, cache={cache!r}).train))"
-    )
-    jobs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [job.communicate()[0].split() for job in jobs]
-    assert sorted(outputs) == sorted([["8"], ["decoding", "decoding", "8"]])  # the parts of one source
+def test_jobs_that_start_together_decode_once(folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, written = module.write_images, []
+
+    def slow(path: Path, *rest: Any) -> None:
+        time.sleep(0.1)
+        written.append(path.name)
+        real(path, *rest)
+
+    monkeypatch.setattr(module, "write_images", slow)
+    with ThreadPoolExecutor(3) as pool:
+        sources = list(pool.map(lambda _: image_folder(str(folder), cache=cache), range(3)))
+    assert sorted(written) == ["test_images.npy", "train_images.npy"]
+    assert all(source.train.images.equal(sources[0].train.images) for source in sources)

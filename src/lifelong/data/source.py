@@ -55,7 +55,7 @@ def with_test_part(name: str, examples: Examples, classes: Sequence[str], test_f
     """A source without a test part of its own gets one, stratified and the same for every seed of a run.
 
     Raises:
-        ValueError: test_fraction outside (0, 1).
+        ValueError: test_fraction outside (0, 1), or one that leaves a part without examples.
     """
     train, test = train_and_test(examples.labels, test_fraction)
     return Source(name, examples.subset(train), examples.subset(test), tuple(classes))
@@ -65,11 +65,16 @@ def train_and_test(labels: Tensor, test_fraction: float) -> tuple[Tensor, Tensor
     """Positions (train, test), each sorted: what `with_test_part` takes, for images that are not in memory.
 
     Raises:
-        ValueError: test_fraction outside (0, 1).
+        ValueError: test_fraction outside (0, 1), or one that leaves a part without examples.
     """
     if not isinstance(test_fraction, int | float) or not 0 < test_fraction < 1:
         raise ValueError(f"dataset.source.test_fraction must be a number in (0, 1), got {test_fraction!r}")
-    return stratified_split(labels, test_fraction, derived_generator(0))
+    train, test = stratified_split(labels, test_fraction, derived_generator(0))
+    if len(train) == 0 or len(test) == 0:
+        raise ValueError(
+            f"dataset.source.test_fraction must leave both parts examples of {len(labels)}, got {test_fraction!r}"
+        )
+    return train, test
 
 
 def fraction_held_out(test_fraction: float | None, has_test_part: bool, reason: str) -> float:
