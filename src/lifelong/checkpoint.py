@@ -121,7 +121,7 @@ class Checkpoints(Callback):
         if self._resume is not None:
             loader: Any = trainer.train_dataloader
             loader.load_state_dict(self._resume["loader"])  # Lightning forgets it if an epoch's end was saved
-            epoch = trainer.fit_loop.epoch_progress.current
+            epoch: Any = trainer.fit_loop.epoch_progress.current
             epoch.completed = epoch.processed  # Lightning forgets that too if there is a max_steps
             torch.set_rng_state(self._resume["rng"])
             if "cuda_rng" in self._resume:

@@ -212,6 +212,7 @@ class Penalty(Callback):
                 self._proximal(optimizer)
             if self._watches:
                 self.after_step(self._raw, self._before, {n: p.detach() for n, p in self._held.items()})
+                self._raw, self._before = {}, {}
 
     def _proximal(self, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:

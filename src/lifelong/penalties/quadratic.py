@@ -26,11 +26,19 @@ def weighted_squared_distance(params: Tensors, anchor: Tensors, importance: Tens
 
 def add_gradient_(grads: Tensors, params: Tensors, anchor: Tensors, importance: Tensors, scale: Scale) -> None:
     """grads += scale · Ω (θ − θ*). With scale = 2c·strength this is the gradient of c·strength·Σ Ω (θ − θ*)²."""
-    difference = torch._foreach_sub(params, anchor)
-    if isinstance(scale, Tensor):
-        torch._foreach_mul_(difference, [_along_leading(scale, d) for d in difference])
-        scale = 1.0
-    torch._foreach_addcmul_(grads, difference, importance, value=scale)
+    add_weighted_difference_(grads, params, anchor, importance, scale)
+
+
+def add_weighted_difference_(totals: Tensors, new: Tensors, old: Tensors, weights: Tensors, scale: Scale) -> None:
+    """totals += scale · weights (new − old): all tensors at once on a GPU, one by one on a CPU, for its cache's sake."""
+    size = len(totals) if totals and totals[0].is_cuda else 1
+    for start in range(0, len(totals), size):
+        part = slice(start, start + size)
+        difference = torch._foreach_sub(new[part], old[part])
+        if isinstance(scale, Tensor):
+            torch._foreach_mul_(difference, [_along_leading(scale, d) for d in difference])
+        value = 1.0 if isinstance(scale, Tensor) else scale
+        torch._foreach_addcmul_(totals[part], difference, weights[part], value=value)
 
 
 def proximal_step_(params: Tensors, anchor: Tensors, importance: Tensors, scale: Scale) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lifelong.penalties import quadratic
 from lifelong.penalties.base import Batches, Learned, Params, check_number
 from lifelong.penalties.ewcpp import EWCPP, min_max_normalised
 
@@ -48,8 +49,8 @@ class RWalk(EWCPP):
             self.fresh = self.fisher_of(learner, batches)
 
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
-        step = torch._foreach_sub(list(after.values()), list(before.values()))
-        torch._foreach_addcmul_(list(self.drop.values()), list(grads.values()), step, value=-1)
+        drop, g, old, new = (list(params.values()) for params in (self.drop, grads, before, after))
+        quadratic.add_weighted_difference_(drop, new, old, g, -1)
         if self.fresh:
             self.end_interval(after)
             self.update_fisher(self.fresh)

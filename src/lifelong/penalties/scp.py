@@ -1,4 +1,4 @@
-"""SCP: Sliced Cramér synaptic consolidation for preserving deeply learned representations (Kolouri et al. ICLR 2020)."""
+"""SCP: Sliced Cramér synaptic consolidation, preserving deeply learned representations (Kolouri et al., ICLR 2020)."""
 
 from typing import Any
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from lifelong.penalties import quadratic
 from lifelong.penalties.base import Batches, Learned, Params, Penalty, check_number
 
 
@@ -31,8 +32,8 @@ class SI(Penalty):
         self.path = {name: torch.zeros_like(w) for name, w in weights.items()}
 
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
-        step = torch._foreach_sub(list(after.values()), list(before.values()))
-        torch._foreach_addcmul_(list(self.path.values()), list(grads.values()), step, value=-1)
+        path, g, old, new = (list(params.values()) for params in (self.path, grads, before, after))
+        quadratic.add_weighted_difference_(path, new, old, g, -1)
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
         """ω/((θ_end − θ_start)² + ξ), of either sign."""

@@ -77,14 +77,12 @@ def _decode(
     """Write train and test part; returns the names of the classes."""
     image, label = columns
     with tempfile.TemporaryDirectory(dir=out) as scratch:
-        sets = [place.load(splits, split, scratch) for split in splits]
+        sets = [place.load(split, scratch) for split in splits]
         classes, labels = integer_labels(sets, label)
         if len(sets) == 1:
             positions = [p.numpy() for p in train_and_test(torch.from_numpy(labels[0]), fraction)]
             sets, labels = [sets[0].select(p) for p in positions], [labels[0][p] for p in positions]
         for part, dataset, numbers in zip(("train", "test"), sets, labels, strict=True):
-            if len(dataset) == 0:
-                raise ValueError(f"dataset.source.{part}_split must hold images, got none in {splits}")
             np.save(out / f"{part}_labels.npy", numbers)
             write_images(out / f"{part}_images.npy", openings(dataset, image, part), len(dataset), pixel_format)
         del sets, dataset

@@ -25,8 +25,8 @@ class Place(ABC):
         """The files of these splits, as far as they lie on this machine."""
 
     @abstractmethod
-    def load(self, splits: Sequence[str], split: str, scratch: str) -> Dataset:
-        """One of the splits. Raises ValueError where it cannot be had; scratch: a folder for files no longer needed."""
+    def load(self, split: str, scratch: str) -> Dataset:
+        """One split. Raises ValueError where it cannot be had; scratch: a folder for files no longer needed then."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Hub(Place):
     def files(self, splits: Sequence[str]) -> list[Path]:
         return []
 
-    def load(self, splits: Sequence[str], split: str, scratch: str) -> Dataset:
+    def load(self, split: str, scratch: str) -> Dataset:
         datasets = datasets_library()
         try:
             return datasets.load_dataset(self.name, self.config, split=split, revision=self.revision)
@@ -53,8 +53,8 @@ class Hub(Place):
             ) from error
         except ConnectionError as error:
             raise ValueError(
-                f"dataset.source.name {self.name!r} is neither on this machine nor in reach ({_reason(error)}): fetch it "
-                f"where there is a network by `hf download --repo-type dataset {self.name} --local-dir DIR` "
+                f"dataset.source.name {self.name!r} is neither on this machine nor in reach ({_reason(error)}): fetch "
+                f"it where there is a network by `hf download --repo-type dataset {self.name} --local-dir DIR` "
                 "and set dataset.source.path=DIR"
             ) from error
         except Exception as error:  # of five libraries: datasets, huggingface_hub, httpx, fsspec, pyarrow
@@ -67,7 +67,7 @@ class Hub(Place):
 @dataclass(frozen=True)
 class LocalCopy(Place):
     """Parquet files SPLIT.parquet or SPLIT-*.parquet anywhere below a folder (below its folder `config` if set); or one
-    file, which is all of the training split.
+    file, which is the split train.
 
     Raises:
         ValueError: no such file or folder, or a revision, which files do not have.
@@ -91,9 +91,9 @@ class LocalCopy(Place):
     def files(self, splits: Sequence[str]) -> list[Path]:
         return [file for files in self._by_split(splits).values() for file in files]
 
-    def load(self, splits: Sequence[str], split: str, scratch: str) -> Dataset:
+    def load(self, split: str, scratch: str) -> Dataset:
         datasets = datasets_library()
-        found = {name: [str(file) for file in files] for name, files in self._by_split(splits).items()}
+        found = {name: [str(file) for file in files] for name, files in self._by_split([split]).items()}
         try:
             with _no_progress_bars(datasets):
                 return datasets.load_dataset("parquet", data_files=found, split=split, cache_dir=scratch)
@@ -108,11 +108,14 @@ class LocalCopy(Place):
 
     def _by_split(self, splits: Sequence[str]) -> dict[str, list[Path]]:
         root = self._root()
+        names = [name for split in splits for name in _names(split)]
         if root.is_file():
-            return {_names(splits[0])[0]: [root]}
+            if other := next((name for name in names if name != "train"), None):
+                raise ValueError(f"dataset.source.path must be a folder for the split {other!r}, got {self.path!r}")
+            return {"train": [root]}
         folder = root / self.config if self.config else root
         found: dict[str, list[Path]] = {}
-        for name in (name for split in splits for name in _names(split)):
+        for name in names:
             pattern = re.compile(rf"{re.escape(name)}(-.*)?\.parquet")
             found[name] = sorted(file for file in folder.rglob("*.parquet") if pattern.fullmatch(file.name))
             if not found[name]:

@@ -61,10 +61,6 @@ def image_folder(
 
 def _parted(pairs: Sequence[Labelled], fraction: float) -> list[list[Labelled]]:
     positions = train_and_test(torch.tensor([label for _, label in pairs]), fraction)
-    if not all(map(len, positions)):
-        raise ValueError(
-            f"dataset.source.test_fraction must leave both parts examples of {len(pairs)}, got {fraction!r}"
-        )
     return [[pairs[i] for i in part.tolist()] for part in positions]
 
 
