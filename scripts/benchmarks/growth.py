@@ -20,7 +20,7 @@ from lifelong.figures import COLOURS, save_figure
 
 SHOWN = (2, 3, 10, 30, 100)
 EARLY, LATE = 2, 100
-NUM_STEPS = 100
+NUM_STEPS = 20
 TERMS = (1, 2, 5, 10, 20)
 
 
@@ -98,7 +98,7 @@ def early_and_late(settings: Settings, num_tasks: int, widths: Sequence[int]) ->
         driver.learn(k - 1, num_steps=2)
         driver.start()
     runs = {str(k): partial(seconds, partial(driver.steps, NUM_STEPS)) for k, driver in drivers.items()}
-    times = in_turn(runs, settings.repetitions or 15)
+    times = in_turn(runs, settings.repetitions or 40)
     return ratio(times[str(num_tasks)], times[str(EARLY)])
 
 

@@ -236,6 +236,9 @@ def build(node: DictConfig, key: str, **wired: Any) -> Any:
 def identity(config: DictConfig) -> dict[str, Any]:
     """What decides the run's numbers, resolved and plain."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    dataset = plain["dataset"]
+    for source in (dataset.get("source", {}), *dataset.get("sources", {}).values()):
+        source.pop("cache", None)
     return {k: v for k, v in plain.items() if k not in (*ENVIRONMENT_KEYS, "experiment")}
 
 

@@ -140,7 +140,7 @@ def make_stream(config: DictConfig) -> TaskStream:
 
 def source_names(config: DictConfig) -> list[str]:
     nodes = config.dataset.sources.values() if "sources" in config.dataset else [config.dataset.source]
-    return [choice(node) for node in nodes]
+    return [Path(node.get("name") or choice(node)).name for node in nodes]  # a hub set is called what the hub calls it
 
 
 def identifier(config: DictConfig) -> str:

@@ -1,7 +1,8 @@
 """The stream, as the papers write it: for each task: fit, keep what mattered, test every task, append a row."""
 
+import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def run_stream(
     if not record.baseline:
         with record.timed("evaluation"):
             record.baseline = accuracy_row(learner, stream, -1, "test").tolist()
-    for task in map(stream.task, range(record.task, stream.num_tasks)):
+    for task in collecting(map(stream.task, range(record.task, stream.num_tasks))):
         task_seed = derive_seed(seed, task.index)
         torch.manual_seed(task_seed)
         learner.show(stream.visible(task.index, task.index))
@@ -74,6 +75,20 @@ def run_stream(
         on_row(task)
         checkpoints.save_boundary(learner, penalty)
     return accuracy_matrix(record)
+
+
+def collecting(tasks: Iterable[Task]) -> Iterator[Task]:
+    """The tasks; after each, finished Trainers go: one is a cycle of references that holds optimiser state and data.
+
+    Of what was there before (all of torch and Lightning) the collector is told nothing: 3 ms a task instead of 200.
+    """
+    gc.freeze()
+    try:
+        for task in tasks:
+            yield task
+            gc.collect()
+    finally:
+        gc.unfreeze()
 
 
 def training_data(stream: TaskStream, task: Task, penalty: Penalty) -> Examples:

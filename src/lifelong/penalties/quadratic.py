@@ -30,7 +30,7 @@ def add_gradient_(grads: Tensors, params: Tensors, anchor: Tensors, importance: 
 
 
 def add_weighted_difference_(totals: Tensors, new: Tensors, old: Tensors, weights: Tensors, scale: Scale) -> None:
-    """totals += scale · weights (new − old): all tensors at once on a GPU, one by one on a CPU, for its cache's sake."""
+    """totals += scale · weights (new − old), tensor by tensor on a CPU: the difference is then still in its cache."""
     size = len(totals) if totals and totals[0].is_cuda else 1
     for start in range(0, len(totals), size):
         part = slice(start, start + size)
