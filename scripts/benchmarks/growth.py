@@ -21,7 +21,8 @@ from lifelong.figures import COLOURS, save_figure
 SHOWN = (2, 3, 10, 30, 100)
 EARLY, LATE = 2, 100
 NUM_STEPS = 20
-TERMS = (1, 2, 5, 10, 20)
+TERMS = (1, 2, 5, 10, 20, 50, 99)
+"""Past tasks of the loss that has a term for each."""
 
 
 @dataclass
@@ -142,13 +143,12 @@ def figure(growth: Growth, published: dict[int, float]) -> Figure:
     left.plot([k + 1 for k in published], [1e3 * s for s in published.values()], "o--", color=COLOURS[1],
               label="a loss term per past task")  # fmt: skip
     left.set_ylabel("training step, ms")
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="upper left")
     P = growth.state[0] / 2
     middle.plot(tasks, [b / P for b in growth.state], color=COLOURS[0], label="ours")
     middle.plot(tasks, [2 * k for k in tasks], "--", color=COLOURS[1], label="kept per task")
-    middle.set_ylim(0, 20)
     middle.set_ylabel("penalty state, × parameters")
-    middle.legend(frameon=False)
+    middle.legend(frameon=False, loc="upper left")
     right.plot(tasks, [b / 2**20 for b in growth.memory], color=COLOURS[0])
     right.set_ylabel("memory of the process, MiB")
     for axes in (left, middle, right):

@@ -65,19 +65,25 @@ class StreamProgress(ProgressBar):
     def _weight(self, k: int) -> int:
         return k + 1 if self.penalty.cumulative else 1
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.enable()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._progress is None:
             return
-        k, epochs = self.record.task, trainer.max_epochs or 1
-        done = (trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches) / epochs
-        latest = self.tracker.latest
+        k, epoch, latest = self.record.task, trainer.current_epoch + 1, self.tracker.latest
+        if trainer.max_steps > 0:
+            done, of = trainer.global_step / trainer.max_steps, ""
+        else:
+            epochs = trainer.max_epochs or 1
+            done, of = (epoch - 1 + (batch_idx + 1) / trainer.num_training_batches) / epochs, f"/{epochs}"
         self._progress.update(
             self._bar,
             completed=sum(map(self._weight, range(k))) + self._weight(k) * min(done, 1.0),
-            where=f"task {k + 1}/{self.stream.num_tasks} {self.stream.names[k]} · "
-            f"epoch {min(trainer.current_epoch + 1, epochs)}/{epochs}",
+            where=f"task {k + 1}/{self.stream.num_tasks} {self.stream.names[k]} · epoch {epoch}{of}",
             loss=f"{latest['train/loss']:.3f}" if latest else "–",
             penalty=f"{latest['train/penalty']:.3g}" if latest else "–",
         )
