@@ -36,7 +36,7 @@ check: .venv/installed  ## ruff, mypy and the tests: what the GitHub workflow ru
 sweep: .venv/installed  ## methods x seeds in one multirun (ARGS="method=ewc,l2 seed=0,1,2" changes it)
 	$(BIN)/python train.py --multirun $(or $(ARGS),method=finetune,l2,ewc,joint seed=0,1,2)
 
-bench: .venv/installed  ## ours against a floor loop in plain PyTorch, one process, one thread
+bench: .venv/installed  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 lock: .venv/installed  ## rewrite requirements.lock (CUDA packages stay out: torch's own wheel asks for those it needs)

@@ -146,13 +146,13 @@ def figure(growth: Growth, published: dict[int, float]) -> Figure:
     left.legend(frameon=False, loc="upper left")
     P = growth.state[0] / 2
     middle.plot(tasks, [b / P for b in growth.state], color=COLOURS[0], label="ours")
-    middle.plot(tasks, [2 * k for k in tasks], "--", color=COLOURS[1], label="kept per task")
+    middle.plot(tasks, [2 * k for k in tasks], "--", color=COLOURS[1], label="an anchor and an Ω per task")
     middle.set_ylabel("penalty state, × parameters")
     middle.legend(frameon=False, loc="upper left")
     right.plot(tasks, [b / 2**20 for b in growth.memory], color=COLOURS[0])
     right.set_ylabel("memory of the process, MiB")
     for axes in (left, middle, right):
         axes.set_xlabel("task")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
         axes.spines[["top", "right"]].set_visible(False)
     return result

@@ -95,14 +95,15 @@ def _text(cell: Cell, spec: str) -> str:
     return "–" if cell is None else cell if isinstance(cell, str) else format(cell, spec)
 
 
-def in_turn(runs: Mapping[str, Callable[[], T]], repetitions: int) -> dict[str, list[T]]:
+def in_turn(runs: Mapping[str, Callable[[], T]], repetitions: int, *, warm_up: bool = True) -> dict[str, list[T]]:
     """Every run once as a warm-up, then all of them one after the other, `repetitions` times over."""
+    if warm_up:
+        for run in runs.values():
+            run()
     results: dict[str, list[T]] = {name: [] for name in runs}
-    for repetition in range(repetitions + 1):
+    for _ in range(repetitions):
         for name, run in runs.items():
-            result = run()
-            if repetition > 0:
-                results[name].append(result)
+            results[name].append(run())
     return results
 
 
