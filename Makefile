@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test fast check sweep bench lock clean
+.PHONY: help install train test fast check sweep report bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -33,8 +33,12 @@ check: .venv/installed  ## ruff, mypy and the tests: what the GitHub workflow ru
 	$(BIN)/mypy
 	$(MAKE) test
 
-sweep: .venv/installed  ## methods x seeds in one multirun (ARGS="method=ewc,l2 seed=0,1,2" changes it)
-	$(BIN)/python train.py --multirun $(or $(ARGS),method=finetune,l2,ewc,joint seed=0,1,2)
+sweep: .venv/installed  ## every method, three seeds, two runs at a time, then the table (ARGS="method=ewc,l2 seed=0" changes it)
+	$(BIN)/python train.py --multirun $(or $(ARGS),experiment=methods)
+	$(BIN)/python scripts/table.py $(if $(ARGS),runs,runs/methods)
+
+report: .venv/installed  ## a table of the runs below runs/ (ARGS=runs/methods: of some)
+	$(BIN)/python scripts/table.py $(or $(ARGS),runs)
 
 bench: .venv/installed  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
 	$(BIN)/python scripts/benchmark.py $(ARGS)

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lifelong.report import Metrics, grouped, mean_and_std, read_runs
 
-KEYS = ("dataset", "source", "scenario", "method", "memory", "strength")
+KEYS = ("dataset", "source", "scenario", "order", "cycles", "method", "memory", "strength")
 POINTS = ("average_accuracy", "val_average_accuracy", "forgetting", "learning_accuracy")
 
 
@@ -27,6 +27,7 @@ def cell(values: list[float], scale: float, digits: int) -> str:
 
 def table(runs: Sequence[Metrics]) -> Table:
     """One row per group of KEYS, best average accuracy first; columns of KEYS that do not vary are left out."""
+    runs = [{**run, "order": str(run.get("order"))} for run in runs]
     shown = [key for key in KEYS if len({run.get(key) for run in runs}) > 1 or key == "method"]
     result = Table(caption="points of 100; mean ± sample standard deviation over seeds", caption_justify="left")
     headings = [*shown, "seeds", "test ACC", "val ACC", "forgetting", "learning ACC", "seconds"]
@@ -40,11 +41,12 @@ def table(runs: Sequence[Metrics]) -> Table:
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def print_runs(description: str | None, table: Callable[[Sequence[Metrics]], Table]) -> None:
+    """The command line of a table: the folder it reads, the finished runs as `table` shows them, the others by name."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path, help="runs/<name>, or any folder above run folders")
     console = Console()
-    console.width = max(console.width, 110)  # in a file or a narrow window: a line may wrap, a number may not be cut
+    console.width = max(console.width, 130)  # in a file or a narrow window: a line may wrap, a number may not be cut
     try:
         finished, unfinished = read_runs(parser.parse_args().folder)
     except FileNotFoundError as error:
@@ -56,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print_runs(__doc__, table)

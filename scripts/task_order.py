@@ -1,15 +1,13 @@
 """Print how accuracy and forgetting depend on the order of the tasks: python scripts/task_order.py runs/task_order."""
 
-import argparse
 import math
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from lifelong.report import Metrics, grouped, mean_and_std, read_runs
+from lifelong.report import Metrics, grouped, mean_and_std
+from table import print_runs
 
 KEYS = ("dataset", "source", "scenario", "cycles", "method", "memory", "strength")
 MEASURES = ("average_accuracy", "forgetting")
@@ -37,6 +35,7 @@ def points(values: Sequence[float | None]) -> str:
 
 def table(runs: Sequence[Metrics]) -> Table:
     """A row per order, mean ± std over its seeds; below the orders of a method, mean ± std over them."""
+    runs = [run for run in runs if "order" in run]
     shown = [key for key in KEYS if len({run.get(key) for run in runs}) > 1 or key == "method"]
     result = Table(caption="points of 100; ± sample standard deviation, over seeds or over orders")
     for heading in (*shown, "order", "seeds", "ACC", "forgetting"):
@@ -52,20 +51,5 @@ def table(runs: Sequence[Metrics]) -> Table:
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="runs/<name>, or any folder above run folders")
-    console = Console()
-    console.width = max(console.width, 110)  # in a file or a narrow window: a line may wrap, a number may not be cut
-    try:
-        finished, unfinished = read_runs(parser.parse_args().folder)
-    except FileNotFoundError as error:
-        parser.exit(1, f"error: {error}\n")
-    if finished:
-        console.print(table([run for run in finished if "order" in run]))
-    for run in unfinished:
-        console.print(f"not finished: {run}", highlight=False)
-
-
 if __name__ == "__main__":
-    main()
+    print_runs(__doc__, table)
