@@ -29,6 +29,8 @@ def table(runs: Sequence[Metrics]) -> Table:
     """One row per group of KEYS, best average accuracy first; columns of KEYS that do not vary are left out."""
     runs = [{**run, "order": str(run.get("order"))} for run in runs]
     shown = [key for key in KEYS if len({run.get(key) for run in runs}) > 1 or key == "method"]
+    if len(grouped(runs, [*shown, "setting"])) > len(grouped(runs, shown)):
+        shown.append("setting")  # runs that differ in what no other column shows are no seeds of one another
     result = Table(caption="points of 100; mean ± sample standard deviation over seeds", caption_justify="left")
     headings = [*shown, "seeds", "test ACC", "val ACC", "forgetting", "learning ACC", "seconds"]
     for heading in headings:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import table
+from lifelong.config import compose, setting
 from lifelong.report import grouped, mean_and_std, read_runs
 
 RUN = {
@@ -69,3 +70,18 @@ def test_table_averages_seeds_alone_and_names_the_unfinished(
     ]
     assert rows[1][5] == "undefined"
     assert any("not finished" in line for line in lines)
+
+
+def test_runs_of_different_settings_are_not_averaged_as_seeds(tmp_path: Path) -> None:
+    write(tmp_path, "e0", method="ewc", seed=0, setting="a")
+    write(tmp_path, "e1", method="ewc", seed=1, setting="a")
+    write(tmp_path, "e2", method="ewc", seed=0, setting="b")
+    result = table.table(read_runs(tmp_path)[0])
+    assert [column.header for column in result.columns][:3] == ["method", "setting", "seeds"]
+    assert list(result.columns[2].cells) == ["2", "1"]
+
+
+def test_setting_differs_with_everything_but_the_seed() -> None:
+    plain, seeded, longer = (setting(compose(o)) for o in (["seed=0"], ["seed=5"], ["trainer.max_epochs=3"]))
+    assert plain == seeded
+    assert plain != longer

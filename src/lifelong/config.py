@@ -242,6 +242,13 @@ def identity(config: DictConfig) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if k not in (*ENVIRONMENT_KEYS, "experiment")}
 
 
+def setting(config: DictConfig) -> dict[str, Any]:
+    """What decides a run's numbers but for the seed: runs that share it may be averaged."""
+    plain = identity(config)
+    plain["dataset"].pop("seed", None)
+    return {k: v for k, v in plain.items() if k != "seed"}
+
+
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration of `python train.py *overrides`."""
     import hydra

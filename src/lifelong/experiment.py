@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lifelong.atomic import atomic_write
 from lifelong.checkpoint import Checkpoints, load_whole
-from lifelong.config import ConfigError, build, check, check_group, choice, factory, identity
+from lifelong.config import ConfigError, build, check, check_group, choice, factory, identity, setting
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
@@ -252,6 +252,7 @@ def write_result(
             "scenario": config.scenario,
             "seed": config.seed,
             "run_id": folder.path.name,
+            "setting": run_id("setting", setting(config)),
             **{f"{phase}_seconds": seconds for phase, seconds in record.seconds.items()},
             "peak_memory_bytes": peak_memory_bytes(learner.device),
             "penalty_state_bytes": penalty.state_bytes(),
