@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.importance import fisher
+from lifelong.importance.estimators import LABELS
 from lifelong.penalties.base import Batches, Learned, Params, Penalty, check_number
 from lifelong.penalties.quadratic import merge_quadratics
-
-LABELS = ("exact", "sampled", "empirical")
 
 
 class EWC(Penalty):
