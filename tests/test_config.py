@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lifelong.arguments import described, fits, misfit, parameters, spelled, unknown_key
-from lifelong.config import BORDERS, ENVIRONMENT_KEYS, Config, ConfigError, build, check, factory, identity, one_line
+from lifelong.config import BORDERS, Config, ConfigError, build, check, factory, one_line
 from lifelong.explain import composed, explain
 from lifelong.groups import GROUPS, choices
+from lifelong.identity import ENVIRONMENT_KEYS, identity
 from lifelong.interrupted import Interrupted
 from runs import composed_once
 

@@ -13,7 +13,8 @@ import lifelong
 from lifelong.config import ConfigError
 from lifelong.data.examples import as_input
 from lifelong.evaluation import accuracy_row
-from lifelong.experiment import Result, identifier, make_stream
+from lifelong.experiment import Result, make_stream
+from lifelong.identity import identifier
 from lifelong.run_folder import DamagedError, RunFolder, RunFolderError, run_id
 from lifelong.tracking import DivergedError
 from runs import TINY, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights

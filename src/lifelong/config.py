@@ -5,7 +5,6 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,19 +13,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from lifelong.arguments import misfit, spelled, unknown_key
 from lifelong.groups import CONFIGS, SOURCES, choices, groups_of, is_wired
 
-ENVIRONMENT_KEYS = (
-    "name",
-    "root",
-    "rerun",
-    "progress",
-    "num_threads",
-    "logger",
-    "log_every_n_steps",
-    "checkpoint_seconds",
-    "resident_bytes",
-    "trusted",
-)
-"""Where and how a run is watched, not what it computes: left out of the run id."""
 TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
 """Where a `_target_` may come from: a yaml can name any function of any package. The root key `trusted` adds more."""
 
@@ -233,22 +219,6 @@ def build(node: DictConfig, key: str, **wired: Any) -> Any:
     return factory(node, key)(**wired)
 
 
-def identity(config: DictConfig) -> dict[str, Any]:
-    """What decides the run's numbers, resolved and plain."""
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    dataset = plain["dataset"]
-    for source in (dataset.get("source", {}), *dataset.get("sources", {}).values()):
-        source.pop("cache", None)
-    return {k: v for k, v in plain.items() if k not in (*ENVIRONMENT_KEYS, "experiment")}
-
-
-def setting(config: DictConfig) -> dict[str, Any]:
-    """What decides a run's numbers but for the seed: runs that share it may be averaged."""
-    plain = identity(config)
-    plain["dataset"].pop("seed", None)
-    return {k: v for k, v in plain.items() if k != "seed"}
-
-
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration of `python train.py *overrides`."""
     import hydra
@@ -256,33 +226,6 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     register()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return hydra.compose("train", list(overrides))
-
-
-def multirun_job() -> str | None:
-    """The overrides of the running job of a multirun, as typed; None outside one."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    return " ".join(HydraConfig.get().overrides.task)
-
-
-@contextmanager
-def failed_jobs_to(handle: Callable[[Sequence[str], Exception], Any]) -> Iterator[None]:
-    """Within the block the result of a job that failed is handle(overrides, error); Hydra itself prints and raises."""
-    from hydra.core.utils import JobReturn, JobStatus
-
-    original = JobReturn.return_value
-
-    def result(job: JobReturn) -> Any:
-        return handle(job.overrides or [], job._return_value) if job.status is JobStatus.FAILED else original.fget(job)
-
-    JobReturn.return_value = property(result, original.fset)
-    try:
-        yield
-    finally:
-        JobReturn.return_value = original
 
 
 def one_line(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +10,28 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from lifelong.atomic import atomic_write
 from lifelong.checkpoint import Checkpoints, load_whole
-from lifelong.config import ConfigError, build, check, check_group, choice, factory, identity, setting
+from lifelong.config import ConfigError, build, check, check_group, choice, factory
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
-from lifelong.environment import environment, peak_memory_bytes
 from lifelong.explain import composed
-from lifelong.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.groups import SOURCES
+from lifelong.identity import identifier
 from lifelong.learner import Learner
-from lifelong.loop import accuracy_matrix, run_stream
+from lifelong.loop import run_stream
 from lifelong.memory.base import Memory
 from lifelong.memory.none import NoMemory
-from lifelong.metrics import AccuracyMatrix
 from lifelong.penalties.base import Penalty
-from lifelong.progress import StreamProgress, result_tables, row_line
+from lifelong.progress import StreamProgress, row_line
 from lifelong.record import Record
-from lifelong.run_folder import RunFolder, run_id, whole
-from lifelong.tracking import History, Tracker, quiet_libraries, read_history
+from lifelong.result import Result, read_result, show, write_result
+from lifelong.run_folder import RunFolder, whole
+from lifelong.tracking import History, Tracker, quiet_libraries
 
 TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,
            "use_distributed_sampler": False}  # fmt: skip
 """What of Lightning's Trainer is our own business."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run says.
-
-    Attributes:
-        folder: its run folder.
-        names: the T task names.
-        matrix: (T, T) float64 test accuracies, row = after learning, column = tested on.
-        metrics: the content of metrics.json.
-    """
-
-    folder: Path
-    names: list[str]
-    matrix: Tensor
-    metrics: dict[str, Any]
 
 
 def run(*overrides: str) -> Result:
@@ -138,19 +118,6 @@ def make_stream(config: DictConfig) -> TaskStream:
     return build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes)
 
 
-def source_names(config: DictConfig) -> list[str]:
-    nodes = config.dataset.sources.values() if "sources" in config.dataset else [config.dataset.source]
-    return [Path(node.get("name") or choice(node)).name for node in nodes]  # a hub set is called what the hub calls it
-
-
-def identifier(config: DictConfig) -> str:
-    """The run id: what can be read at a glance, and a hash of all that decides the numbers."""
-    parts = [choice(config.method), choice(config.dataset), *source_names(config), f"s{config.seed}"]
-    if choice(config.memory) != "none":
-        parts.insert(1, choice(config.memory))
-    return run_id("-".join(parts), identity(config))
-
-
 def check_together(config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory) -> None:
     """Raises ConfigError for parts that are sound but do not go together."""
     if penalty.cumulative and not isinstance(memory, NoMemory):
@@ -212,82 +179,3 @@ def train(
         tracker.summarise(result.metrics)
     show(result, console)
     return result
-
-
-def write_result(
-    config: DictConfig,
-    stream: TaskStream,
-    learner: Learner,
-    penalty: Penalty,
-    memory: Memory,
-    record: Record,
-    folder: RunFolder,
-) -> Result:
-    """Weights, matrix, pictures and, last, metrics.json."""
-    matrix = accuracy_matrix(record)
-    shape = {"input_shape": list(stream.input_shape), "num_classes": stream.num_classes, "groups": stream.groups()}
-    pixels = learner.as_input
-    normalise = [pixels.mean, pixels.std] if isinstance(pixels, Normalise) else None
-    state = {name: tensor.cpu() for name, tensor in learner.state_dict().items()}
-    visible = learner.visible.nonzero().flatten().tolist()
-    with atomic_write(folder.model, "wb") as file:
-        torch.save({"state_dict": state, "visible": visible, "normalise": normalise, **shape}, file)
-    folder.write_text(folder.matrix, matrix.to_csv(stream.names))
-    draw(folder, stream.names, matrix.values, record)
-    folder.write_metrics(
-        {
-            **matrix.compute(),
-            "val_average_accuracy": sum(record.val[-1]) / len(record.val[-1]),
-            "final_accuracy_per_task": record.test[-1],
-            "baseline_accuracy_per_task": record.baseline,
-            "num_tasks": stream.num_tasks,
-            "num_steps": record.step,
-            "method": choice(config.method),
-            "strength": penalty.strength,
-            "memory": choice(config.memory),
-            "dataset": choice(config.dataset),
-            "source": "+".join(source_names(config)),
-            "order": stream.order,
-            "cycles": stream.cycles,
-            "scenario": config.scenario,
-            "seed": config.seed,
-            "run_id": folder.path.name,
-            "setting": run_id("setting", setting(config)),
-            **{f"{phase}_seconds": seconds for phase, seconds in record.seconds.items()},
-            "peak_memory_bytes": peak_memory_bytes(learner.device),
-            "penalty_state_bytes": penalty.state_bytes(),
-            "memory_bytes": memory.state_bytes(),
-            **environment(learner.device),
-        }
-    )
-    return read_result(folder)
-
-
-def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record) -> None:
-    """accuracy_matrix.png and accuracy_curves.png."""
-    title = folder.path.name
-    save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
-    points: list[Point] = [
-        {"step": row["step"], "task": names.index(key.removeprefix("val/accuracy/")), "accuracy": value}
-        for row in read_history(folder.history)
-        for key, value in row.items()
-        if key.startswith("val/accuracy/") and value is not None
-    ]
-    if points:  # none without validation data
-        figure = accuracy_curves_figure(points, names, record.boundaries, title)
-        save_figure(figure, folder.path / "accuracy_curves.png")
-
-
-def read_result(folder: RunFolder) -> Result:
-    """What a finished run left behind."""
-    names, rows = folder.read_matrix()
-    return Result(folder.path, names, torch.tensor(rows, dtype=torch.float64), folder.read_metrics())
-
-
-def show(result: Result, console: Console) -> None:
-    """The table that ends a run."""
-    baseline = torch.tensor(result.metrics["baseline_accuracy_per_task"])
-    measures = AccuracyMatrix.from_rows(result.matrix, baseline).compute()
-    for table in result_tables(result.names, result.matrix.tolist(), measures):
-        console.print(table)
-    console.print(f"run folder: {result.folder}", highlight=False, soft_wrap=True)

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any, get_type_hints
 
 from lifelong.arguments import described, unknown_key
-from lifelong.config import Config, ConfigError, compose, failed_jobs_to, multirun_job, one_line
+from lifelong.config import Config, ConfigError, compose, one_line
 from lifelong.groups import CONFIGS, choices
 from lifelong.interrupted import Interrupted
+from lifelong.jobs import failed_jobs_to, multirun_job
 
 MENDABLE = {"MisconfigurationException", "OutOfMemoryError", "MemoryError"}
 """By name, from libraries that need not be loaded to explain an error."""

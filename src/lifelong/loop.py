@@ -74,7 +74,7 @@ def run_stream(
         record.finish_task(trainer.global_step, *rows)
         on_row(task)
         checkpoints.save_boundary(learner, penalty)
-    return accuracy_matrix(record)
+    return AccuracyMatrix.from_rows(record.test, torch.tensor(record.baseline, dtype=torch.float64))
 
 
 def collecting(tasks: Iterable[Task]) -> Iterator[Task]:
@@ -107,12 +107,3 @@ def importance_batches(
         order = torch.randperm(len(examples), generator=generator, device=device)
         examples = examples.subset(order[:num_samples].to(examples.labels.device))
     return iter(Batches(examples, IMPORTANCE_BATCH_SIZE, seed=0, device=device, shuffle=False, **loading))
-
-
-def accuracy_matrix(record: Record) -> AccuracyMatrix:
-    """The rows of a record as a metric."""
-    matrix = AccuracyMatrix(len(record.baseline))
-    matrix.set_baseline(torch.tensor(record.baseline, dtype=torch.float64))
-    for row in record.test:
-        matrix.update(torch.tensor(row, dtype=torch.float64))
-    return matrix
