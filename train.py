@@ -3,18 +3,22 @@
 import hydra
 from omegaconf import DictConfig
 
-from lifelong.config import register
+from lifelong.config import ConfigError, register
 from lifelong.explain import one_line_errors, one_line_job
 from lifelong.groups import CONFIGS
+from lifelong.jobs import Objectives, chosen_by_objectives
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")  # type: ignore[untyped-decorator]
-def main(config: DictConfig) -> float:
+def main(config: DictConfig) -> float | None:
     with one_line_job():
         from lifelong.experiment import run_experiment  # loads torch and lightning: --help does not wait for them
 
-        return run_experiment(config).metrics["val_average_accuracy"]
-    return float("nan")  # a job of a multirun that failed
+        if chosen_by_objectives() and not config.val_fraction:
+            raise ConfigError(f"val_fraction must be > 0 where a sweep chooses by it, got {config.val_fraction}")
+        result = run_experiment(config)
+        return Objectives([result.metrics[name] for name in config.objectives], result.trained)
+    return None  # a job of a multirun that failed
 
 
 if __name__ == "__main__":

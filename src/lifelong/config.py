@@ -1,5 +1,6 @@
 """From the command line to objects: the typed root, the checks at the border, the one caller of Hydra's instantiate."""
 
+import copy
 import functools
 import math
 import re
@@ -13,6 +14,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from lifelong.arguments import misfit, spelled, unknown_key
 from lifelong.groups import CONFIGS, SOURCES, choices, groups_of, is_wired
 
+OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting", "val_intransigence")
+"""What hyperparameters may be chosen by: validation data alone."""
 TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
 """Where a `_target_` may come from: a yaml can name any function of any package. The root key `trusted` adds more."""
 
@@ -39,6 +42,8 @@ class Config:
     trainer: Any = MISSING
     logger: Any = MISSING
     experiment: Any = None
+    sweep: Any = None
+    strength_factor: float = 1.0  # of method.strength: one grid fits methods whose strengths are orders apart
     seed: int = 0
     scenario: str = "domain"  # domain | task | class: which output columns are visible when
     val_fraction: float = 0.1  # of each task's training data
@@ -50,6 +55,8 @@ class Config:
     num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
     log_every_n_steps: int = 10
     checkpoint_seconds: float = 60.0
+    reference: str = "off"  # auto: intransigence against the joint run of the same stream, trained once if need be
+    objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
     resident_bytes: float = 2e9  # larger sets of images stay in host memory, from where batches are fetched ahead
     progress: bool = True
     trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
@@ -58,6 +65,7 @@ class Config:
 Border = tuple[Callable[[Any], bool], str]
 BORDERS: dict[str, Border] = {
     "seed": (lambda v: v >= 0, "an integer >= 0"),
+    "strength_factor": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "val_fraction": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
     "batch_size": (lambda v: v >= 1, "an integer >= 1"),
     "epochs_per_task": (lambda v: v is None or (v and min(v) >= 1), "a list of integers >= 1 or null"),
@@ -70,6 +78,8 @@ BORDERS: dict[str, Border] = {
     "num_threads": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
     "log_every_n_steps": (lambda v: v >= 1, "an integer >= 1"),
     "checkpoint_seconds": (lambda v: v > 0, "a number > 0"),
+    "reference": (lambda v: v in ("auto", "off"), "auto or off"),
+    "objectives": (lambda v: v and set(v) <= set(OBJECTIVES), f"a list of some of {', '.join(OBJECTIVES)}"),
     "optimizer.lr": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "trainer.max_epochs": (lambda v: v is not None and v >= 1, "an integer >= 1"),
@@ -117,6 +127,16 @@ def check(config: DictConfig) -> None:
         node = config[parent] if parent else config
         if name in node and not allows(node[name]):
             raise ConfigError(f"{key} must be {description}, got {spelled(node[name])}")
+
+
+def folded(config: DictConfig) -> DictConfig:
+    """A checked configuration with strength_factor multiplied into method.strength: equal products are one run."""
+    folded: DictConfig = copy.deepcopy(config)
+    product = float(f"{config.method.strength * config.strength_factor:.12g}")  # 0.1 · 0.1 is 0.01
+    if product != config.method.strength:  # 0 stays as it was written
+        folded.method.strength = product
+    folded.strength_factor = 1.0
+    return folded
 
 
 def check_group(config: DictConfig, group: str, trusted: Sequence[str] = ()) -> None:

@@ -1,6 +1,8 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ from rich.console import Console
 from torch import Tensor
 
 from lifelong.checkpoint import Checkpoints, load_whole
-from lifelong.config import ConfigError, build, check, check_group, choice, factory
+from lifelong.config import ConfigError, build, check, check_group, choice, factory, folded
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.explain import composed
 from lifelong.groups import SOURCES
 from lifelong.identity import identifier
+from lifelong.jobs import multirun_job
 from lifelong.learner import Learner
 from lifelong.loop import run_stream
 from lifelong.memory.base import Memory
@@ -25,6 +28,7 @@ from lifelong.memory.none import NoMemory
 from lifelong.penalties.base import Penalty
 from lifelong.progress import StreamProgress, row_line
 from lifelong.record import Record
+from lifelong.reference import Reference, compared, find_reference
 from lifelong.result import Result, read_result, show, write_result
 from lifelong.run_folder import RunFolder, whole
 from lifelong.tracking import History, Tracker, quiet_libraries
@@ -77,8 +81,10 @@ def make_learner(
     return Learner(backbone, make_optimizer, num_classes, groups)
 
 
-def run_experiment(config: DictConfig) -> Result:
+def run_experiment(config: DictConfig, *, wait: bool = False) -> Result:
     """Train, or answer from the run folder if this very run is finished there.
+
+    wait: for another process that trains this run to end, as the jobs of a multirun do.
 
     Raises:
         ConfigError: a setting outside what is allowed, before anything is written.
@@ -87,13 +93,27 @@ def run_experiment(config: DictConfig) -> Result:
     """
     check(config)
     quiet_libraries()
+    config = folded(config)
     folder = RunFolder(Path(config.root) / config.name / identifier(config))
     console = Console(quiet=not config.progress)
-    if folder.finished and not config.rerun:
-        result = read_result(folder)
-        print(f"finished before, not trained again (rerun=true does): {folder.path}")
-        show(result, console)
-        return result
+    before = folder.finished and not config.rerun
+    known = before and read_result(folder).metrics.get("intransigence") is not None
+    wanted = config.reference == "auto" and not known
+    reference = find_reference(config, partial(run_experiment, wait=True)) if wanted else None
+    wait = wait or multirun_job() is not None
+    result = finished_before(folder, reference) if before else learn(config, folder, reference, console, wait)
+    show(result, console)
+    return result
+
+
+def finished_before(folder: RunFolder, reference: Reference | None) -> Result:
+    print(f"finished before, not trained again (rerun=true does): {folder.path}")
+    result = replace(read_result(folder), trained=False)
+    return compared(result, reference) if reference else result
+
+
+def learn(config: DictConfig, folder: RunFolder, reference: Reference | None, console: Console, wait: bool) -> Result:
+    """Build the parts, hold the folder and train."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     stream = make_stream(config)
@@ -103,10 +123,13 @@ def run_experiment(config: DictConfig) -> Result:
     penalty: Penalty = build(config.method, "method")
     memory: Memory = build(config.memory, "memory")
     check_together(config, stream, learner, penalty, memory)
-    with folder.locked():
+    with folder.locked(wait=wait):
+        if folder.finished and not config.rerun:
+            return finished_before(folder, reference)
         if folder.finished:
             folder.start_over()
-        return train(config, stream, learner, penalty, memory, folder, console)
+        with folder.failures_told():
+            return train(config, stream, learner, penalty, memory, folder, reference, console)
 
 
 def make_stream(config: DictConfig) -> TaskStream:
@@ -150,6 +173,7 @@ def train(
     penalty: Penalty,
     memory: Memory,
     folder: RunFolder,
+    reference: Reference | None,
     console: Console,
 ) -> Result:
     """Wire the parts, learn the stream, write the run folder."""
@@ -176,6 +200,6 @@ def train(
         options |= {"augment": build(config.augment, "augment"), "epochs": config.epochs_per_task, "record": record}
         run_stream(stream, learner, penalty, memory, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
         result = write_result(config, stream, learner, penalty, memory, record, folder)
+        result = compared(result, reference) if reference else result
         tracker.summarise(result.metrics)
-    show(result, console)
     return result

@@ -12,10 +12,12 @@ from lifelong.arguments import described, unknown_key
 from lifelong.config import Config, ConfigError, compose, one_line
 from lifelong.groups import CONFIGS, choices
 from lifelong.interrupted import Interrupted
-from lifelong.jobs import failed_jobs_to, multirun_job
+from lifelong.jobs import job_results, multirun_job
 
 MENDABLE = {"MisconfigurationException", "OutOfMemoryError", "MemoryError"}
 """By name, from libraries that need not be loaded to explain an error."""
+HYDRAS = ("Config group override must be", "Only one of --run, --multirun")
+"""How errors of Hydra begin that are of no type of its own."""
 OURS = "LIFELONG_COMMAND"
 _failed_jobs: list[str] = []
 
@@ -31,7 +33,7 @@ def one_line_errors() -> Iterator[None]:
         return
     _failed_jobs.clear()
     try:
-        with _hydra_raises(), failed_jobs_to(_say_failed):
+        with _hydra_raises(), job_results(_say_failed) as results:
             yield
     except (Interrupted, KeyboardInterrupt) as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
@@ -42,6 +44,13 @@ def one_line_errors() -> Iterator[None]:
         if message is None:
             raise
         sys.exit(f"error: {message}")
+    if results or _failed_jobs:
+        trained = sum(result.trained for result in results)
+        found = len(results) - trained
+        print(
+            f"{len(results) + len(_failed_jobs)} jobs: {trained} trained, {found} finished before, "
+            f"{len(_failed_jobs)} failed"
+        )
     if _failed_jobs:
         sys.exit(1)
 
@@ -63,14 +72,13 @@ def one_line_job() -> Iterator[None]:
         _say_failed([job], error)
 
 
-def _say_failed(overrides: Sequence[str], error: Exception) -> float:
-    """One line for a job of a multirun; its result is nan."""
+def _say_failed(overrides: Sequence[str], error: Exception) -> None:
+    """One line for a job of a multirun; it has no result."""
     message = explain(error, sys.argv[1:])
     if message is None:
         raise error
     _failed_jobs.append(message)
     print(f"error: {' '.join(overrides)}: {message}", file=sys.stderr)
-    return float("nan")
 
 
 def _wants_tracebacks() -> bool:
@@ -94,8 +102,12 @@ def _hydra_raises() -> Iterator[None]:
 def explain(error: BaseException, overrides: Sequence[str]) -> str | None:
     """One line for an error a user can mend; None for a defect of the program, which deserves its traceback."""
     library = type(error).__module__.split(".")[0]
-    if library in ("hydra", "omegaconf") or str(error).startswith("Config group override must be"):
+    if library in ("hydra", "omegaconf") or str(error).startswith(
+        ("Config group override must be", "Only one of --run")
+    ):
         return _explain_composition(error, overrides)
+    if str(error).startswith("No trials are completed"):
+        return "no trial of the sweep succeeded: the lines above say why"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     mendable = isinstance(error, ConfigError | OSError) or type(error).__name__ in MENDABLE

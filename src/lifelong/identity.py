@@ -17,10 +17,14 @@ ENVIRONMENT_KEYS = (
     "logger",
     "log_every_n_steps",
     "checkpoint_seconds",
+    "reference",
+    "objectives",
     "resident_bytes",
     "trusted",
 )
 """Where and how a run is watched, not what it computes: left out of the run id."""
+RECIPES = ("experiment", "sweep", "strength_factor")
+"""What has set other keys and has no meaning of its own."""
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
     dataset = plain["dataset"]
     for source in (dataset.get("source", {}), *dataset.get("sources", {}).values()):
         source.pop("cache", None)
-    return {k: v for k, v in plain.items() if k not in (*ENVIRONMENT_KEYS, "experiment")}
+    return {k: v for k, v in plain.items() if k not in (*ENVIRONMENT_KEYS, *RECIPES)}
 
 
 def setting(config: DictConfig) -> dict[str, Any]:

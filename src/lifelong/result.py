@@ -1,5 +1,6 @@
 """What a run has come to: weights, matrix, pictures and measures, written to its folder and read back."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,14 @@ class Result:
         names: the T task names.
         matrix: (T, T) float64 test accuracies, row = after learning, column = tested on.
         metrics: the content of metrics.json.
+        trained: False if the run was finished before.
     """
 
     folder: Path
     names: list[str]
     matrix: Tensor
     metrics: dict[str, Any]
+    trained: bool = True
 
 
 def write_result(
@@ -62,11 +65,15 @@ def write_result(
     with atomic_write(folder.model, "wb") as file:
         torch.save({"state_dict": state, "visible": visible, "normalise": normalise, **shape}, file)
     folder.write_text(folder.matrix, matrix.to_csv(stream.names))
+    val = AccuracyMatrix.from_rows(record.val) if has_val(record) else None
+    if val is not None:
+        folder.write_text(folder.val_matrix, val.to_csv(stream.names))
     draw(folder, stream.names, matrix.values, record)
     folder.write_metrics(
         {
             **matrix.compute(),
-            "val_average_accuracy": sum(record.val[-1]) / len(record.val[-1]),
+            **validation(val),
+            "intransigence": math.nan,  # until compared with a reference
             "final_accuracy_per_task": record.test[-1],
             "baseline_accuracy_per_task": record.baseline,
             "num_tasks": stream.num_tasks,
@@ -90,6 +97,26 @@ def write_result(
         }
     )
     return read_result(folder)
+
+
+def has_val(record: Record) -> bool:
+    """Whether every task has validation data."""
+    return not any(math.isnan(accuracy) for accuracy in record.val[-1])
+
+
+def validation(val: AccuracyMatrix | None) -> dict[str, float]:
+    """What hyperparameters may be chosen by; nan without validation data."""
+    measures = val.compute() if val is not None else {}
+    names = ("average_accuracy", "learning_accuracy", "forgetting")
+    return {f"val_{name}": measures.get(name, math.nan) for name in names}
+
+
+def val_matrix(folder: Path) -> Tensor | None:
+    """(T, T) float64 validation accuracies of a finished run; None without validation data."""
+    paths = RunFolder(folder)
+    if not paths.val_matrix.exists():
+        return None
+    return torch.tensor(paths.read_matrix(paths.val_matrix)[1], dtype=torch.float64)
 
 
 def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record) -> None:
@@ -117,6 +144,8 @@ def show(result: Result, console: Console) -> None:
     """The table that ends a run."""
     baseline = torch.tensor(result.metrics["baseline_accuracy_per_task"])
     measures = AccuracyMatrix.from_rows(result.matrix, baseline).compute()
+    if (against_joint := result.metrics.get("intransigence")) is not None:
+        measures["intransigence"] = against_joint
     for table in result_tables(result.names, result.matrix.tolist(), measures):
         console.print(table)
     console.print(f"run folder: {result.folder}", highlight=False, soft_wrap=True)

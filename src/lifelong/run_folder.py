@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class RunFolder:
         self.checkpoint = path / "last.ckpt"
         self.history = path / "history.jsonl"
         self.matrix = path / "accuracy_matrix.csv"
+        self.val_matrix = path / "val_accuracy_matrix.csv"
+        self.error = path / "error.txt"
         self.metrics = path / "metrics.json"
         self.model = path / "model.pt"
 
@@ -47,8 +49,10 @@ class RunFolder:
         return self.metrics.exists()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
         """Make the folder and hold it for this process; a dead owner's lock is free.
+
+        wait: for another process that works in the folder to end, and say so.
 
         Raises:
             RunFolderError: no permission, or another process works in the folder.
@@ -56,7 +60,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
-            lock.acquire(blocking=False)
+            self._acquire(lock, wait)
         except Timeout:
             raise RunFolderError(f"run folder {self.path} is in use: another process is training this run") from None
         except OSError as error:
@@ -68,6 +72,26 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def _acquire(self, lock: FileLock, wait: bool) -> None:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                raise
+            print(f"waiting for another process, which is training this run: {self.path}", flush=True)
+            lock.acquire()
+
+    @contextmanager
+    def failures_told(self) -> Iterator[None]:
+        """Within the block, an error's message stays behind in error.txt; one from an earlier try goes."""
+        self.error.unlink(missing_ok=True)
+        try:
+            yield
+        except Exception as error:
+            with suppress(OSError):  # the disk may be what failed
+                self.write_text(self.error, f"{type(error).__name__}: {' '.join(str(error).split())}\n")
+            raise
 
     def start_over(self) -> None:
         """Forget a finished result (rerun=true); the checkpoint first: killed in between, the run is still finished."""
@@ -91,10 +115,11 @@ class RunFolder:
                 raise ValueError(f"it belongs to {metrics['run_id']}")
             return metrics
 
-    def read_matrix(self) -> tuple[list[str], list[list[float]]]:
-        """Task names and the rows of accuracy_matrix.csv; raises RunFolderError if it is damaged."""
-        with whole(self.matrix):
-            header, *lines = self.matrix.read_text(encoding="utf-8").splitlines()
+    def read_matrix(self, path: Path | None = None) -> tuple[list[str], list[list[float]]]:
+        """Task names and the rows of accuracy_matrix.csv, or `path`; raises RunFolderError if it is damaged."""
+        path = path or self.matrix
+        with whole(path):
+            header, *lines = path.read_text(encoding="utf-8").splitlines()
             names, rows = header.split(","), [[float(cell) for cell in line.split(",")] for line in lines]
             if {len(rows), *map(len, rows)} != {len(names)}:
                 raise ValueError("it is not square")
