@@ -1,6 +1,7 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from lifelong.record import Record
 from lifelong.reference import Reference, compared, find_reference
 from lifelong.result import Result, read_result, show, write_result
 from lifelong.run_folder import RunFolder, whole
+from lifelong.slots import gpu_slot
 from lifelong.tracking import History, Tracker, quiet_libraries
 
 TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,
@@ -188,14 +190,14 @@ def train(
     ours: dict[str, Any] = {"callbacks": [penalty, tracker, bar, checkpoints], "logger": loggers or False}
 
     def make_trainer(**replaced: int) -> Trainer:
-        node = OmegaConf.merge(config.trainer, replaced)
+        node = OmegaConf.merge(config.trainer, device, replaced)
         return build(node, "trainer", **ours, **TRAINER, default_root_dir=folder.path)  # type: ignore[arg-type]
 
     def on_row(task: Task) -> None:
         tracker.log_test_row()
         bar.say(row_line(record, stream.names))
 
-    with tracker.closing(), bar.closing(), checkpoints.signals_saved():
+    with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
         options = {key: config[key] for key in ("batch_size", "seed", "resident_bytes")}
         options |= {"augment": build(config.augment, "augment"), "epochs": config.epochs_per_task, "record": record}
         run_stream(stream, learner, penalty, memory, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
@@ -203,3 +205,14 @@ def train(
         result = compared(result, reference) if reference else result
         tracker.summarise(result.metrics)
     return result
+
+
+@contextmanager
+def own_device(config: DictConfig) -> Iterator[dict[str, list[int]]]:
+    """What the trainer's devices are to be: in a multirun on a machine of several GPUs, one that is least in use."""
+    num_gpus = torch.cuda.device_count() if config.trainer.accelerator in ("auto", "gpu", "cuda") else 0
+    if num_gpus < 2 or config.trainer.devices != 1 or multirun_job() is None:
+        yield {}
+        return
+    with gpu_slot(num_gpus) as gpu:
+        yield {"devices": [gpu]}

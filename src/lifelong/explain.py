@@ -5,14 +5,14 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, get_type_hints
 
 from lifelong.arguments import described, unknown_key
 from lifelong.config import Config, ConfigError, compose, one_line
 from lifelong.groups import CONFIGS, choices
 from lifelong.interrupted import Interrupted
-from lifelong.jobs import job_results, multirun_job
+from lifelong.jobs import ended_with, job_results, multirun_job
 
 MENDABLE = {"MisconfigurationException", "OutOfMemoryError", "MemoryError"}
 """By name, from libraries that need not be loaded to explain an error."""
@@ -58,8 +58,11 @@ def one_line_errors() -> Iterator[None]:
 @contextmanager
 def one_line_job() -> Iterator[None]:
     """Around a job of the command: one of a multirun that fails says so in one line and lets the others run."""
+    command = os.environ.get(OURS)
+    in_worker = command == str(os.getppid())
     try:
-        yield
+        with ended_with(os.getppid()) if in_worker else nullcontext():
+            yield
     except Exception as error:
         message = None if _wants_tracebacks() else explain(error, sys.argv[1:])
         if message is None:
@@ -67,7 +70,7 @@ def one_line_job() -> Iterator[None]:
         job = multirun_job()
         if job is None:
             sys.exit(f"error: {message}")
-        if os.environ.get(OURS) != str(os.getpid()):  # another process started the job: it says so when it hears of it
+        if command != str(os.getpid()):  # another process started the job: it says so when it hears of it
             raise
         _say_failed([job], error)
 

@@ -1,6 +1,9 @@
 """The jobs of a multirun, as the command that started them sees them."""
 
 import math
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +46,32 @@ def multirun_job() -> str | None:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return " ".join(HydraConfig.get().overrides.task)
+
+
+@contextmanager
+def ended_with(parent: int, every_seconds: float = 1.0) -> Iterator[None]:
+    """Around a job in a worker process of the command `parent`: if that dies, the run is saved and the process ends.
+
+    Else the worker would train on unseen, and then wait for minutes for jobs that no one sends.
+    """
+    done, orphaned = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every_seconds):
+            if os.getppid() != parent:
+                orphaned.set()
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        if orphaned.is_set():
+            os._exit(128 + signal.SIGTERM)
 
 
 @contextmanager
