@@ -1,21 +1,18 @@
-"""What a run says while it works: history.jsonl (always), and Lightning loggers (csv, W&B) beside it.
+"""The callback that logs the running task.
 
 One step axis, `step`, counts optimiser steps through the whole stream; a Trainer's own restarts with each task.
 """
 
-import json
 import logging
 import math
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -23,55 +20,11 @@ from lifelong.data.stream import TaskStream
 from lifelong.evaluation import accuracy_row
 from lifelong.penalties.base import Penalty
 from lifelong.record import Record
-
-Row = Mapping[str, Any]
+from lifelong.tracking.history import History, Row, numbers
 
 
 class DivergedError(RuntimeError):
     """The task loss is no longer finite."""
-
-
-class History:
-    """history.jsonl: one JSON object a line, flushed line by line, so that a killed run loses at most the last one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = open(path, "ab")  # noqa: SIM115 - closed with the run
-
-    def append(self, row: Row) -> None:
-        line = json.dumps({k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
-        try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
-
-    def position(self) -> int:
-        """Length in bytes."""
-        return self._file.tell()
-
-    def truncate(self, length: int) -> None:
-        """Cut what came after a checkpoint: it will be written again."""
-        self._file.truncate(length)
-        self._file.seek(length)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of a history.jsonl; a torn last line (the run was killed while writing it) is left out."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:  # noqa: PERF203
-            break
-    return rows
-
-
-def _numbers(row: Row) -> dict[str, float]:
-    return {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
 
 
 class Tracker(Callback):
@@ -104,7 +57,7 @@ class Tracker(Callback):
         """One row to the history and to every logger."""
         self.history.append({"step": step, **values})
         for logger in self.loggers:
-            logger.log_metrics(_numbers(values), step)
+            logger.log_metrics(numbers(values), step)
 
     def log_test_row(self) -> None:
         """The accuracies on every task's test set after the task that was just finished."""
@@ -180,54 +133,6 @@ class Tracker(Callback):
 def _backend(logger: Logger) -> Any:
     """What a logger writes to, e.g. the W&B run."""
     return getattr(logger, "experiment", None)
-
-
-# Loggers: each is called by experiment.py with the run's folder, name, id and configuration ------------------------
-
-
-def no_logger(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]:
-    """history.jsonl alone."""
-    return []
-
-
-def csv_logger(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]:
-    """Lightning's CSVLogger: metrics.csv in the run folder. It begins anew: a resumed run's earlier rows come first."""
-    logger = CSVLogger(folder, name="", version="")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-        logger.experiment  # noqa: B018 - makes the writer, which warns
-    for row in read_history(folder / "history.jsonl"):
-        logger.log_metrics(dict(_numbers(row)), row["step"])
-    return [logger]
-
-
-def wandb_logger(
-    folder: Path, run_id: str, config: dict[str, Any], project: str, entity: str | None, tags: Sequence[str]
-) -> list[Logger]:
-    """Weights & Biases: online if the machine is logged in (or WANDB_MODE says so), else offline in the run folder.
-
-    The W&B run id is the run id, so a resumed run goes on in the same W&B run.
-    """
-    import wandb
-    from lightning.pytorch.loggers import WandbLogger
-
-    class StreamLogger(WandbLogger):
-        """Logs on the stream's own step axis."""
-
-        @rank_zero_only
-        def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-            self.experiment.log({**metrics, "step": step})
-
-    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-    settings = wandb.Settings(silent=True, init_timeout=60, console="off", x_disable_stats=True)
-    logger = StreamLogger(
-        name=run_id, id=run_id, save_dir=folder, project=project, entity=entity, tags=list(tags), config=config,
-        resume="allow", mode=mode, settings=settings,
-    )  # fmt: skip
-    logger._wandb_init.pop("anonymous")  # Lightning hands on an option that W&B warns of
-    logger.experiment.define_metric("step")
-    logger.experiment.define_metric("*", step_metric="step")
-    return [logger]
 
 
 def quiet_libraries() -> None:

@@ -1,0 +1,1 @@
+"""One file a logger. Each is called by experiment.py with the run's folder, name, id and configuration."""
