@@ -159,7 +159,7 @@ def learn_ours(
         checkpoints = Checkpoints(Path(folder) / "last.ckpt", record, memory, history.position, every_seconds=60)
         tracker = Tracker(stream, penalty, record, history, [], config.log_every_n_steps)
         bar = StreamProgress(stream, penalty, record, tracker, Console(quiet=True))
-        ours: dict[str, Any] = {"callbacks": [penalty, tracker, bar, checkpoints, *callbacks], "logger": False}
+        ours: dict[str, Any] = {"callbacks": [tracker, penalty, bar, checkpoints, *callbacks], "logger": False}
         make_trainer = partial(build, config.trainer, "trainer", **ours, **TRAINER, default_root_dir=folder)
 
         def row(task: Task) -> None:

@@ -20,7 +20,7 @@ from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.explain import composed
 from lifelong.groups import SOURCES
-from lifelong.identity import identifier
+from lifelong.identity import identifier, title
 from lifelong.jobs import multirun_job
 from lifelong.learner import Learner
 from lifelong.loop import run_stream
@@ -33,7 +33,7 @@ from lifelong.reference import Reference, compared, find_reference
 from lifelong.result import Result, read_result, show, write_result
 from lifelong.run_folder import RunFolder, whole
 from lifelong.slots import gpu_slot
-from lifelong.tracking import History, Tracker, quiet_libraries
+from lifelong.tracking import About, History, Tracker, quiet_libraries
 
 TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,
            "use_distributed_sampler": False}  # fmt: skip
@@ -184,17 +184,18 @@ def train(
     record, history = Record(), History(folder.history)
     checkpoints = Checkpoints(folder.checkpoint, record, memory, history.position, config.checkpoint_seconds)
     history.truncate(checkpoints.load(learner, penalty) or 0)
-    loggers = build(config.logger, "logger", folder=folder.path, run_id=folder.path.name, config=plain)
+    about = About(folder.path, folder.path.name, title(config), choice(config.method), plain)
+    loggers = build(config.logger, "logger", about=about)
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, penalty, record, tracker, console)
-    ours: dict[str, Any] = {"callbacks": [penalty, tracker, bar, checkpoints], "logger": loggers or False}
+    ours: dict[str, Any] = {"callbacks": [tracker, penalty, bar, checkpoints], "logger": loggers or False}
 
     def make_trainer(**replaced: int) -> Trainer:
         node = OmegaConf.merge(config.trainer, device, replaced)
         return build(node, "trainer", **ours, **TRAINER, default_root_dir=folder.path)  # type: ignore[arg-type]
 
     def on_row(task: Task) -> None:
-        tracker.log_test_row()
+        tracker.log_test_row(about.title)
         bar.say(row_line(record, stream.names))
 
     with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:

@@ -54,3 +54,16 @@ def identifier(config: DictConfig) -> str:
     if choice(config.memory) != "none":
         parts.insert(1, choice(config.memory))
     return run_id("-".join(parts), identity(config))
+
+
+def title(config: DictConfig) -> str:
+    """What a run is, to be read by people: ewc λ=1000 · rotated mnist5k · seed 0."""
+    method = (
+        f"{choice(config.method)} λ={config.method.strength:g}"
+        if "strength" in config.method
+        else choice(config.method)
+    )
+    memory = [] if choice(config.memory) == "none" else [f"memory {choice(config.memory)}"]
+    scenario = [] if config.scenario == "domain" else [f"{config.scenario}-incremental"]
+    stream = " ".join([choice(config.dataset), *source_names(config)])
+    return " · ".join([method, *memory, stream, *scenario, f"seed {config.seed}"])

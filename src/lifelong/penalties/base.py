@@ -145,6 +145,14 @@ class Penalty(Callback):
         lists = self._lists(dict(backbone.named_parameters()))
         return self.coefficient * self.strength * quadratic.weighted_squared_distance(*lists)
 
+    @torch.no_grad()
+    def gradient_norm(self, backbone: nn.Module) -> Tensor:
+        """Norm of the gradient of `value` at the current weights, a float64 scalar."""
+        if not self.active:
+            return torch.zeros((), dtype=torch.float64)
+        lists = self._lists(dict(backbone.named_parameters()))
+        return quadratic.gradient_norm(*lists, 2 * self.coefficient * self.strength)
+
     def state_bytes(self) -> int:
         tensors = [t for name in self.state for t in _tensors(getattr(self, name))]
         return sum(t.numel() * t.element_size() for t in tensors)

@@ -41,6 +41,14 @@ def add_weighted_difference_(totals: Tensors, new: Tensors, old: Tensors, weight
         torch._foreach_addcmul_(totals[part], difference, weights[part], value=value)
 
 
+def gradient_norm(params: Tensors, anchor: Tensors, importance: Tensors, scale: float) -> Tensor:
+    """‖scale · Ω (θ − θ*)‖, a float64 scalar; one tensor at a time, so that no second P-sized vector is made."""
+    squares = [
+        (w * (p - a)).square().sum(dtype=torch.float64) for p, a, w in zip(params, anchor, importance, strict=True)
+    ]
+    return scale * torch.stack(squares).sum().sqrt()
+
+
 def proximal_step_(params: Tensors, anchor: Tensors, importance: Tensors, scale: Scale) -> None:
     """θ ← (θ + aθ*)/(1 + a), a = scale · Ω: the implicit step of size lr on the penalty when scale = lr·2c·strength.
 

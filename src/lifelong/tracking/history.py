@@ -49,5 +49,5 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def numbers(row: Row) -> dict[str, float]:
-    """What of a row a logger of scalars can take; `step` is its axis, not a value."""
-    return {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
+    """What of a row a logger of scalars can take: finite numbers, and not `step`, which is their axis."""
+    return {k: v for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v) and k != "step"}

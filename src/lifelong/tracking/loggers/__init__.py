@@ -1,1 +1,1 @@
-"""One file a logger. Each is called by experiment.py with the run's folder, name, id and configuration."""
+"""One file a logger; experiment.py calls each with what it is told `About` the run."""

@@ -1,11 +1,10 @@
 """No logger."""
 
-from pathlib import Path
-from typing import Any
-
 from lightning.pytorch.loggers import Logger
 
+from lifelong.tracking.about import About
 
-def no_logger(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]:
+
+def no_logger(about: About) -> list[Logger]:
     """history.jsonl alone."""
     return []
