@@ -58,11 +58,7 @@ def identifier(config: DictConfig) -> str:
 
 def title(config: DictConfig) -> str:
     """What a run is, to be read by people: ewc λ=1000 · rotated mnist5k · seed 0."""
-    method = (
-        f"{choice(config.method)} λ={config.method.strength:g}"
-        if "strength" in config.method
-        else choice(config.method)
-    )
+    method = f"{choice(config.method)} λ={config.method.strength:g}"
     memory = [] if choice(config.memory) == "none" else [f"memory {choice(config.memory)}"]
     scenario = [] if config.scenario == "domain" else [f"{config.scenario}-incremental"]
     stream = " ".join([choice(config.dataset), *source_names(config)])

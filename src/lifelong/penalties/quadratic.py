@@ -43,9 +43,8 @@ def add_weighted_difference_(totals: Tensors, new: Tensors, old: Tensors, weight
 
 def gradient_norm(params: Tensors, anchor: Tensors, importance: Tensors, scale: float) -> Tensor:
     """‖scale · Ω (θ − θ*)‖, a float64 scalar; one tensor at a time, so that no second P-sized vector is made."""
-    squares = [
-        (w * (p - a)).square().sum(dtype=torch.float64) for p, a, w in zip(params, anchor, importance, strict=True)
-    ]
+    each = zip(params, anchor, importance, strict=True)
+    squares = [(w * (p - a)).square().sum(dtype=torch.float64) for p, a, w in each]
     return scale * torch.stack(squares).sum().sqrt()
 
 

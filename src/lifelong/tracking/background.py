@@ -27,5 +27,5 @@ class Background:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-            except Exception as error:
+            except Exception as error:  # noqa: PERF203 - the next call must follow
                 self._on_error(error)

@@ -32,7 +32,7 @@ class DivergedError(RuntimeError):
 
 
 class Tracker(Callback):
-    """Logs the running task: loss and penalty every n optimiser steps, validation accuracies every epoch, tests after it.
+    """Logs the running task: losses every n optimiser steps, validation accuracies every epoch, tests at its end.
 
     Losses are summed on the device; the host waits for them only when a row is written. Comes before the penalty among
     the callbacks, so that it sees the task's own gradient. The history holds what the configuration decides, the same

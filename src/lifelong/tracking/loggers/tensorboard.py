@@ -11,7 +11,7 @@ from lifelong.tracking.history import numbers, read_history
 
 
 def tensorboard_logger(about: About) -> list[Logger]:
-    """Lightning's TensorBoardLogger, on the stream's own step axis. Its rows behind a resumed run's checkpoint are purged.
+    """Lightning's TensorBoardLogger on the stream's own step axis; rows behind a resumed run's checkpoint are purged.
 
     Raises:
         ModuleNotFoundError: neither tensorboard nor tensorboardX is installed.

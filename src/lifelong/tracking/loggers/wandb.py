@@ -117,7 +117,7 @@ class WandbLogger(Logger, Gallery):
 
         return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
-    def _init(self, mode: str) -> None:
+    def _init(self, mode: Any) -> None:
         import wandb
 
         settings = wandb.Settings(
@@ -137,7 +137,9 @@ class WandbLogger(Logger, Gallery):
     def _log_task(self, row: Mapping[str, float], shown: Shown) -> None:
         import wandb
 
-        seen = {f"importance/log10/{name}": wandb.Histogram(np_histogram=h) for name, h in shown.importance.items()}
+        seen: dict[str, Any] = {
+            f"importance/log10/{name}": wandb.Histogram(np_histogram=h) for name, h in shown.importance.items()
+        }
         seen["accuracy_matrix_image"] = wandb.Image(shown.picture, caption="test accuracy (%)")
         if self._takes_tables and self._answers():
             cells = [[shown.names[i], *line] for i, line in enumerate(shown.matrix)]
@@ -186,7 +188,4 @@ class WandbLogger(Logger, Gallery):
         if not self._has_spoken:
             self._has_spoken = True
             reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
-            reason = f"{reason[:200]}" if len(reason) > 200 else reason
-            print(
-                f"W&B cannot be used ({reason}): the run goes on offline; make sync uploads it later", file=sys.stderr
-            )
+            print(f"W&B: {reason[:200]}: the run goes on offline, make sync uploads it later", file=sys.stderr)
