@@ -8,6 +8,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
+from wandb_session import server, wandb_afresh  # noqa: F401 - fixtures
+
 torch.set_num_threads(1)
 
 

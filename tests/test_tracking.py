@@ -1,20 +1,17 @@
 """What a run says while it works: the same rows on one step axis, wherever they go."""
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
+import torch
 
 from lifelong.experiment import Result
-from lifelong.tracking import DivergedError, History, read_history
+from lifelong.penalties.base import Penalty
+from lifelong.tracking import DivergedError, History, Tracker, read_history
 from runs import NUM_STEPS, at_every_batch, run
-from wandb_log import rows, run_record, summary
-
-WANDB = ("logger=wandb", "logger.tags=[tiny]")
 
 
 class Killed(BaseException):
@@ -76,6 +73,35 @@ def test_penalty_is_zero_for_the_first_task_and_then_not(tmp_path: Path) -> None
     assert all(value > 0 for value in penalties[3:])
 
 
+def autograd_ratio(penalty: Penalty, backbone: torch.nn.Module) -> float:
+    """‖∇penalty‖ by differentiating the formula in float64, over ‖∇task‖ of the gradients that lie there."""
+    if not penalty.importance:
+        return 0.0
+    params = {n: p for n, p in backbone.named_parameters() if n in penalty.importance}
+    held = {n: p.detach().double().requires_grad_() for n, p in params.items()}
+    terms = [(w.double() * (held[n] - penalty.anchor[n].double()) ** 2).sum() for n, w in penalty.importance.items()]
+    pull = torch.autograd.grad(penalty.coefficient * penalty.strength * torch.stack(terms).sum(), list(held.values()))
+    norms = [torch.cat([g.flatten().double() for g in gs]).norm() for gs in (pull, [p.grad for p in params.values()])]
+    return float(norms[0] / norms[1])
+
+
+@pytest.mark.parametrize("step", ["gradient", "proximal"])
+def test_penalty_gradient_ratio_is_that_of_autograd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """At every step that ends in a row; the task's gradient is taken behind backward, before anyone adds to it."""
+    expected: list[float] = []
+
+    def watching(self: Tracker, trainer: Any, module: Any) -> None:
+        if (trainer.global_step + 1) % self.every_n_steps == 0:
+            expected.append(autograd_ratio(self.penalty, module.backbone))
+
+    monkeypatch.setattr(Tracker, "on_after_backward", watching)
+    rows = history(run(tmp_path, f"method.step={step}"))
+    found = [row["train/penalty_gradient_ratio"] for row in rows if "train/loss" in row]
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert found[:3] == [0.0] * 3
+    assert all(ratio > 0 for ratio in found[3:])
+
+
 def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
@@ -107,9 +133,15 @@ def csv_rows(folder: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
 
 
+def without_costs(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{key: value for key, value in row.items() if not key.startswith("cost/")} for row in rows]
+
+
 def test_csv_has_the_rows_of_the_history(tmp_path: Path) -> None:
     result = run(tmp_path, "logger=csv")
-    assert csv_rows(result.folder) == [numbers(row) for row in history(result)]
+    rows = csv_rows(result.folder)
+    assert without_costs(rows) == [numbers(row) for row in history(result)]
+    assert all(row["cost/samples_per_second"] > 0 for row in rows if "train/loss" in row)
 
 
 @pytest.mark.filterwarnings("error")
@@ -119,54 +151,5 @@ def test_csv_of_a_killed_and_resumed_run_is_whole(tmp_path: Path, monkeypatch: p
         with pytest.raises(Killed):
             run(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
     result = run(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
-    assert csv_rows(result.folder) == [numbers(row) for row in history(result)]
+    assert without_costs(csv_rows(result.folder)) == [numbers(row) for row in history(result)]
     assert len(history(result)) == 12
-
-
-# W&B ----------------------------------------------------------------------------------------------------------------
-
-
-def wandb_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
-
-
-def test_offline_wandb_has_the_rows_configuration_and_measures_in_the_run_folder(tmp_path: Path) -> None:
-    result = run(tmp_path, *WANDB)
-    (path,) = wandb_files(result.folder)
-    logged = rows(path)
-    assert logged == [numbers(row) for row in history(result)]
-    steps = [row["step"] for row in logged]
-    assert steps == sorted(steps)
-    record = run_record(path)
-    assert record.run_id == record.display_name == result.folder.name
-    assert (record.project, list(record.tags)) == ("lifelong", ["tiny"])
-    config = {item.key: json.loads(item.value_json) for item in record.config.update}
-    assert config["method"]["strength"] == result.metrics["strength"]
-    assert summary(path)["average_accuracy"] == result.metrics["average_accuracy"]
-    assert wandb.run is None
-
-
-def test_killed_and_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        kill_at(patch, 8)
-        with pytest.raises(Killed):
-            run(tmp_path, *WANDB, "checkpoint_seconds=1e-9")
-    assert wandb.run is None
-    result = run(tmp_path, *WANDB, "checkpoint_seconds=1e-9")
-    logged = [(run_record(path).run_id, rows(path)) for path in wandb_files(result.folder)]
-    assert {identifier for identifier, _ in logged} == {result.folder.name}
-    together = [row for _, segment in logged for row in segment]
-    assert all(numbers(row) in together for row in history(result))
-    assert all(row in [numbers(row) for row in history(result)] for row in together)
-    last = max((segment for _, segment in logged), key=lambda segment: segment[-1]["step"])
-    assert min(row["step"] for row in last) == 8
-
-
-def test_failed_run_is_closed_so_that_the_next_one_does_not_log_into_it(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError):
-        run(tmp_path, *WANDB, "optimizer=sgd", "optimizer.lr=1e30")
-    assert wandb.run is None
-    result = run(tmp_path, *WANDB, "seed=1")
-    (path,) = wandb_files(result.folder)
-    assert run_record(path).run_id == result.folder.name
-    assert len(rows(path)) == len(history(result))

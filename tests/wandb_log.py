@@ -43,15 +43,26 @@ def _records(path: Path) -> Iterator[Any]:
 def rows(path: Path) -> list[dict[str, Any]]:
     """What was logged, without W&B's own columns."""
     logged = (r.history.item for r in records(path) if r.WhichOneof("record_type") == "history")
-    named = ({(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in items} for items in logged)
-    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in named]
+    return [{key: value for key, value in _nested(items).items() if not key.startswith("_")} for items in logged]
 
 
 def summary(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for record in records(path):
         if record.WhichOneof("record_type") == "summary":
-            found |= {(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in record.summary.update}
+            found |= _nested(record.summary.update)
+    return found
+
+
+def _nested(items: Any) -> dict[str, Any]:
+    """W&B takes dicts apart, {"matrix": {"path": …}} into the key (matrix, path)."""
+    found: dict[str, Any] = {}
+    for item in items:
+        *above, key = item.nested_key or [item.key]
+        node = found
+        for name in above:
+            node = node.setdefault(name, {})
+        node[key] = json.loads(item.value_json)
     return found
 
 

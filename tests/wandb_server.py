@@ -194,11 +194,17 @@ class Handler(BaseHTTPRequestHandler):
         return {}
 
 
+class Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone away is no news."""
+
+
 @contextmanager
 def wandb_server() -> Iterator[Server]:
     """A server on a free port."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
+    http = Quiet(("127.0.0.1", 0), Handler)
     told = Server(url=f"http://127.0.0.1:{http.server_port}")
     http.told = told  # type: ignore[attr-defined]
     threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()

@@ -105,6 +105,8 @@ class WandbLogger(Logger, Gallery):
             except Exception as error:
                 _unusable = True
                 self._say(error)
+                wandb.teardown()  # its process holds on to the id of a run that failed to start
+                wandb.setup(wandb.Settings(silent=True))
         if self._run is None:
             self._online = False
             self._init("offline")
