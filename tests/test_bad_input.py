@@ -62,6 +62,8 @@ REFUSALS = {
     "trainer.max_epochs=abc": "trainer.max_epochs must be an integer or null, got 'abc'",
     "backbone.widths=7": "backbone.widths must be a list of integers, got 7",
     "logger=wandb logger.tags=3": "logger.tags must be a list of texts, got 3",
+    "logger=wandb logger.init_timeout=0": "logger.init_timeout must be a finite number of seconds > 0, got 0",
+    "logger=wandb logger.finish_timeout=-1": "logger.finish_timeout must be a finite number of seconds > 0, got -1",
     # outside what is allowed
     "seed=-1": "seed must be an integer >= 0, got -1",
     "method.strength=-1": "method.strength must be a finite number >= 0, got -1",
@@ -325,3 +327,23 @@ def test_two_runs_of_one_process_cannot_share_a_folder(tmp_path: Path) -> None:
     folder = run(tmp_path).folder
     with RunFolder(folder).locked(), pytest.raises(RunFolderError, match="is in use"):
         run(tmp_path, "rerun=true")
+
+
+@pytest.mark.parametrize("typed", ["hf_0123456789", "${oc.env:HF_TOKEN}", "https://me:hf_0123456789@host"])
+@pytest.mark.parametrize("more", [[], ["--multirun"]])
+def test_secret_of_the_environment_is_refused_and_written_nowhere(
+    typed: str, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    said = command(*more, *TINY, "logger=wandb", f"'logger.entity={typed}'", f"root={tmp_path / 'runs'}")
+    assert said.code == 1
+    assert "logger.entity must not hold the secret of HF_TOKEN" in said.err
+    assert "hf_0123456789" not in said.out + said.err
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"hf_0123456789" in path.read_bytes() for path in written)
+
+
+def test_short_and_absent_secrets_are_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANY_KEY", "digits")
+    monkeypatch.setenv("HF_TOKEN", "")
+    run(tmp_path)

@@ -43,6 +43,19 @@ def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.
     assert len(list(result.folder.glob("wandb/run-*/*.wandb.synced"))) == 1
 
 
+def test_secrets_are_in_no_file_of_the_run_and_in_nothing_sent(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    result = run(tmp_path, *SHORT)
+    contents = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"method.strength" in content for content in contents)
+    sent = json.dumps([arrived(server, result).upserts, arrived(server, result).lines]).encode()
+    for content in (*contents, *arrived(server, result).files.values(), sent):
+        assert KEY.encode() not in content
+        assert b"hf_0123456789" not in content
+
+
 def test_interrupted_and_resumed_run_is_one_without_doubled_steps(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,4 +160,3 @@ def test_slow_server_gets_everything_and_training_does_not_wait_for_it(
     assert result.metrics["train_seconds"] < 3
     assert [scalars(row) for row in arrived(server, result).rows] == history(result)
     assert capfd.readouterr().err == ""
-    assert KEY not in "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())

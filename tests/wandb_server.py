@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-KEY = "k" * 40
+KEY = "0123456789abcdef" * 2 + "loopback"
 """An API key of the form that clients accept."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lifelong.arguments import misfit, spelled, unknown_key
+from lifelong.credentials import exposures, refusal
 from lifelong.groups import CONFIGS, SOURCES, choices, groups_of, is_wired
 
 OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting", "val_intransigence")
@@ -82,6 +83,8 @@ BORDERS: dict[str, Border] = {
     "objectives": (lambda v: v and set(v) <= set(OBJECTIVES), f"a list of some of {', '.join(OBJECTIVES)}"),
     "optimizer.lr": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
+    "logger.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
+    "logger.finish_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
     "trainer.max_epochs": (lambda v: v is not None and v >= 1, "an integer >= 1"),
     "trainer.max_steps": (lambda v: v >= 1 or v == -1, "an integer >= 1 or -1 (no limit)"),
     "trainer.accumulate_grad_batches": (lambda v: v >= 1, "an integer >= 1"),
@@ -114,8 +117,11 @@ def check(config: DictConfig) -> None:
     """Everything that can be known of a configuration before anything is built.
 
     Raises:
-        ConfigError: an unknown key, a value of the wrong type or outside its border, a `_target_` from elsewhere.
+        ConfigError: an unknown key, a value of the wrong type or outside its border, a `_target_` from elsewhere, a
+            secret of the environment.
     """
+    for place, variable in exposures(OmegaConf.to_container(config, resolve=True)):
+        raise ConfigError(refusal(place, variable))
     allowed = [f.name for f in fields(Config)]
     for key in config:
         if key not in allowed:

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from lifelong.arguments import described, unknown_key
 from lifelong.config import Config, ConfigError, compose, one_line
+from lifelong.credentials import exposed, refusal
 from lifelong.groups import CONFIGS, choices
 from lifelong.interrupted import Interrupted
 from lifelong.jobs import ended_with, job_results, multirun_job
@@ -26,8 +27,12 @@ _failed_jobs: list[str] = []
 def one_line_errors() -> Iterator[None]:
     """Around a command: says what the user can mend in one line and ends with exit code 1, or 128 + the signal number.
 
-    HYDRA_FULL_ERROR=1 shows tracebacks instead.
+    HYDRA_FULL_ERROR=1 shows tracebacks instead. A secret of the environment is refused even before Hydra, which writes
+    a multirun's arguments down.
     """
+    for argument in sys.argv[1:]:
+        if variable := exposed(argument):
+            sys.exit(f"error: {refusal(argument.partition('=')[0], variable)}")
     if _wants_tracebacks():
         yield
         return

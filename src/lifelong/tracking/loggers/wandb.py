@@ -42,9 +42,6 @@ def wandb_logger(
         init_timeout, finish_timeout: how many seconds the server has to answer at the start and to take what is left at
             the end; a run that has nothing else to do waits for both, and once more for its last rows.
     """
-    for key, seconds in (("init_timeout", init_timeout), ("finish_timeout", finish_timeout)):
-        if not seconds > 0:
-            raise ValueError(f"logger.{key} must be a number of seconds > 0, got {seconds!r}")
     what = {"project": project, "entity": entity, "group": group, "tags": list(tags)}
     return [WandbLogger(about, what, init_timeout, finish_timeout)]
 
