@@ -335,7 +335,7 @@ def test_secret_of_the_environment_is_refused_and_written_nowhere(
     typed: str, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
-    said = command(*more, *TINY, "logger=wandb", f"'logger.entity={typed}'", f"root={tmp_path / 'runs'}")
+    said = command(*more, *TINY, "logger=wandb", f"logger.entity='{typed}'", f"root={tmp_path / 'runs'}")
     assert said.code == 1
     assert "logger.entity must not hold the secret of HF_TOKEN" in said.err
     assert "hf_0123456789" not in said.out + said.err

@@ -32,7 +32,7 @@ def one_line_errors() -> Iterator[None]:
     """
     for argument in sys.argv[1:]:
         if variable := exposed(argument):
-            sys.exit(f"error: {refusal(argument.partition('=')[0], variable)}")
+            sys.exit(f"error: {refusal(argument.partition('=')[0].lstrip('+~'), variable)}")
     if _wants_tracebacks():
         yield
         return
