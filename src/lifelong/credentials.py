@@ -11,9 +11,9 @@ SHORTEST = 8
 
 
 def exposed(text: str) -> str | None:
-    """The name of the environment variable whose secret stands in `text`."""
+    """The name of the environment variable whose secret stands in `text`, or is asked for there by ${oc.env:…}."""
     for name, value in os.environ.items():
-        if name.upper().endswith(ENDINGS) and len(value) >= SHORTEST and value in text:
+        if name.upper().endswith(ENDINGS) and len(value) >= SHORTEST and (value in text or f"oc.env:{name}" in text):
             return name
     return None
 
