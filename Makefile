@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test fast check sweep report bench lock clean
+.PHONY: help install train test fast check sweep report bench sync dashboard lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -42,6 +42,12 @@ report: .venv/installed  ## a table of the runs below runs/ (ARGS=runs/methods: 
 
 bench: .venv/installed  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
 	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+sync: .venv/installed  ## upload to W&B what lies in run folders and is not there yet (ARGS=runs/methods: of some)
+	$(BIN)/python scripts/sync.py $(or $(ARGS),runs)
+
+dashboard: .venv/installed  ## make the W&B workspace, or bring it up to date (ARGS="--project lifelong --entity us")
+	$(BIN)/python scripts/dashboard.py $(ARGS)
 
 lock: .venv/installed  ## rewrite requirements.lock (CUDA packages stay out: torch's own wheel asks for those it needs)
 	$(BIN)/python -m pip install --quiet uv

@@ -1,0 +1,76 @@
+"""TensorBoard's event files, read back: what they hold is what the history says."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runs import run
+from test_wandb import Killed, history, kill_at
+
+event_accumulator = pytest.importorskip(
+    "tensorboard.backend.event_processing.event_accumulator", reason="needs the extra `tensorboard`"
+)
+
+
+def events(folder: Path) -> Any:
+    """Of all files: what a killed run wrote behind its checkpoint is purged, as TensorBoard itself does."""
+    read = event_accumulator.EventAccumulator(str(folder / "tensorboard"), size_guidance=dict.fromkeys(
+        ("scalars", "images", "tensors", "compressedHistograms", "histograms"), 0))  # fmt: skip
+    return read.Reload()
+
+
+def expected(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, float]]]:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for key in row.keys() - {"step"}:
+            curves.setdefault(key, []).append((int(row["step"]), pytest.approx(row[key], rel=1e-6)))
+    return curves
+
+
+def curves(read: Any) -> dict[str, list[tuple[int, float]]]:
+    ours = [tag for tag in read.Tags()["scalars"] if not tag.startswith(("cost/", "summary/"))]
+    return {tag: [(event.step, event.value) for event in read.Scalars(tag)] for tag in ours}
+
+
+def test_event_file_has_the_rows_of_the_history_and_what_a_gallery_shows(tmp_path: Path) -> None:
+    result = run(tmp_path, "logger=tensorboard")
+    assert len(list((result.folder / "tensorboard").glob("events.out*"))) == 1
+    read = events(result.folder)
+    assert curves(read) == expected(history(result))
+    pictures = read.Images("accuracy_matrix")
+    assert [picture.step for picture in pictures] == [6, 12]
+    image = np.asarray(Image.open(BytesIO(pictures[-1].encoded_image_string)))
+    assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 20
+    histogram = read.Histograms("importance/log10/head.weight")
+    assert [event.step for event in histogram] == [6, 12]
+    assert sum(histogram[-1].histogram_value.bucket) == histogram[-1].histogram_value.num > 0
+    table = read.Tensors("accuracy_matrix/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert f"| rot0 | {100 * result.matrix[0, 0]:.1f} | {100 * result.matrix[0, 1]:.1f} |" in table
+    (average,) = read.Scalars("summary/average_accuracy")
+    assert average.value == pytest.approx(result.metrics["average_accuracy"], rel=1e-6)
+
+
+def test_killed_and_resumed_run_has_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed two rows behind its last checkpoint, which is of step 4."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, 10)
+        patch.setattr("lifelong.checkpoint.Checkpoints.on_train_batch_end", _saving_at(4, 10))
+        with pytest.raises(Killed):
+            run(tmp_path, "logger=tensorboard")
+    result = run(tmp_path, "logger=tensorboard")
+    assert curves(events(result.folder)) == expected(history(result))
+
+
+def _saving_at(save: int, kill: int) -> Any:
+    def on_train_batch_end(self: Any, trainer: Any, *_: Any) -> None:
+        done = self.record.step + trainer.global_step
+        if done == save:
+            self._save_in_work(trainer)
+        if done == kill:
+            raise Killed
+
+    return on_train_batch_end
