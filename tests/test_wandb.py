@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lifelong.experiment import Result
 from lifelong.tracking import DivergedError, read_history
 from runs import at_every_batch, run
 from wandb_log import rows, run_record, summary
+from wandb_server import Server
 
 WANDB = ("logger=wandb", "logger.tags=[tiny]")
 MEDIA = ("accuracy_matrix", "accuracy_matrix_image", "importance/")
@@ -28,6 +30,19 @@ def kill_at(patch: pytest.MonkeyPatch, step: int) -> None:
             raise Killed
 
     at_every_batch(patch, kill)
+
+
+def fault_at(patch: pytest.MonkeyPatch, step: int, server: Server, fault: dict[str, Any]) -> None:
+    """The server fails from a step on; it has taken the run up before."""
+
+    def act(_: Any, done: int) -> None:
+        deadline = monotonic() + 20
+        while done == step and not server.runs and monotonic() < deadline:
+            sleep(0.02)
+        if done == step:
+            vars(server).update(fault)
+
+    at_every_batch(patch, act)
 
 
 def wandb_files(folder: Path) -> list[Path]:

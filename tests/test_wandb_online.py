@@ -1,7 +1,6 @@
 """Weights & Biases, online, against a server on 127.0.0.1: what arrives, and what a run does if nothing does."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -10,8 +9,8 @@ import pytest
 
 from lifelong.experiment import Result
 from lifelong.tracking import read_history
-from runs import TINY, at_every_batch, command, run
-from test_wandb import Killed, history, kill_at, scalars
+from runs import TINY, command, run
+from test_wandb import Killed, fault_at, history, kill_at, scalars
 from wandb_log import rows
 from wandb_server import KEY, Run, Server
 from wandb_session import SHORT
@@ -84,10 +83,6 @@ def test_jobs_of_a_multirun_are_runs_of_one_group(tmp_path: Path, server: Server
         assert kept.exit_codes == [0]
 
 
-def at_step(patch: pytest.MonkeyPatch, step: int, action: Callable[[], None]) -> None:
-    at_every_batch(patch, lambda _, done: action() if done == step else None)
-
-
 def whole_and_said_once(result: Result, err: str) -> None:
     """The run is finished, and one line tells what became of its rows."""
     assert result.metrics["num_steps"] == 12
@@ -142,7 +137,7 @@ def test_server_that_dies_in_the_midst_does_not_hold_a_run_up(
     fault: dict[str, Any],
 ) -> None:
     """All rows are in W&B's file on disk, which is not marked as uploaded."""
-    at_step(monkeypatch, 8, lambda: vars(server).update(fault))
+    fault_at(monkeypatch, 8, server, fault)
     begun = monotonic()
     result = run(tmp_path, *SHORT)
     assert monotonic() - begun < 3 + 2 * 3 + 6

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runs import run
-from test_wandb import Killed, history, kill_at, scalars, wandb_files
+from test_wandb import Killed, fault_at, history, kill_at, scalars, wandb_files
 from wandb_server import Server
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -77,8 +77,7 @@ def test_run_whose_server_went_away_is_uploaded_later(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("lifelong.tracking.tracker.Tracker.setup", lambda *_: setattr(server, "status", 500))
-        server.status = 200
+        fault_at(patch, 8, server, {"status": 500})
         result = run(tmp_path, *WANDB, "logger.finish_timeout=3", "logger.init_timeout=3")
     server.status = 200
     assert last_line(script("sync.py", str(tmp_path))).startswith(f"{tmp_path}: 1 uploaded")
@@ -86,9 +85,8 @@ def test_run_whose_server_went_away_is_uploaded_later(
 
 
 def test_sync_of_nothing_is_said_so(tmp_path: Path) -> None:
-    assert last_line(script("sync.py", str(tmp_path))).endswith(
-        "0 uploaded, 0 uploaded before, 0 not uploaded, 0 in work"
-    )
+    done = script("sync.py", str(tmp_path))
+    assert last_line(done) == f"{tmp_path}: 0 uploaded, 0 uploaded before, 0 not uploaded, 0 in work"
     assert script("sync.py", str(tmp_path / "none")).stderr == f"error: {tmp_path / 'none'} is not a folder\n"
 
 
@@ -140,10 +138,7 @@ def test_dashboard_shows_measures_that_runs_have(tmp_path: Path) -> None:
     keys = {*result.metrics, *(key for row in history(result) for key in row), "cost/samples_per_second"}
     for section in dashboard.workspace("us", "lifelong").sections:
         for panel in section.panels:
-            named = [getattr(panel, axis, None) for axis in ("x", "y")] + [
-                c.metric for c in getattr(panel, "columns", [])
-            ]
-            flat = [
-                key for names in named for key in (names if isinstance(names, list) else [names]) if key is not None
-            ]
-            assert {getattr(key, "name", key) for key in flat} <= keys
+            axes = [getattr(panel, axis, None) or [] for axis in ("x", "y")]
+            axes += [column.metric for column in getattr(panel, "columns", [])]
+            named = [key for axis in axes for key in (axis if isinstance(axis, list) else [axis])]
+            assert {getattr(key, "name", key) for key in named} <= keys
