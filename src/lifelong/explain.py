@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, get_type_hints
 
 from lifelong.arguments import described, unknown_key
+from lifelong.cluster import end_job
 from lifelong.config import Config, ConfigError, compose, one_line
 from lifelong.groups import CONFIGS, choices
 from lifelong.interrupted import Interrupted
@@ -57,12 +58,18 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def one_line_job() -> Iterator[None]:
-    """Around a job of the command: one of a multirun that fails says so in one line and lets the others run."""
+    """Around a job of the command: one of a multirun that fails says so in one line and lets the others run.
+
+    A job of a cluster that was interrupted ends as its scheduler needs it (`end_job`).
+    """
     command = os.environ.get(OURS)
     in_worker = command == str(os.getppid())
     try:
         with ended_with(os.getppid()) if in_worker else nullcontext():
             yield
+    except Interrupted as stop:
+        end_job(stop)
+        raise
     except Exception as error:
         message = None if _wants_tracebacks() else explain(error, sys.argv[1:])
         if message is None:
@@ -113,6 +120,8 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str | None:
         return "no trial of the sweep succeeded: the lines above say why"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if library == "submitit":
+        return _explain_lost_job(str(error))
     mendable = isinstance(error, ConfigError | OSError) or type(error).__name__ in MENDABLE
     if mendable or library == "lifelong" or type(error).__module__.startswith("wandb.errors"):
         return one_line(error) or type(error).__name__
@@ -152,6 +161,14 @@ def _explain_composition(error: BaseException, overrides: Sequence[str]) -> str:
         return f"override {override!r} must be written key=value: {text.rpartition('; ')[2]}"
     override = next((o for o in overrides if re.search(rf"\b{re.escape(_key(o))}\b", text)), "")
     return f"{override}: {text}" if override and override not in text else text
+
+
+def _explain_lost_job(text: str) -> str | None:
+    """What a scheduler did to a job or to its submission; None for a traceback from within the job."""
+    if found := re.search(r"Job (\S+) .*?with path (.*)/[^/\n]*\s+has not produced any output \(state: (.*)\)", text):
+        job, logs, state = found.groups()
+        return f"job {job} ended without a result ({state}), its log is in {logs}; the same command goes on"
+    return None if "Traceback" in text else " ".join(text.split())
 
 
 def _unknown_key(wrong: str, overrides: Sequence[str]) -> str:
