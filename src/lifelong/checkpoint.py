@@ -29,7 +29,6 @@ from lifelong.penalties.base import Penalty
 from lifelong.record import Record
 from lifelong.run_folder import DamagedError, RunFolderError
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -162,9 +161,9 @@ class Checkpoints(Callback):
 
     @contextmanager
     def signals_saved(self) -> Iterator[None]:
-        """Within the block SIGINT, SIGTERM and SIGUSR2 (a scheduler's warning of the time limit) wait for the end of the
-        optimiser step, where the run is saved; one that comes outside a fit does not wait: the last checkpoint then
-        stands. Nor does a second one, but in a job of submitit's, which may get several."""
+        """Within the block SIGINT, SIGTERM and SIGUSR2 (a scheduler's warning of the time limit) wait for the end of
+        the optimiser step, where the run is saved; one that comes outside a fit does not wait: the last checkpoint
+        then stands. Nor does a second one, but in a job of submitit's, which may get several."""
         here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
         before = {s: signal.signal(s, self._on_signal) for s in SIGNALS if here}
         self._handles_signals = here

@@ -51,7 +51,7 @@ def trainer_plugins() -> dict[str, Any]:
 
 
 class HearAllJobs(Callback):
-    """A job of submitit's that ends without a result, e.g. cancelled, counts as one that failed: the others are heard."""
+    """A job of submitit's that ends without a result, e.g. cancelled, counts as failed, and the others are heard."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if "submitit" not in config.hydra.launcher._target_:

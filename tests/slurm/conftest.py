@@ -1,4 +1,4 @@
-"""One SLURM for all tests of this folder, started by the first that needs it; none of them runs where it cannot start."""
+"""One SLURM for all tests of this folder, started by the first that needs it; without one they are skipped."""
 
 import sys
 from collections.abc import Iterator

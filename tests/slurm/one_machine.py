@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "sinfo")
-NODES = ("one", "two", "three", "four")
+NODES = ("one", "two", "three", "four", "five")
 CONF = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -22,8 +22,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# a job that is queued again waits until its old credential has expired, by default for two minutes
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+# a job that is queued again waits until its old credential has expired: two minutes by default, 5 s at least
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
