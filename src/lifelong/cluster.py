@@ -43,7 +43,10 @@ def end_job(stop: Interrupted) -> None:
 
 def trainer_plugins() -> dict[str, Any]:
     """Arguments of a Trainer on SLURM: Lightning's own requeue leaves checkpoints that every later fit would load."""
-    from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
+        SLURMEnvironment,
+        TorchElasticEnvironment,
+    )
 
     if "SLURM_NTASKS" not in os.environ or TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return {}
@@ -68,10 +71,10 @@ class HearAllJobs(Callback):
                 overrides = job.submission().args[0]
                 return [JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)]
 
-        Job.results = heard
+        Job.results = heard  # type: ignore[assignment, method-assign]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if hasattr(self, "_results"):
             from submitit import Job
 
-            Job.results = self._results
+            Job.results = self._results  # type: ignore[method-assign]

@@ -19,6 +19,8 @@ MENDABLE = {"MisconfigurationException", "OutOfMemoryError", "MemoryError"}
 """By name, from libraries that need not be loaded to explain an error."""
 HYDRAS = ("Config group override must be", "Only one of --run, --multirun")
 """How errors of Hydra begin that are of no type of its own."""
+PLUGINS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "sweep", "optuna": "sweep"}
+"""Hydra's launchers and sweepers that are packages of their own, and the extra that brings them."""
 OURS = "LIFELONG_COMMAND"
 _failed_jobs: list[str] = []
 
@@ -122,6 +124,8 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str | None:
         return f"{error.filename}: {error.strerror}"
     if library == "submitit":
         return _explain_lost_job(str(error))
+    if str(error).startswith('Could not detect "srun"'):
+        return "hydra/launcher=slurm submits jobs to SLURM, whose srun is not on the PATH of this machine"
     mendable = isinstance(error, ConfigError | OSError) or type(error).__name__ in MENDABLE
     if mendable or library == "lifelong" or type(error).__module__.startswith("wandb.errors"):
         return one_line(error) or type(error).__name__
@@ -145,6 +149,8 @@ def _explain_composition(error: BaseException, overrides: Sequence[str]) -> str:
         return f"unknown key {found.group(1)!r}: here it is {found.group(2)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found.group(1), overrides)
+    if (found := re.search(r"Could not (?:find|load) 'hydra/\w+/(\w+)'", text)) and found.group(1) in PLUGINS:
+        return f"{found.group(1)} of Hydra is not installed: pip install -e '.[{PLUGINS[found.group(1)]}]'"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, wrong = found.group(1).rpartition("/")
         return f"{group} must be one of {', '.join(choices(group))}, got {wrong!r}"
@@ -174,7 +180,7 @@ def _explain_lost_job(text: str) -> str | None:
 def _unknown_key(wrong: str, overrides: Sequence[str]) -> str:
     chosen = [o for o in overrides if _key(o) in _groups() and o.partition("=")[2] in choices(_key(o))]
     parent = wrong.rpartition(".")[0]
-    node = compose(chosen)
+    node = compose(chosen, with_hydra=parent.startswith("hydra"))
     for part in filter(None, parent.split(".")):
         node = node[part]
     allowed = [str(key) for key in node if str(key) != "_target_"]

@@ -231,7 +231,7 @@ def wandb_logger(
 
 
 def quiet_libraries() -> None:
-    """Lightning's notices of every new Trainer, one a task, and of srun, and a deprecation between it and torch."""
+    """Lightning's notices of every new Trainer, one a task, and a deprecation between it and torch."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
