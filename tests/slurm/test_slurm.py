@@ -39,6 +39,7 @@ class Sweep:
     def __post_init__(self) -> None:
         arguments = ["-m", "hydra/launcher=slurm_cpu", *TINY, LONGER, f"method={','.join(self.methods)}"]
         throttled = ["trusted=[throttle]", "logger._target_=throttle.throttled"]
+        self.root.mkdir(exist_ok=True)
         self.process = self.slurm.popen(
             [sys.executable, str(ROOT / "train.py"), *arguments, *throttled, *self.overrides, f"root={self.root}"],
             cwd=self.root,
