@@ -62,7 +62,9 @@ class HearAllJobs(Callback):
         from submitit import Job
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
-        self._results = results = Job.results
+        results = Job.results
+        if results.__module__ == __name__:
+            return
 
         def heard(job: Any) -> list[Any]:
             try:
@@ -72,9 +74,3 @@ class HearAllJobs(Callback):
                 return [JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)]
 
         Job.results = heard  # type: ignore[assignment, method-assign]
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if hasattr(self, "_results"):
-            from submitit import Job
-
-            Job.results = self._results  # type: ignore[method-assign]
