@@ -22,10 +22,10 @@ train: .venv/installed  ## the main job: EWC on five rotated-MNIST tasks (ARGS="
 	$(BIN)/python train.py $(ARGS)
 
 test: .venv/installed  ## every test this machine can run; says what it skipped and why
-	$(BIN)/python -m pytest -rs -n 2 $(ARGS)
+	$(BIN)/python -m pytest -rs -n 2 --dist loadgroup $(ARGS)
 
 fast: .venv/installed  ## the tests without the slow ones
-	$(BIN)/python -m pytest -rs -n 2 -m "not slow and not gpu and not ddp and not slurm" $(ARGS)
+	$(BIN)/python -m pytest -rs -n 2 --dist loadgroup -m "not slow and not gpu and not ddp and not slurm" $(ARGS)
 
 check: .venv/installed  ## ruff, mypy and the tests: what the GitHub workflow runs
 	$(BIN)/ruff check .

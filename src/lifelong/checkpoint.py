@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lifelong.atomic import atomic_write
+from lifelong.cluster import submitted_to
 from lifelong.data.stream import Task
 from lifelong.interrupted import Interrupted
 from lifelong.learner import Learner
@@ -27,6 +28,8 @@ from lifelong.memory.base import Memory
 from lifelong.penalties.base import Penalty
 from lifelong.record import Record
 from lifelong.run_folder import DamagedError, RunFolderError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class Checkpoints(Callback):
@@ -158,10 +161,11 @@ class Checkpoints(Callback):
 
     @contextmanager
     def signals_saved(self) -> Iterator[None]:
-        """Within the block SIGINT and SIGTERM wait for the end of the optimiser step, where the run is saved; a second
-        one does not wait, nor does one that comes outside a fit: the last checkpoint then stands."""
+        """Within the block SIGINT, SIGTERM and SIGUSR2 (a scheduler's warning of the time limit) wait for the end of
+        the optimiser step, where the run is saved; one that comes outside a fit does not wait: the last checkpoint
+        then stands. Nor does a second one, but in a job of submitit's, which may get several."""
         here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
-        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM) if here}
+        before = {s: signal.signal(s, self._on_signal) for s in SIGNALS if here}
         self._handles_signals = here
         try:
             yield
@@ -170,9 +174,10 @@ class Checkpoints(Callback):
                 signal.signal(signum, handler)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum or not self._in_fit:
+        if not self._in_fit or (self.signum and submitted_to() is None):
             raise self._interrupted(signum)
-        self.signum = signum
+        if self.signum != signal.SIGUSR2:  # the one that asks for the job to be queued again
+            self.signum = signum
 
 
 def load_whole(path: Path) -> dict[str, Any]:

@@ -245,13 +245,13 @@ def build(node: DictConfig, key: str, **wired: Any) -> Any:
     return factory(node, key)(**wired)
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of `python train.py *overrides`."""
+def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """The configuration of `python train.py *overrides`; with_hydra: Hydra's own part too, below `hydra`."""
     import hydra
 
     register()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose("train", list(overrides))
+        return hydra.compose("train", list(overrides), return_hydra_config=with_hydra)
 
 
 def one_line(error: BaseException) -> str:

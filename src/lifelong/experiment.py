@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from lifelong.checkpoint import Checkpoints, load_whole
+from lifelong.cluster import trainer_plugins
 from lifelong.config import ConfigError, build, check, check_group, choice, factory, folded
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
@@ -189,6 +190,7 @@ def train(
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, penalty, record, tracker, console)
     ours: dict[str, Any] = {"callbacks": [tracker, penalty, bar, checkpoints], "logger": loggers or False}
+    ours |= trainer_plugins()
 
     def make_trainer(**replaced: int) -> Trainer:
         node = OmegaConf.merge(config.trainer, device, replaced)

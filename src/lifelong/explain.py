@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, get_type_hints
 
 from lifelong.arguments import described, unknown_key
+from lifelong.cluster import end_job
 from lifelong.config import Config, ConfigError, compose, one_line
 from lifelong.credentials import exposed, refusal
 from lifelong.groups import CONFIGS, choices
@@ -19,6 +20,8 @@ MENDABLE = {"MisconfigurationException", "OutOfMemoryError", "MemoryError"}
 """By name, from libraries that need not be loaded to explain an error."""
 HYDRAS = ("Config group override must be", "Only one of --run, --multirun")
 """How errors of Hydra begin that are of no type of its own."""
+PLUGINS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "sweep", "optuna": "sweep"}
+"""Hydra's launchers and sweepers that are packages of their own, and the extra that brings them."""
 OURS = "LIFELONG_COMMAND"
 _failed_jobs: list[str] = []
 
@@ -62,12 +65,18 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def one_line_job() -> Iterator[None]:
-    """Around a job of the command: one of a multirun that fails says so in one line and lets the others run."""
+    """Around a job of the command: one of a multirun that fails says so in one line and lets the others run.
+
+    A job of a cluster that was interrupted ends as its scheduler needs it (`end_job`).
+    """
     command = os.environ.get(OURS)
     in_worker = command == str(os.getppid())
     try:
         with ended_with(os.getppid()) if in_worker else nullcontext():
             yield
+    except Interrupted as stop:
+        end_job(stop)
+        raise
     except Exception as error:
         message = None if _wants_tracebacks() else explain(error, sys.argv[1:])
         if message is None:
@@ -118,6 +127,10 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str | None:
         return "no trial of the sweep succeeded: the lines above say why"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if library == "submitit":
+        return _explain_lost_job(str(error))
+    if str(error).startswith('Could not detect "srun"'):
+        return "hydra/launcher=slurm submits jobs to SLURM, whose srun is not on the PATH of this machine"
     mendable = isinstance(error, ConfigError | OSError) or type(error).__name__ in MENDABLE
     if mendable or library == "lifelong" or type(error).__module__.startswith("wandb.errors"):
         return one_line(error) or type(error).__name__
@@ -141,6 +154,8 @@ def _explain_composition(error: BaseException, overrides: Sequence[str]) -> str:
         return f"unknown key {found.group(1)!r}: here it is {found.group(2)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found.group(1), overrides)
+    if (found := re.search(r"Could not (?:find|load) 'hydra/\w+/(\w+)'", text)) and found.group(1) in PLUGINS:
+        return f"{found.group(1)} of Hydra is not installed: pip install -e '.[{PLUGINS[found.group(1)]}]'"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, wrong = found.group(1).rpartition("/")
         return f"{group} must be one of {', '.join(choices(group))}, got {wrong!r}"
@@ -159,10 +174,18 @@ def _explain_composition(error: BaseException, overrides: Sequence[str]) -> str:
     return f"{override}: {text}" if override and override not in text else text
 
 
+def _explain_lost_job(text: str) -> str | None:
+    """What a scheduler did to a job or to its submission; None for a traceback from within the job."""
+    if found := re.search(r"Job (\S+) .*?with path (.*)/[^/\n]*\s+has not produced any output \(state: (.*)\)", text):
+        job, logs, state = found.groups()
+        return f"job {job} ended without a result ({state}), its log is in {logs}; the same command goes on"
+    return None if "Traceback" in text else " ".join(text.split())
+
+
 def _unknown_key(wrong: str, overrides: Sequence[str]) -> str:
     chosen = [o for o in overrides if _key(o) in _groups() and o.partition("=")[2] in choices(_key(o))]
     parent = wrong.rpartition(".")[0]
-    node = compose(chosen)
+    node = compose(chosen, with_hydra=parent.startswith("hydra"))
     for part in filter(None, parent.split(".")):
         node = node[part]
     allowed = [str(key) for key in node if str(key) != "_target_"]

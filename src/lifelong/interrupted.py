@@ -4,7 +4,7 @@ import signal
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM came. Not an Exception: a multirun is to stop as well, not to go on with its next job."""
+    """SIGINT, SIGTERM or SIGUSR2 came. Not an Exception: a multirun is to stop too, not to go on with its next job."""
 
     def __init__(self, signum: int, then: str = "") -> None:
         super().__init__(signum, then)

@@ -1,0 +1,241 @@
+"""Runs as jobs of a cluster, without one: what is configured, and how a job ends. tests/slurm has the real thing."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobStatus
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+from lifelong.cluster import HearAllJobs, end_job, submitted_to, trainer_plugins
+from lifelong.config import compose
+from lifelong.explain import explain, one_line_job
+from lifelong.groups import choices
+from lifelong.interrupted import Interrupted
+from runs import assert_same_run, at_every_batch, command, run
+
+LAUNCHERS = ("slurm", "slurm_cpu", "local")
+
+
+@pytest.fixture(autouse=True)
+def _outside_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SUBMITIT_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def handler() -> Iterator[list[int]]:
+    """The signals that reach whoever handled SIGUSR2 and SIGTERM before the run, as submitit does; it ends the job."""
+    seen: list[int] = []
+
+    def requeue(signum: int, frame: FrameType | None) -> None:
+        seen.append(signum)
+        raise SystemExit(-1)
+
+    before = {signum: signal.signal(signum, requeue) for signum in (signal.SIGUSR2, signal.SIGTERM)}
+    yield seen
+    for signum, old in before.items():
+        signal.signal(signum, old)
+
+
+# Configuration ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", [[], *([f"experiment={name}"] for name in choices("experiment"))])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_experiment_goes_to_every_launcher(launcher: str, experiment: list[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    node = compose([*experiment, f"hydra/launcher={launcher}"], with_hydra=True).hydra.launcher
+    assert node._target_.endswith({"local": ".LocalLauncher"}.get(launcher, ".SlurmLauncher"))
+    assert "n_jobs" not in node
+
+
+def test_slurm_requeues_and_leaves_time_to_save() -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    node = compose(["hydra/launcher=slurm"], with_hydra=True).hydra.launcher
+    assert node.additional_parameters.requeue
+    assert node.max_num_timeout > 0
+    assert 0 < node.signal_delay_s < 60 * node.timeout_min
+
+
+def test_unknown_launcher_and_unknown_key_of_one_are_said_in_one_line(tmp_path: Path) -> None:
+    said = command("-m", "hydra/launcher=slrm", f"root={tmp_path}")
+    assert (said.code, said.err) == (
+        1, "error: hydra/launcher must be one of local, parallel, slurm, slurm_cpu, got 'slrm'\n",
+    )  # fmt: skip
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    said = command("-m", "hydra/launcher=slurm", "hydra.launcher.partiton=long", f"root={tmp_path}")
+    assert said.code == 1
+    assert said.err.startswith("error: unknown key 'hydra.launcher.partiton'")
+    assert "partition" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_launcher_of_a_package_that_is_not_there_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("--help")  # Hydra has found its plugins
+    launchers: dict[str, Any] = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(launchers, "submitit_slurm.yaml", raising=False)
+    said = command("-m", "hydra/launcher=slurm", f"root={tmp_path}")
+    assert (said.code, said.err) == (
+        1, "error: submitit_slurm of Hydra is not installed: pip install -e '.[slurm]'\n",
+    )  # fmt: skip
+
+
+def test_slurm_without_srun_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = command("-m", "hydra/launcher=slurm", f"root={tmp_path}")
+    assert said.code == 1
+    assert said.err == (
+        "error: hydra/launcher=slurm submits jobs to SLURM, whose srun is not on the PATH of this machine\n"
+    )
+
+
+def test_trainer_on_slurm_leaves_queueing_to_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NTASKS": "1", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    (environment,) = trainer_plugins()["plugins"]
+    assert isinstance(environment, SLURMEnvironment)
+    assert not environment.auto_requeue
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun goes first")
+    assert trainer_plugins() == {}
+
+
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")
+def test_trainer_elsewhere_is_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trainer_plugins() == {}
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")  # salloc: the command is not one of srun's processes
+    assert trainer_plugins() == {}
+
+
+# The end of a job ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_outside_a_job_nothing_is_handed_on(signum: int, handler: list[int]) -> None:
+    assert submitted_to() is None
+    with pytest.raises(Interrupted), one_line_job():
+        raise Interrupted(signum)
+    assert handler == []
+
+
+@pytest.mark.parametrize("executor", ["slurm", "local"])
+def test_warning_of_the_time_limit_is_handed_to_who_handled_it_before(
+    executor: str, handler: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    with pytest.raises(SystemExit), one_line_job():
+        raise Interrupted(signal.SIGUSR2, "the same command continues: there")
+    assert handler == [signal.SIGUSR2]
+    assert capsys.readouterr().err == "interrupted by SIGUSR2; the same command continues: there\n"
+
+
+@pytest.mark.parametrize(("executor", "signum"), [("slurm", signal.SIGINT), ("local", signal.SIGTERM)])
+def test_job_that_nobody_queues_again_ends_with_the_signals_exit_code(
+    executor: str, signum: int, handler: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    with pytest.raises(SystemExit) as ended:
+        end_job(Interrupted(signum))
+    assert ended.value.code == 128 + signum
+    assert handler == []
+
+
+def test_preempted_job_waits_to_be_killed_and_a_warning_of_the_limit_still_queues_it_again(
+    handler: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    pauses = []
+
+    def pause() -> None:
+        pauses.append(len(handler))
+        if len(pauses) == 3:
+            signal.raise_signal(signal.SIGUSR2)
+
+    monkeypatch.setattr(signal, "pause", pause)
+    with pytest.raises(SystemExit):
+        end_job(Interrupted(signal.SIGTERM))
+    assert pauses == [0, 0, 0]
+    assert handler == [signal.SIGUSR2]
+
+
+@pytest.mark.parametrize(
+    ("signums", "told"),
+    [
+        ((signal.SIGUSR2,), signal.SIGUSR2),
+        ((signal.SIGTERM, signal.SIGTERM), signal.SIGTERM),
+        ((signal.SIGTERM, signal.SIGUSR2), signal.SIGUSR2),
+        ((signal.SIGUSR2, signal.SIGTERM), signal.SIGUSR2),
+    ],
+)
+def test_signals_of_one_step_in_a_job_save_once_and_the_warning_wins(
+    signums: tuple[int, ...], told: int, handler: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path / "whole")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+
+    def act(_: Any, done: int) -> None:
+        if done == 8:
+            for signum in signums:
+                signal.raise_signal(signum)
+
+    with monkeypatch.context() as patch:
+        at_every_batch(patch, act)
+        with pytest.raises(Interrupted) as stop:
+            run(tmp_path / "job")
+    assert stop.value.signum == told
+    assert handler == []  # not before the run is saved and closed
+    assert_same_run(run(tmp_path / "job"), whole)
+
+
+# The command that submitted -----------------------------------------------------------------------------------------
+
+
+def uncompleted(text: str) -> Exception:
+    errors = pytest.importorskip("submitit.core.utils")
+    return errors.UncompletedJobError(text)
+
+
+def test_lost_job_is_explained_by_its_state_and_its_log() -> None:
+    lost = (
+        "Job 12_1 (task: 0) with path /runs/.submitit/12_1/12_1_0_result.pkl\nhas not produced any output (state: {})\n"
+    )
+    told = "job 12_1 ended without a result ({}), its log is in /runs/.submitit/12_1; the same command goes on"
+    for state in ("CANCELLED by 0", "OUT_OF_MEMORY", "NODE_FAIL"):
+        error = uncompleted(lost.format(state) + "Error stream produced:\n----\n...")
+        assert explain(error, []) == told.format(state)
+    often = "Job not requeued because: timed-out too many times."
+    assert explain(uncompleted(often), []) == often
+    assert explain(uncompleted("Job (task=0) failed during processing with trace:\nTraceback ..."), []) is None
+
+
+def test_every_job_is_heard_although_one_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(submitit.Job, "results", submitit.Job.results)  # put back afterwards
+
+    class Lost(submitit.Job):  # type: ignore[misc,name-defined]
+        _cancel_at_deletion = False
+
+        def __init__(self) -> None:
+            pass
+
+        def wait(self) -> None:
+            raise uncompleted("Job 1 is gone")
+
+        def submission(self) -> Any:
+            return SimpleNamespace(args=(["method=ewc", "seed=1"],))
+
+    for launcher in ("slurm", "local"):
+        HearAllJobs().on_multirun_start(compose([f"hydra/launcher={launcher}"], with_hydra=True))
+        (returned,) = Lost().results()
+        assert (returned.status, returned.overrides) == (JobStatus.FAILED, ["method=ewc", "seed=1"])
+        assert isinstance(returned._return_value, RuntimeError)
