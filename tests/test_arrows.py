@@ -21,7 +21,7 @@ ROOMS: dict[str, set[str]] = {  # room → rooms it may import besides itself
     "importance": set(),
     "metrics": set(),
     "backbones": set(),
-    "figures": set(),
+    "figures": {"atomic"},
     "data": set(),
     "record": set(),
     "learner": {"data"},
