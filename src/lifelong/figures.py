@@ -96,16 +96,17 @@ def accuracy_curves_figure(
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a PNG of 150 dots per inch, or an SVG if `path` says so: whole or not at all. The same figure gives the same
-    bytes, so that a report that is made again changes no file that need not change.
+    """Write a PNG of 150 dots per inch, or an SVG if `path` says so: whole or not at all.
+
+    The same figure gives the same bytes: a report made again changes no file that need not change.
     """
     import matplotlib
 
     path = Path(path)
     kind = path.suffix.removeprefix(".")
-    dated = {"metadata": {"Date": None}} if kind == "svg" else {}
+    metadata = {"Date": None} if kind == "svg" else None
     with atomic_write(path, "wb") as file, matplotlib.rc_context({"svg.hashsalt": "lifelong"}):
-        figure.savefig(file, format=kind, dpi=150, **dated)
+        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
 
 
 def empty_figure(width: float, height: float, title: str) -> Figure:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of n values and its 95 % confidence interval, mean ± half_width; half_width is nan for a single value."""
+    """The mean of n values and its 95 % confidence interval, mean ± half_width (nan for a single value)."""
 
     mean: float
     half_width: float
@@ -27,8 +27,8 @@ class Estimate:
 def estimate(values: Iterable[float | None]) -> Estimate | None:
     """Of the values that are defined; None if there are none.
 
-    The interval is Student's: half width t(0.975; n − 1) · s/√n, s the sample standard deviation. It supposes that seeds
-    are independent and their measures about normal.
+    The interval is Student's: half width t(0.975; n − 1) · s/√n, s the sample standard deviation. It supposes that
+    seeds are independent and their measures about normal.
     """
     known = [value for value in values if value is not None]
     if not known:

@@ -1,4 +1,4 @@
-"""One page that holds everything: figures inline, no script, no network; and beside it the figures and tables as files."""
+"""One page that holds everything, without script or network; beside it the figures and tables as files."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lifelong.atomic import atomic_write
 from lifelong.figures import save_figure
+from lifelong.report.grid import holes
 from lifelong.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure
 from lifelong.report.runs import Run, read_runs
 from lifelong.report.sections import Section, sections
@@ -31,23 +32,25 @@ PAGE = "index.html"
 FIGURES: dict[str, tuple[Callable[[Section], "Figure | None"], str]] = {
     "strength": (
         strength_figure,
-        "Mean over seeds at each strength; band: 95 % confidence interval. Horizontal: methods without a strength, and strength 0.",
+        "Mean over seeds at each strength; band: 95 % confidence interval, which may run out of the picture. "
+        "Horizontal: methods without a strength, and strength 0.",
     ),
     "plane": (
         plane_figure,
-        "Plasticity is the learning accuracy: mean test accuracy on each task just after learning it. Stability is 100 minus forgetting. "
-        "A marker per method and strength, larger for a larger strength, joined by strength; bars: 95 % confidence intervals, "
-        "which may run out of the picture. Pareto front: means that no other one reaches or exceeds on both axes, "
-        "but for joint, which keeps all data.",
+        "Plasticity is the learning accuracy: mean test accuracy on each task just after learning it. "
+        "Stability is 100 minus forgetting. A marker per method and strength, larger for a larger strength, joined by "
+        "strength; bars: 95 % confidence intervals, which may run out of the picture. "
+        "Pareto front: means that no other one reaches or exceeds on both axes, but for joint, which keeps all data.",
     ),
     "matrices": (
         matrices_figure,
-        "Mean test accuracy over seeds, each method at its best strength by validation. Row: after learning; column: tested on.",
+        "Mean test accuracy over seeds, each method at its best strength by validation. "
+        "Row: after learning; column: tested on.",
     ),
     "curves": (
         curves_figure,
-        "Mean validation accuracy on each task from when it is first met, each method at its best strength by validation; "
-        "band: 95 % confidence interval. Task k is learned between k − 1 and k.",
+        "Mean validation accuracy on each task from when it is first met, each method at its best strength by "
+        "validation; band: 95 % confidence interval. Task k is learned between k − 1 and k.",
     ),
 }  # fmt: skip
 
@@ -89,7 +92,7 @@ def _draw(section: Section, target: Path) -> list[dict[str, str]]:
 def render(title: str, runs: Sequence[Run], made: Sequence[Section], drawn: Sequence[list[dict[str, str]]]) -> str:
     """The page's text. drawn: of each section its figures."""
     problems = [run for run in runs if not run.finished]
-    holes = [(section.title, found) for section in made if (found := section.holes())]
+    lacking = [(section.title, found) for section in made if (found := holes(section))]
     environment = Environment(
         loader=PackageLoader("lifelong.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -97,9 +100,9 @@ def render(title: str, runs: Sequence[Run], made: Sequence[Section], drawn: Sequ
         title=f"Report: {title}",
         num_runs=len(runs),
         num_finished=len(runs) - len(problems),
-        num_problems=len(problems) + sum(len(found) for _, found in holes),
+        num_problems=len(problems) + sum(len(found) for _, found in lacking),
         problems=problems,
-        holes=holes,
+        holes=lacking,
         sections=[_shown(section, figures) for section, figures in zip(made, drawn, strict=True)],
     )
 
@@ -107,6 +110,7 @@ def render(title: str, runs: Sequence[Run], made: Sequence[Section], drawn: Sequ
 def _shown(section: Section, figures: list[dict[str, str]]) -> dict[str, Any]:
     """What the page says of a section."""
     entries = [entry for _, entry in section.entries]
+    devices = {str(run.metrics.get("device", "an unknown device")) for entry in entries for run in entry.finished}
     return {
         "title": section.title,
         "slug": section.slug,
@@ -118,5 +122,5 @@ def _shown(section: Section, figures: list[dict[str, str]]) -> dict[str, Any]:
         "figures": figures,
         "costs": cost_rows(section),
         "cost_headings": cost_headings(),
-        "devices": ", ".join(sorted({str(run.metrics.get("device", "an unknown device")) for e in entries for run in e.finished})),
-    }  # fmt: skip
+        "devices": ", ".join(sorted(devices)),
+    }

@@ -63,6 +63,7 @@ def strength_figure(section: Section) -> Figure | None:
             _over_strength(axes, line, key, style[line.label])
         axes.set_xscale("log")
         axes.set_ylabel(MEASURES[key])
+        axes.set_ylim(*_around([100 * value.mean for _, entry in section.entries if (value := entry.measure(key))]))
         axes.grid(color="0.92")
     for axes in panels[-num_columns:]:
         axes.set_xlabel("strength λ")
@@ -104,7 +105,16 @@ def plane_figure(section: Section) -> Figure | None:
         _track(axes, line, ours, style[line.label])
     means = [(100 * x.mean, 100 * y.mean) for line, _, x, y in placed if line.method != "joint"]
     front = [means[i] for i in pareto_front(means)]
-    axes.plot([x for x, _ in front], [y for _, y in front], color="0.75", linewidth=6, alpha=0.6, zorder=1, solid_capstyle="round", label="Pareto front")
+    axes.plot(
+        [x for x, _ in front],
+        [y for _, y in front],
+        color="0.75",
+        linewidth=6,
+        alpha=0.6,
+        zorder=1,
+        solid_capstyle="round",
+        label="Pareto front",
+    )
     if any(len(line.finished) > 1 for line in section.lines):
         axes.plot([], [], "o", markersize=13, markerfacecolor="none", color="0.3", label="best by validation")
     axes.set_xlabel("plasticity: learning accuracy (%)")
@@ -129,9 +139,7 @@ def _place(entry: Entry) -> tuple[Estimate, Estimate] | None:
     return plastic, Estimate(1 - forgot.mean, forgot.half_width, forgot.n)
 
 
-def _track(
-    axes: Axes, line: Line, points: Sequence[tuple[Entry, Estimate, Estimate]], style: dict[str, Any]
-) -> None:
+def _track(axes: Axes, line: Line, points: Sequence[tuple[Entry, Estimate, Estimate]], style: dict[str, Any]) -> None:
     """Entries joined by strength, a larger marker for a larger one, the best by validation ringed."""
     if not points:
         return
@@ -195,8 +203,10 @@ def _seeds(entry: Entry) -> str:
 
 
 def mean_matrix(entry: Entry) -> tuple[list[str], np.ndarray]:
-    """Task names and the (T, T) matrix in percent, mean over seeds; where the seeds' tasks come in different orders, the
-    k-th task of each stands for "task k"."""
+    """Task names and the (T, T) matrix in percent, mean over seeds.
+
+    Where the seeds' tasks come in different orders, the k-th task of each stands for "task k".
+    """
     all_names, rows = zip(*(run.matrix for run in entry.finished), strict=True)
     same = all(names == all_names[0] for names in all_names)
     names = all_names[0] if same else [f"task {k + 1}" for k in range(len(all_names[0]))]
@@ -247,9 +257,9 @@ def mean_curves(entry: Entry) -> list[dict[float, Estimate]]:
     if not any(any(curves) for curves in by_run):
         return []
     result: list[dict[float, Estimate]] = []
-    for curves in zip(*by_run, strict=True):
-        positions = sorted(set.intersection(*map(set, curves)))
-        values = {x: estimate(curve[x] for curve in curves) for x in positions}
+    for of_task in zip(*by_run, strict=True):
+        positions = sorted(set.intersection(*map(set, of_task)))
+        values = {x: estimate(curve[x] for curve in of_task) for x in positions}
         result.append({x: value for x, value in values.items() if value})
     return result
 

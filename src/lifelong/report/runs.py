@@ -25,8 +25,8 @@ class Run:
         path: its folder.
         state: finished; failed (it left the reason in error.txt); unfinished (interrupted, or still running); damaged.
         reason: one line of why it is not finished; empty if it is.
-        config: config.yaml without the seed and what does not touch the numbers, flat: "method.strength" → 100. Empty if
-            it cannot be read.
+        config: config.yaml without the seed and what does not touch the numbers, flat: "method.strength" → 100. Empty
+            if it cannot be read.
         seed: None if config.yaml cannot be read.
         metrics: the content of metrics.json; empty unless finished.
     """

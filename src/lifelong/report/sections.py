@@ -1,19 +1,19 @@
 """Runs in order: a section per stream, in it a line per method, on it an entry per strength, which averages its seeds.
 
-Legend: an *entry* holds the runs of one setting, which differ in the seed alone; a *line* the entries that differ in the
-strength alone; a *section* the lines on one stream. Nothing else is ever averaged.
+Legend: an *entry* holds the runs of one setting, which differ in the seed alone; a *line* the entries that differ in
+the strength alone; a *section* the lines on one stream. Nothing else is ever averaged.
 """
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lifelong.report.interval import Estimate, estimate
 from lifelong.report.runs import Run
 
-STRENGTHS = ("method.strength", "strength_factor")
+STRENGTH = "method.strength"
 STREAM = ("dataset.", "scenario", "val_fraction")
 Flat = Mapping[str, Any]
 
@@ -36,7 +36,7 @@ class Entry:
     def strength(self) -> float:
         """λ; 0 for a method that has none."""
         known = [run.metrics["strength"] for run in self.finished]
-        return float(known[0] if known else self.config.get("method.strength") or 0)
+        return float(known[0] if known else self.config.get(STRENGTH) or 0)
 
     @property
     def seeds(self) -> list[int]:
@@ -72,11 +72,15 @@ class Line:
 
     @property
     def best(self) -> Entry | None:
-        """The entry of the highest mean validation average accuracy. The only one there is, if there is no validation
-        data; None if there are several then."""
-        scored = [(value.mean, i) for i, e in enumerate(self.finished) if (value := e.measure("val_average_accuracy"))]
+        """The entry of the highest mean validation average accuracy; without validation data the only one, else None.
+
+        Among those with the most finished seeds: a mean that lacks a hard seed would win.
+        """
+        most = max((len(entry.finished) for entry in self.finished), default=0)
+        complete = [entry for entry in self.finished if len(entry.finished) == most]
+        scored = [(value.mean, i) for i, e in enumerate(complete) if (value := e.measure("val_average_accuracy"))]
         if scored:
-            return self.finished[max(scored)[1]]
+            return complete[max(scored)[1]]
         return self.finished[0] if len(self.finished) == 1 else None
 
 
@@ -106,21 +110,6 @@ class Section:
     def has_intransigence(self) -> bool:
         return any(entry.measure("intransigence") for _, entry in self.entries)
 
-    def holes(self) -> list[str]:
-        """What the grid of this section lacks: a seed that other entries have, a strength that other methods of the same
-        sweep have. Two methods are of one sweep if they share two strengths, or one has all strengths of the other."""
-        seeds = sorted({run.seed for run in self.runs if run.seed is not None})
-        found = []
-        for line in self.lines:
-            there = {entry.strength for entry in line.entries}
-            for entry in line.entries:
-                lacking = [seed for seed in seeds if seed not in {run.seed for run in entry.runs}]
-                if lacking:
-                    found.append(f"{described(line, entry.strength)}: no run of seed {', '.join(map(str, lacking))}")
-            for strength in sorted(_grid(line, self.lines) - there):
-                found.append(f"{described(line, strength)}: no run of any seed")
-        return found
-
 
 def described(line: Line, strength: float) -> str:
     return f"{line.label}, strength {strength:g}" if has_strength(line) else line.label
@@ -128,17 +117,6 @@ def described(line: Line, strength: float) -> str:
 
 def has_strength(line: Line) -> bool:
     return any(entry.strength > 0 for entry in line.entries)
-
-
-def _grid(line: Line, lines: Iterable[Line]) -> set[float]:
-    """Strengths of all lines of the same sweep."""
-    ours = {entry.strength for entry in line.entries} - {0.0}
-    grid = set(ours)
-    for other in lines:
-        theirs = {entry.strength for entry in other.entries} - {0.0}
-        if len(ours & theirs) >= 2 or (ours and theirs and (ours <= theirs or theirs <= ours)):
-            grid |= theirs
-    return grid
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
@@ -166,7 +144,7 @@ def _lines(runs: Sequence[Run]) -> list[Line]:
         settings.setdefault(run.setting, []).append(run)
     lines: dict[str, list[Entry]] = {}
     for members in settings.values():
-        rest = {k: v for k, v in members[0].config.items() if k not in STRENGTHS}
+        rest = {k: v for k, v in members[0].config.items() if k != STRENGTH}
         lines.setdefault(repr(sorted(rest.items(), key=str)), []).append(Entry(members))
     labels = _labels([entries[0].config for entries in lines.values()])
     made = [
@@ -192,10 +170,11 @@ def _titles(configs: Sequence[Flat]) -> list[str]:
         " · ".join((chosen(c, "dataset"), "+".join(_sources(c)), f"{c.get('scenario', 'domain')}-incremental"))
         for c in configs
     ]
-    return [
-        " · ".join((head, *_differing(_stream(config), [_stream(o) for o, h in zip(configs, heads, strict=True) if h == head])))
-        for head, config in zip(heads, configs, strict=True)
-    ]  # fmt: skip
+    titles = []
+    for head, config in zip(heads, configs, strict=True):
+        same = [_stream(other) for other, its_head in zip(configs, heads, strict=True) if its_head == head]
+        titles.append(" · ".join((head, *_differing(_stream(config), same))))
+    return titles
 
 
 def _sources(config: Flat) -> list[str]:
@@ -204,9 +183,8 @@ def _sources(config: Flat) -> list[str]:
 
 
 def _labels(configs: Sequence[Flat]) -> list[str]:
-    """method, and whatever else of the configuration the lines differ in: among those of one method for its own options,
-    among all for the rest."""
-    rest = [{k: v for k, v in c.items() if not k.startswith(("method.", *STREAM)) and k not in STRENGTHS} for c in configs]
+    """method, and whatever else the lines differ in: its own options among those of one method, the rest among all."""
+    rest = [{k: v for k, v in c.items() if not k.startswith(("method.", *STREAM)) and k != STRENGTH} for c in configs]
     labels = []
     for config, others in zip(configs, rest, strict=True):
         method = chosen(config, "method")
@@ -216,12 +194,14 @@ def _labels(configs: Sequence[Flat]) -> list[str]:
 
 
 def _method(config: Flat) -> dict[str, Any]:
-    return {k: v for k, v in config.items() if k.startswith("method.") and k not in STRENGTHS}
+    return {k: v for k, v in config.items() if k.startswith("method.") and k != STRENGTH}
 
 
 def _differing(config: Flat, all_configs: Sequence[Flat]) -> list[str]:
-    """key=value where the configurations differ; options of a group are compared among those that chose the same. That
-    nothing was chosen of a group (memory=none) goes without saying."""
+    """key=value where the configurations differ; options of a group are compared among those that chose the same.
+
+    That nothing was chosen of a group (memory=none) goes without saying.
+    """
     parts = []
     for key, value in config.items():
         group = key.rpartition(".")[0]

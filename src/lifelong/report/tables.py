@@ -60,7 +60,7 @@ def cost_headings() -> list[str]:
 
 
 def cost_rows(section: Section) -> list[list[str]]:
-    """A row per line: seconds by phase and bytes, mean ± interval over all its finished runs; peak memory: the largest."""
+    """A row per line: seconds by phase and bytes, mean ± interval over all its finished runs; the largest peak."""
     rows = []
     for line in section.lines:
         runs = [run.metrics for entry in line.finished for run in entry.finished]
@@ -92,10 +92,10 @@ def summary_csv(sections: Iterable[Section]) -> str:
     headings = ["stream", "method", "line", "strength", "seeds", "best_by_validation"]
     columns = [f"{key}{suffix}" for key in MEASURES for suffix in ("", "_ci95", "_n")]
     rows = [
-        [s.title, line.method, line.label, entry.strength, len(entry.finished), int(entry is line.best), *_numbers(entry)]
-        for s in sections
-        for line, entry in s.entries
-    ]  # fmt: skip
+        [section.title, line.method, line.label, e.strength, len(e.finished), int(e is line.best), *_numbers(e)]
+        for section in sections
+        for line, e in section.entries
+    ]
     return _csv(headings + columns, rows)
 
 
@@ -134,7 +134,8 @@ def latex(section: Section) -> str:
     headings = ["method", r"$\lambda$", "seeds", *map(escaped, measures_shown(section).values())]
     lines = [
         "% needs \\usepackage{booktabs}",
-        f"% {section.title}: points of 100, mean ± 95 % confidence interval over seeds (Student's t); bold: best by validation",
+        f"% {section.title}: points of 100, mean ± 95 % confidence interval over seeds (Student's t)",
+        "% bold: the strength with the highest validation accuracy",
         rf"\begin{{tabular}}{{lrr{'r' * len(measures_shown(section))}}}",
         r"\toprule",
         " & ".join(headings) + r" \\",
@@ -149,7 +150,9 @@ def _latex_row(row: dict[str, Any]) -> str:
     cells = [strength, str(row["seeds"])]
     for cell in row["cells"]:
         number = cell.replace("±", r"\pm").replace("(n = ", r"\;(n=")
-        cells.append("undefined" if cell == "undefined" else rf"$\mathbf{{{number}}}$" if row["best"] else f"${number}$")
+        cells.append(
+            "undefined" if cell == "undefined" else rf"$\mathbf{{{number}}}$" if row["best"] else f"${number}$"
+        )
     return " & ".join([escaped(row["label"]), *cells]) + r" \\"
 
 
