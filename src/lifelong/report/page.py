@@ -81,6 +81,7 @@ def _draw(section: Section, target: Path) -> list[dict[str, str]]:
     for name, (draw, caption) in FIGURES.items():
         figure = draw(section) if section.entries else None
         if figure is not None:
+            figure.draw_without_rendering()  # the layout settles in its second round
             paths = [target / f"{section.slug}-{name}{suffix}" for suffix in (".svg", ".png")]
             for path in paths:
                 save_figure(figure, path)
@@ -109,12 +110,13 @@ def render(title: str, runs: Sequence[Run], made: Sequence[Section], drawn: Sequ
 
 def _shown(section: Section, figures: list[dict[str, str]]) -> dict[str, Any]:
     """What the page says of a section."""
-    entries = [entry for _, entry in section.entries]
+    entries, rows = [entry for _, entry in section.entries], result_rows(section)
     devices = {str(run.metrics.get("device", "an unknown device")) for entry in entries for run in entry.finished}
     return {
         "title": section.title,
         "slug": section.slug,
-        "rows": result_rows(section),
+        "rows": rows,
+        "chosen": any(row["best"] for row in rows),
         "headings": list(measures_shown(section).values()),
         "validated": any(entry.measure("val_average_accuracy") for entry in entries),
         "single": any(len(entry.finished) == 1 for entry in entries),

@@ -27,7 +27,11 @@ UNKNOWN = "–"
 
 
 def measures_shown(section: Section) -> dict[str, str]:
-    return {key: name for key, name in MEASURES.items() if key != "intransigence" or section.has_intransigence}
+    """Keys and headings; forward transfer says nothing where a task's classes are masked until it is learned."""
+    hidden = set() if section.has_intransigence else {"intransigence"}
+    if all(entry.config.get("scenario") == "class" for _, entry in section.entries):
+        hidden.add("forward_transfer")
+    return {key: name for key, name in MEASURES.items() if key not in hidden}
 
 
 def result_rows(section: Section) -> list[dict[str, Any]]:
@@ -68,7 +72,7 @@ def cost_rows(section: Section) -> list[list[str]]:
             continue
         phases = [[run.get(f"{phase}_seconds") for run in runs] for phase in PHASES]
         total = [sum(known) for known in ([s for s in column if s is not None] for column in zip(*phases, strict=True))]
-        seconds = [value.text(1, 1) if (value := estimate(column)) else UNKNOWN for column in (*phases, total)]
+        seconds = [value.text(1, 2) if (value := estimate(column)) else UNKNOWN for column in (*phases, total)]
         megabytes = [
             UNKNOWN if not known else f"{(max if key.startswith('peak') else statistics.fmean)(known) / 1e6:.2f}"
             for key in MEGABYTES
