@@ -44,7 +44,11 @@ def numbers(values: Sequence[float | None], scale: float, digits: int) -> list[s
     cells = [ABSENT if value is None else f"{scale * value:.{digits}f}" for value in values]
     if len(values) == 2:
         first, second = values
-        cells.append(ABSENT if first is None or second is None else f"{round(scale * (second - first), digits) + 0.0:+.{digits}f}")
+        cells.append(
+            ABSENT
+            if first is None or second is None
+            else f"{round(scale * (second - first), digits) + 0.0:+.{digits}f}"
+        )
     return cells
 
 
