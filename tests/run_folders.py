@@ -21,9 +21,11 @@ Rows = Sequence[Sequence[float]]
 composed_once = functools.cache(lambda *overrides: compose(["dataset/source=digits", "logger=none", *overrides]))
 
 
-def matrix(learned: float, forgets: float) -> list[list[float]]:
-    """(3, 3): every task reaches `learned` and loses `forgets` with each later one; 0.1 before it is learned."""
-    return [[learned - forgets * (i - j) if j <= i else 0.1 for j in range(3)] for i in range(3)]
+def matrix(learned: float, forgets: float, num_tasks: int) -> list[list[float]]:
+    """(T, T): every task reaches `learned` and loses `forgets` with each later one; 0.1 before it is learned."""
+    return [
+        [max(0.0, learned - forgets * (i - j)) if j <= i else 0.1 for j in range(num_tasks)] for i in range(num_tasks)
+    ]
 
 
 def finished(
@@ -38,17 +40,17 @@ def finished(
     """A finished run; `metrics` replace or add to those of its matrix."""
     path = unfinished(root, *overrides)
     config = composed_once(*overrides)
-    R = matrix(learned, forgets)
+    R = matrix(learned, forgets, len(names))
     header, *lines = [list(names), *R]
     (path / "accuracy_matrix.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in (header, *lines)))
     accuracy = "val/accuracy/"
     rows = [
         {"step": i * steps + step, "task": i, **{accuracy + names[j]: R[i][j] * step / steps for j in range(i + 1)}}
-        for i in range(3)
+        for i in range(len(names))
         for step in (steps // 2, steps)
     ]  # fmt: skip
     (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    measures = AccuracyMatrix.from_rows(R, torch.full((3,), 0.1, dtype=torch.float64)).compute()
+    measures = AccuracyMatrix.from_rows(R, torch.full((len(names),), 0.1, dtype=torch.float64)).compute()
     text = {
         **measures, "val_average_accuracy": measures["average_accuracy"], "intransigence": None,
         "method": choice(config.method), "strength": float(config.method.get("strength", 0)),

@@ -1,6 +1,7 @@
 """Reports from run folders: seeds are averaged, what differs is kept apart, what is unfinished is listed."""
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -247,6 +248,7 @@ def test_report_leaves_page_figures_and_tables(written: Path) -> None:
     assert f"{slugs[1]}-strength.svg" not in names  # a single strength
 
 
+@pytest.mark.slow
 def test_report_made_again_is_the_same_to_the_byte(written: Path) -> None:
     before = files(written)
     write_report(written)
@@ -334,11 +336,23 @@ def beyond_the_limits(axis: Any) -> list[Text]:
     return [label for tick in ticks if not low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)]
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty lines of twenty tasks."""
+    root = tmp_path_factory.mktemp("runs")
+    names = [f"classes_{5 * i}-{5 * i + 4}" for i in range(20)]
+    for k, strength in itertools.product(range(20), (1, 10)):
+        overrides = (f"optimizer.lr={0.001 * (k + 1):g}", f"method.strength={strength}")
+        finished(root, *overrides, names=names, learned=0.9 - 0.01 * k, forgets=0.01)
+    return root
+
+
+@pytest.mark.parametrize("runs", ["written", pytest.param("large", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("draw", [draw for draw, _ in FIGURES.values()], ids=list(FIGURES))
 def test_figure_cuts_no_text_off_and_keeps_its_legend_outside(
-    draw: Callable[[Section], Figure | None], written: Path
+    draw: Callable[[Section], Figure | None], runs: str, request: pytest.FixtureRequest
 ) -> None:
-    figure = draw(sections(read_runs(written))[0])
+    figure = draw(sections(read_runs(request.getfixturevalue(runs)))[0])
     assert figure is not None
     for _ in range(2):
         figure.draw_without_rendering()
@@ -346,6 +360,7 @@ def test_figure_cuts_no_text_off_and_keeps_its_legend_outside(
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text() and t not in unseen]
     assert [t.get_text() for t in texts if figure.bbox.count_contains(t.get_window_extent().corners()) < 4] == []
     for legend in figure.legends:
+        assert figure.bbox.count_contains(legend.get_window_extent().corners()) == 4
         assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
     titles = [
         text.get_window_extent() for text in (*figure.texts, *(axes.title for axes in figure.axes)) if text.get_text()

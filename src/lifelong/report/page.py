@@ -32,14 +32,14 @@ PAGE = "index.html"
 FIGURES: dict[str, tuple[Callable[[Section], "Figure | None"], str]] = {
     "strength": (
         strength_figure,
-        "Mean over seeds at each strength; band: 95 % confidence interval, which may run out of the picture. "
-        "Horizontal: methods without a strength, and strength 0.",
+        "Mean over seeds at each strength; band: 95 % confidence interval (from three seeds on), which may "
+        "run out of the picture. Horizontal: methods without a strength, and strength 0.",
     ),
     "plane": (
         plane_figure,
         "Plasticity is the learning accuracy: mean test accuracy on each task just after learning it. "
         "Stability is 100 minus forgetting. A marker per method and strength, larger for a larger strength, joined by "
-        "strength; bars: 95 % confidence intervals, which may run out of the picture. "
+        "strength; bars: 95 % confidence intervals (from three seeds on), which may run out of the picture. "
         "Pareto front: means that no other one reaches or exceeds on both axes, but for joint, which keeps all data.",
     ),
     "matrices": (
@@ -50,7 +50,7 @@ FIGURES: dict[str, tuple[Callable[[Section], "Figure | None"], str]] = {
     "curves": (
         curves_figure,
         "Mean validation accuracy on each task from when it is first met, each method at its best strength by "
-        "validation; band: 95 % confidence interval. Task k is learned between k − 1 and k.",
+        "validation; band: 95 % confidence interval (from three seeds on). Task k is learned between k − 1 and k.",
     ),
 }  # fmt: skip
 

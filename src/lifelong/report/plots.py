@@ -1,7 +1,8 @@
 """Figures of a section: what strength does, stability against plasticity, accuracy matrices and curves of the lines.
 
 A line keeps its colour in all figures of a section; what has no strength to vary (finetune, joint) is grey. Shaded
-bands and bars are 95 % confidence intervals over seeds, absent where there is a single one.
+bands and bars are 95 % confidence intervals over seeds, from three seeds on: of two they are 12.7 standard errors to
+either side, and would hide all else. The tables have those too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MEASURES = {
     "intransigence": "intransigence (points)",
     "learning_accuracy": "learning accuracy (%)",
 }
+MIN_SEEDS = 3
 GREYS = ("0.15", "0.4", "0.6")
 DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
@@ -54,7 +56,8 @@ def strength_figure(section: Section) -> Figure | None:
         return None
     keys = [key for key in MEASURES if key != "intransigence" or section.has_intransigence]
     num_rows, num_columns = (1, 3) if len(keys) == 3 else (2, 2)
-    size = 3.9 * num_columns + _legend_width(section), 3.4 * num_rows
+    width, height = _legend_size(section)
+    size = 3.9 * num_columns + width, max(3.4 * num_rows, height)
     figure = empty_figure(*size, f"What strength does: {section.title}")
     style = styles(section)
     panels = figure.subplots(num_rows, num_columns, sharex=True).flatten()
@@ -79,17 +82,22 @@ def _over_strength(axes: Axes, line: Line, key: str, style: dict[str, Any]) -> N
         if entry.strength == 0 and (level := entry.measure(key)):
             zero = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 1.3, "zorder": 2}
             axes.axhline(100 * level.mean, label=described(line, 0), **zero)
-            if level.n > 1:
+            if _drawn(level):
                 low, high = (100 * (level.mean + side * level.half_width) for side in (-1, 1))
                 axes.axhspan(low, high, color=style["color"], alpha=0.08, linewidth=0)
 
 
 def _band(axes: Axes, x: Sequence[float], y: Sequence[Estimate], style: dict[str, Any], label: str) -> None:
-    """A line in percent with its intervals as a ribbon, which has no width at single values."""
+    """A line in percent with its intervals as a ribbon."""
     mean = 100 * np.array([value.mean for value in y])
-    half = 100 * np.nan_to_num([value.half_width for value in y])
+    half = 100 * np.array([_drawn(value) for value in y])
     axes.plot(x, mean, label=label, zorder=3, **style)
     axes.fill_between(x, mean - half, mean + half, color=style["color"], alpha=0.1, linewidth=0)
+
+
+def _drawn(value: Estimate) -> float:
+    """The half width that is shown: 0 below three seeds."""
+    return value.half_width if value.n >= MIN_SEEDS else 0.0
 
 
 def plane_figure(section: Section) -> Figure | None:
@@ -97,7 +105,8 @@ def plane_figure(section: Section) -> Figure | None:
     placed = [(line, entry, x, y) for line, entry in section.entries if (xy := _place(entry)) for x, y in [xy]]
     if not placed:
         return None
-    figure = empty_figure(6.6 + _legend_width(section), 5.4, f"Stability and plasticity: {section.title}")
+    width, height = _legend_size(section)
+    figure = empty_figure(6.6 + width, max(5.4, height), f"Stability and plasticity: {section.title}")
     axes = figure.add_subplot()
     style = styles(section)
     for line in _ordered(section):
@@ -146,7 +155,7 @@ def _track(axes: Axes, line: Line, points: Sequence[tuple[Entry, Estimate, Estim
     xs, ys = [100 * x.mean for _, x, _ in points], [100 * y.mean for _, _, y in points]
     axes.plot(xs, ys, label=line.label, zorder=3, **{**style, "linewidth": 1})
     for i, (entry, x, y) in enumerate(points):
-        bars = {"xerr": 100 * np.nan_to_num(x.half_width), "yerr": 100 * np.nan_to_num(y.half_width)}
+        bars = {"xerr": 100 * _drawn(x), "yerr": 100 * _drawn(y)}
         axes.errorbar(xs[i], ys[i], **bars, color=style["color"], alpha=0.35, linewidth=1, zorder=2)
         axes.plot(xs[i], ys[i], style["marker"], color=style["color"], markersize=4 + 6 * i / max(len(points) - 1, 1))
         if entry is line.best and len(points) > 1:
@@ -174,7 +183,8 @@ def matrices_figure(section: Section) -> Figure | None:
         return None
     names, num_tasks = shown[0][2], len(shown[0][2])
     label = CHARACTER * max(map(len, names))
-    side = max(2.0, (0.46 if num_tasks <= 12 else 0.3) * num_tasks)
+    numbered = num_tasks <= 12
+    side = max(2.0, 0.46 * num_tasks) if numbered else 3.0
     num_columns = min(len(shown), max(1, int(13 / (side + 0.6))))
     num_rows = math.ceil(len(shown) / num_columns)
     width, height = num_columns * (side + 0.35) + label + 1.6, num_rows * (side + 0.65) + label + 0.4
@@ -187,9 +197,12 @@ def matrices_figure(section: Section) -> Figure | None:
         image = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100)
         title = described(line, entry.strength).replace(", strength ", "\nλ = ")
         axes.set_title(f"{title}\n{_seeds(entry)}" if "\n" not in title else f"{title}, {_seeds(entry)}", fontsize=9)
-        axes.set_xticks(range(num_tasks), names if i + num_columns >= len(shown) else [""] * num_tasks, **SLANTED)
-        axes.set_yticks(range(num_tasks), names if i % num_columns == 0 else [""] * num_tasks)
-        if num_tasks <= 25:
+        ticks = range(0, num_tasks, math.ceil(num_tasks / 20))
+        labels, none = [names[k] for k in ticks], [""] * len(ticks)
+        axes.set_xticks(ticks, labels if i + num_columns >= len(shown) else none, **SLANTED)
+        axes.set_yticks(ticks, labels if i % num_columns == 0 else none)
+        axes.tick_params(labelsize=10 if numbered else 7)
+        if numbered:
             annotate(axes, percent, image.cmap(percent / 100), decimals=False)
     figure.supxlabel("tested on", fontsize=10)
     figure.supylabel("after learning", fontsize=10)
@@ -224,7 +237,8 @@ def curves_figure(section: Section) -> Figure | None:
     names = max((mean_matrix(line.best)[0] for line in section.lines if line.best), key=len)
     num_columns = 1 if len(names) <= 5 else 2
     num_rows = math.ceil(len(names) / num_columns)
-    size = 7.2 * (1 if num_columns == 1 else 1.5) + _legend_width(section), 1.55 * num_rows + 0.8
+    width, height = _legend_size(section)
+    size = 7.2 * (1 if num_columns == 1 else 1.5) + width, max(1.55 * num_rows + 0.8, height)
     figure = empty_figure(*size, f"Accuracy over time: {section.title}")
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flatten()
     style = styles(section)
@@ -264,9 +278,10 @@ def mean_curves(entry: Entry) -> list[dict[float, Estimate]]:
     return result
 
 
-def _legend_width(section: Section) -> float:
-    """Inches."""
-    return 0.9 + CHARACTER * max(len(line.label) + 16 * has_strength(line) for line in section.lines)
+def _legend_size(section: Section) -> tuple[float, float]:
+    """Width and height in inches, with room for strengths behind the labels and two lines more."""
+    width = 0.9 + CHARACTER * max(len(line.label) + 16 * has_strength(line) for line in section.lines)
+    return width, 0.22 * (len(section.lines) + 2) + 0.4
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
