@@ -68,6 +68,7 @@ def strength_figure(section: Section) -> Figure | None:
         axes.set_ylabel(MEASURES[key])
         axes.set_ylim(*_around([100 * value.mean for _, entry in section.entries if (value := entry.measure(key))]))
         axes.grid(color="0.92")
+        axes.set_axisbelow(True)
     for axes in panels[-num_columns:]:
         axes.set_xlabel("strength λ")
     _legend(figure, panels[0])
@@ -82,7 +83,7 @@ def _over_strength(axes: Axes, line: Line, key: str, style: dict[str, Any]) -> N
         if entry.strength == 0 and (level := entry.measure(key)):
             zero = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 1.3, "zorder": 2}
             axes.axhline(100 * level.mean, label=described(line, 0), **zero)
-            if _drawn(level):
+            if level.n >= MIN_SEEDS:
                 low, high = (100 * (level.mean + side * level.half_width) for side in (-1, 1))
                 axes.axhspan(low, high, color=style["color"], alpha=0.08, linewidth=0)
 
@@ -96,8 +97,8 @@ def _band(axes: Axes, x: Sequence[float], y: Sequence[Estimate], style: dict[str
 
 
 def _drawn(value: Estimate) -> float:
-    """The half width that is shown: 0 below three seeds."""
-    return value.half_width if value.n >= MIN_SEEDS else 0.0
+    """The half width that is shown: nan, which draws nothing, below three seeds."""
+    return value.half_width if value.n >= MIN_SEEDS else math.nan
 
 
 def plane_figure(section: Section) -> Figure | None:
@@ -129,6 +130,7 @@ def plane_figure(section: Section) -> Figure | None:
     axes.set_xlabel("plasticity: learning accuracy (%)")
     axes.set_ylabel("stability: 100 − forgetting (points)")
     axes.grid(color="0.92")
+    axes.set_axisbelow(True)
     axes.set_xlim(*_around([100 * x.mean for _, _, x, _ in placed]))
     axes.set_ylim(*_around([100 * y.mean for _, _, _, y in placed]))
     _legend(figure, axes)
@@ -155,8 +157,8 @@ def _track(axes: Axes, line: Line, points: Sequence[tuple[Entry, Estimate, Estim
     xs, ys = [100 * x.mean for _, x, _ in points], [100 * y.mean for _, _, y in points]
     axes.plot(xs, ys, label=line.label, zorder=3, **{**style, "linewidth": 1})
     for i, (entry, x, y) in enumerate(points):
-        bars = {"xerr": 100 * _drawn(x), "yerr": 100 * _drawn(y)}
-        axes.errorbar(xs[i], ys[i], **bars, color=style["color"], alpha=0.35, linewidth=1, zorder=2)
+        wide, high = 100 * _drawn(x), 100 * _drawn(y)
+        axes.errorbar(xs[i], ys[i], xerr=wide, yerr=high, color=style["color"], alpha=0.35, linewidth=1, zorder=2)
         axes.plot(xs[i], ys[i], style["marker"], color=style["color"], markersize=4 + 6 * i / max(len(points) - 1, 1))
         if entry is line.best and len(points) > 1:
             axes.plot(xs[i], ys[i], "o", color="0.3", markerfacecolor="none", markersize=13, zorder=4)
@@ -206,7 +208,7 @@ def matrices_figure(section: Section) -> Figure | None:
             annotate(axes, percent, image.cmap(percent / 100), decimals=False)
     figure.supxlabel("tested on", fontsize=10)
     figure.supylabel("after learning", fontsize=10)
-    figure.colorbar(image, ax=panels, label="test accuracy (%)", ticks=range(0, 101, 20), aspect=30)
+    figure.colorbar(image, ax=panels, label="test accuracy (%)", ticks=range(0, 101, 20), aspect=15 * (num_rows + 1))
     return figure
 
 
@@ -253,6 +255,7 @@ def curves_figure(section: Section) -> Figure | None:
         axes.set_xticks(range(len(names) + 1))
         axes.set_title(name if name.startswith("task ") else f"task {k + 1}: {name}", fontsize=9, loc="left")
         axes.grid(color="0.92")
+        axes.set_axisbelow(True)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     figure.supxlabel("tasks learned", fontsize=10)
