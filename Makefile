@@ -37,8 +37,8 @@ sweep: .venv/installed  ## every method, three seeds, two runs at a time, then t
 	$(BIN)/python train.py --multirun $(or $(ARGS),experiment=methods)
 	$(BIN)/python scripts/table.py $(if $(ARGS),runs,runs/methods)
 
-report: .venv/installed  ## a table of the runs below runs/ (ARGS=runs/methods: of some)
-	$(BIN)/python scripts/table.py $(or $(ARGS),runs)
+report: .venv/installed  ## a page of the runs below runs/, with figures and tables (ARGS=runs/methods: of some)
+	$(BIN)/python scripts/report.py $(or $(ARGS),runs)
 
 bench: .venv/installed  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
 	$(BIN)/python scripts/benchmark.py $(ARGS)

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lifelong.report import Metrics, grouped, mean_and_std, read_runs
+from lifelong.report.interval import mean_and_std
+from lifelong.report.runs import Metrics, grouped, read_runs
 
 KEYS = ("dataset", "source", "scenario", "order", "cycles", "method", "memory", "strength")
 POINTS = ("average_accuracy", "val_average_accuracy", "forgetting", "learning_accuracy")
@@ -50,13 +51,14 @@ def print_runs(description: str | None, table: Callable[[Sequence[Metrics]], Tab
     console = Console()
     console.width = max(console.width, 130)  # in a file or a narrow window: a line may wrap, a number may not be cut
     try:
-        finished, unfinished = read_runs(parser.parse_args().folder)
+        runs = read_runs(parser.parse_args().folder)
     except FileNotFoundError as error:
         parser.exit(1, f"error: {error}\n")
-    if finished:
+    if finished := [run.metrics for run in runs if run.finished]:
         console.print(table(finished))
-    for run in unfinished:
-        console.print(f"not finished: {run}", highlight=False)
+    for run in runs:
+        if not run.finished:
+            console.print(f"{run.state}: {run.path} ({run.reason})", highlight=False)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from lifelong.report import Metrics, grouped, mean_and_std
+from lifelong.report.interval import mean_and_std
+from lifelong.report.runs import Metrics, grouped
 from table import print_runs
 
 KEYS = ("dataset", "source", "scenario", "cycles", "method", "memory", "strength")

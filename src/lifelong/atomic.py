@@ -24,7 +24,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__  # torch.save wraps it in a RuntimeError
-        if isinstance(cause, OSError):
+        if isinstance(cause, OSError) and cause.errno is not None:
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
 

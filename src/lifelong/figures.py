@@ -6,7 +6,6 @@ matplotlib is imported inside the functions: it costs half a second that a run w
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from torch import Tensor
+
+from lifelong.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,8 @@ def accuracy_matrix_figure(R: Tensor, names: Sequence[str], title: str) -> Figur
     rotated = label > 0.9 * cell
     width = max(5.0, cell * num_tasks + label + 1.8)
     height = max(2.4, cell * num_rows + (0.8 * label if rotated else 0.2) + 1.2)
-    figure, axes = _figure(width, height, title)
+    figure = empty_figure(width, height, title)
+    axes = figure.add_subplot()
     image = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(num_tasks), names, **(SLANTED if rotated else {}))
     axes.set_yticks(range(num_rows), names[:num_rows])
@@ -58,7 +60,7 @@ def accuracy_matrix_figure(R: Tensor, names: Sequence[str], title: str) -> Figur
     axes.set_ylabel("after learning")
     figure.colorbar(image, ax=axes, label="test accuracy (%)", ticks=range(0, 101, 20))
     if num_tasks <= 25:
-        _annotate(axes, percent, image.cmap(percent / 100), decimals=num_tasks <= 12)
+        annotate(axes, percent, image.cmap(percent / 100), decimals=num_tasks <= 12)
     return figure
 
 
@@ -78,10 +80,11 @@ def accuracy_curves_figure(
     end = max(boundaries[-1][1], *(steps[-1] for steps, _ in curves.values()))
     slanted = top > 6 * min(last - first for first, last in boundaries) / max(end - start, 1)
     height = max(3.2, 0.215 * len(curves) + 0.5) + (0.8 * top if slanted else 0.2) + 1.0
-    figure, axes = _figure(8.2 + legend, height, title)
+    figure = empty_figure(8.2 + legend, height, title)
+    axes = figure.add_subplot()
     every = max(1, max(len(steps) for steps, _ in curves.values()) // 25)
     for task, (steps, percent) in curves.items():
-        axes.plot(steps, percent, label=names[task], markevery=every, clip_on=False, zorder=3, **_line(task))
+        axes.plot(steps, percent, label=names[task], markevery=every, clip_on=False, zorder=3, **line_style(task))
     axes.set_xlim(start, max(end, start + 1))
     axes.set_ylim(0, 100)
     axes.set_xlabel("optimiser step")
@@ -93,21 +96,21 @@ def accuracy_curves_figure(
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a PNG of 150 dots per inch, whole or not at all: a killed run leaves the old picture, not half a one."""
+    """Write a PNG of 150 dots per inch, or an SVG if `path` says so: whole or not at all.
+
+    The same figure gives the same bytes: a report made again changes no file that need not change.
+    """
+    import matplotlib
+
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            figure.savefig(file, format="png", dpi=150)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    kind = path.suffix.removeprefix(".")
+    metadata = {"Date": None} if kind == "svg" else None
+    with atomic_write(path, "wb") as file, matplotlib.rc_context({"svg.hashsalt": "lifelong"}):
+        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
 
 
-def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """An empty figure on the Agg canvas; the title is folded where it would be cut off, and has its room beyond height.
+def empty_figure(width: float, height: float, title: str) -> Figure:
+    """A figure on the Agg canvas; the title is folded where it would be cut off, and has its room beyond height.
 
     width, height: inches.
     """
@@ -118,10 +121,10 @@ def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height + 0.2 * len(lines)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle("\n".join(lines))
-    return figure, figure.add_subplot()
+    return figure
 
 
-def _annotate(axes: Axes, percent: np.ndarray, colours: np.ndarray, *, decimals: bool) -> None:
+def annotate(axes: Axes, percent: np.ndarray, colours: np.ndarray, *, decimals: bool) -> None:
     """Number every cell, in black on light cells and white on dark ones (relative luminance as in WCAG 2)."""
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)[..., :3]
     light = linear @ np.array([0.2126, 0.7152, 0.0722]) > 0.179  # where black and white contrast equally
@@ -142,11 +145,11 @@ def _curve(points: Sequence[Point], task: int) -> tuple[list[int], list[float]]:
     return [step for step, _ in curve], [percent for _, percent in curve]
 
 
-def _line(task: int) -> dict[str, Any]:
-    """Colour, dash and marker of a task's line; two tasks share all three only 140 tasks apart."""
-    cycle = task // len(COLOURS)
+def line_style(index: int) -> dict[str, Any]:
+    """Colour, dash and marker of the line of a task, or of whatever is counted; two share all three only 140 apart."""
+    cycle = index // len(COLOURS)
     return {
-        "color": COLOURS[task % len(COLOURS)],
+        "color": COLOURS[index % len(COLOURS)],
         "linestyle": LINE_STYLES[cycle % len(LINE_STYLES)],
         "marker": MARKERS[cycle % len(MARKERS)],
         "markersize": 4,

@@ -1,0 +1,54 @@
+"""Networks sized from the stream: features φ(x) (B, D), and one linear head over all K classes of the stream.
+
+Every activation is a module of its own and no module is called twice in a forward pass, so that what a hook sees of a
+module is all there is to it: the closed forms of importance per layer rely on that. Initialisation is torch's own.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """forward: images (B, C, H, W) → logits (B, K) = head(features(images)).
+
+    input_shape: (C, H, W) of one image and num_classes: K, both given by the stream.
+    """
+
+    head: nn.Linear
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        self.input_shape = positive_integers("input_shape", input_shape)
+        if len(self.input_shape) != 3:
+            raise ValueError(f"input_shape must be (channels, height, width), got {input_shape!r}")
+        self.num_classes = positive_integer("num_classes", num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """φ(x): (B, C, H, W) → (B, D), what the head sees."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def positive_integer(key: str, value: object) -> int:
+    """`value`, if it is one."""
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{key} must be a positive integer, got {value!r}")
+    return value
+
+
+def positive_integers(key: str, values: object) -> tuple[int, ...]:
+    """`values` as a tuple, if it is a non-empty list of positive integers."""
+    numbers = tuple(values) if isinstance(values, Iterable) else ()
+    if not numbers or not all(type(number) is int and number > 0 for number in numbers):
+        raise ValueError(f"{key} must be a non-empty list of positive integers, got {values!r}")
+    return numbers
+
+
+def probability(key: str, value: float) -> float:
+    """`value`, if it is the probability of a dropout that leaves something over."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{key} must be a number in [0, 1), got {value!r}")
+    return value

@@ -1,0 +1,86 @@
+"""Several sources, each a task (the domains of e.g. Ebrahimi et al. 2020, ACL: arXiv 2003.09553), in one shape."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lifelong.data.source import Source
+from lifelong.data.stream import TaskStream
+
+CHUNK = 4096
+GREY = (0.299, 0.587, 0.114)
+"""Luma of ITU-R BT.601, as kornia.color.rgb_to_grayscale has it."""
+
+
+class Domains(TaskStream):
+    """Task j is source j. In domain-incremental learning label c is column c, whatever it means in each source.
+
+    Args:
+        sources: by the name of their entry in the configuration, in the order of the tasks.
+        size: pixels of all images, a side or [H, W]; None: the largest H and the largest W of the sources.
+        channels: of all images; None: the most of the sources.
+
+    Raises:
+        ValueError: no source, or a size or number of channels that the images cannot be brought to.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        size: int | Sequence[int] | None = None,
+        channels: int | None = None,
+        **stream: Any,
+    ) -> None:
+        if not sources:
+            raise ValueError("dataset.sources must hold at least one source, got none")
+        shapes = [source.train.shape for source in sources.values()]
+        most, height, width = (max(sizes) for sizes in zip(*shapes, strict=True))
+        sides = [height, width] if size is None else [size, size] if isinstance(size, int) else list(size)
+        if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
+            raise ValueError(f"dataset.size must be an integer >= 1, [height, width] or null, got {size!r}")
+        self.channels = most if channels is None else channels
+        for name, (own, _, _) in zip(sources, shapes, strict=True):
+            check_channels(name, own, self.channels)
+        super().__init__(
+            list(sources.values()),
+            [len(source.classes) for source in sources.values()],
+            [source.name for source in sources.values()],
+            input_shape=(self.channels, sides[0], sides[1]),
+            **stream,
+        )
+
+    def pixels(self, given: int, images: Tensor) -> Tensor:
+        return in_shape(images, self.input_shape)
+
+
+def check_channels(name: str, own: int, channels: int) -> None:
+    """Raises ValueError unless images can be brought from `own` to `channels`: 1 → any number, 3 → 1, equal."""
+    if type(channels) is not int or channels < 1 or not (own in (1, channels) or (own, channels) == (3, 1)):
+        allowed = {1: "an integer >= 1", 3: "1 or 3"}.get(own, own)
+        raise ValueError(
+            f"dataset.channels must be {allowed} or null, as dataset.sources.{name} has {own}, got {channels!r}"
+        )
+
+
+def in_shape(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Images (N, C, H, W) uint8 in `shape` (C', H', W'): grey is repeated over channels, three channels become luma.
+
+    Resized bilinearly, antialiased where they shrink, rounded to uint8; in batches on the images' device. Torch's own
+    resize: kornia's blurs first, which is slower and takes the same function behind it. Images of that shape are
+    returned as they are.
+    """
+    if images.shape[1:] == shape:
+        return images
+    channels, *size = shape
+    result = torch.empty(len(images), *shape, dtype=torch.uint8, device=images.device)
+    for chunk, out in zip(images.split(CHUNK), result.split(CHUNK), strict=True):
+        x = chunk.to(torch.float32)
+        if x.shape[1] == 3 and channels == 1:
+            x = (x * torch.tensor(GREY, device=x.device).view(3, 1, 1)).sum(1, keepdim=True)
+        if list(x.shape[2:]) != size:
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+        out.copy_(x.round_().clamp_(0, 255))
+    return result

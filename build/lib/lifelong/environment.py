@@ -1,0 +1,45 @@
+"""What a run ran on."""
+
+import platform
+import resource
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torchmetrics
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, commit, device and threads: flat, for metrics.json."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__,
+                "torchmetrics": torchmetrics.__version__}  # fmt: skip
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+        "commit": commit(),
+        "device": f"{device.type}: {name}",
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def commit() -> str:
+    """Git commit of the code, with + behind it if the tree has changes; "unknown" outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in another repository
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Largest memory held so far: of the GPU's allocator, or the process's resident set on a CPU (Linux: KiB)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

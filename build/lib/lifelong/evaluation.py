@@ -1,0 +1,48 @@
+"""Accuracy of a learner on the tasks of a stream, in large batches and without gradients."""
+
+import torch
+from torch import Tensor
+
+from lifelong.data.examples import Examples
+from lifelong.data.stream import TaskStream
+from lifelong.learner import Learner
+
+BATCH_SIZE = 2048
+
+
+@torch.no_grad()
+def accuracy(learner: Learner, examples: Examples) -> float:
+    """Share of examples whose largest visible logit is their label's; nan if there are none.
+
+    Every sample weighs the same, however the batches are cut. The learner's mode is as before afterwards.
+    """
+    if len(examples) == 0:
+        return float("nan")
+    was_training = learner.training
+    learner.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=learner.device)
+    for chunk in examples.chunks(BATCH_SIZE):
+        chunk = chunk.to(learner.device)
+        predicted = learner(learner.as_input(chunk.images)).argmax(dim=1)
+        correct += (predicted == chunk.labels).sum()
+    learner.train(was_training)
+    return int(correct) / len(examples)
+
+
+def accuracy_row(learner: Learner, stream: TaskStream, learned: int, part: str, tasks: range | None = None) -> Tensor:
+    """(T,) float64: accuracy on `part` ("val" or "test") of each task after tasks 0..learned; nan outside `tasks`.
+
+    Visits to one task share data and columns, so they are tested once. The columns visible to the learner are as before
+    afterwards.
+    """
+    found: dict[int, float] = {}
+    row = torch.full((stream.num_tasks,), torch.nan, dtype=torch.float64)
+    shown = learner.visible.nonzero().flatten().tolist()
+    for j in range(stream.num_tasks) if tasks is None else tasks:
+        task = stream.task(j)
+        if task.given not in found:
+            learner.show(stream.visible(learned, j))
+            found[task.given] = accuracy(learner, getattr(task, part))
+        row[j] = found[task.given]
+    learner.show(shown)
+    return row

@@ -1,0 +1,219 @@
+"""One run, wired in the open: configuration → objects → run folder."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import Tensor
+
+from lifelong.checkpoint import Checkpoints, load_whole
+from lifelong.config import ConfigError, build, check, check_group, choice, factory, folded
+from lifelong.data.normalise import Normalise
+from lifelong.data.seeds import derive_seed
+from lifelong.data.stream import Task, TaskStream
+from lifelong.explain import composed
+from lifelong.groups import SOURCES
+from lifelong.identity import identifier, title
+from lifelong.jobs import multirun_job
+from lifelong.learner import Learner
+from lifelong.loop import run_stream
+from lifelong.memory.base import Memory
+from lifelong.memory.none import NoMemory
+from lifelong.penalties.base import Penalty
+from lifelong.progress import StreamProgress, row_line
+from lifelong.record import Record
+from lifelong.reference import Reference, compared, find_reference
+from lifelong.result import Result, read_result, show, write_result
+from lifelong.run_folder import RunFolder, whole
+from lifelong.slots import gpu_slot
+from lifelong.tracking import About, History, Tracker, quiet_libraries
+
+TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,
+           "use_distributed_sampler": False}  # fmt: skip
+"""What of Lightning's Trainer is our own business."""
+
+
+def run(*overrides: str) -> Result:
+    """`python train.py *overrides` from Python: lifelong.run("method=ewc", "seed=1").
+
+    Raises:
+        ConfigError: a setting outside what is allowed.
+    """
+    return run_experiment(composed(overrides))
+
+
+def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
+    """The learner of a finished run, with its final weights, in eval mode on the CPU.
+
+    `trusted`: prefixes a `_target_` in its config.yaml may have besides our own; what the file itself trusts counts
+    for nothing.
+
+    Raises:
+        RunFolderError: the run is not finished, or its files are damaged.
+        ConfigError: config.yaml has a `_target_` from elsewhere.
+    """
+    paths = RunFolder(Path(folder))
+    with whole(paths.config):
+        config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
+    for group in ("backbone", "optimizer"):
+        check_group(config, group, trusted)  # type: ignore[arg-type]
+    with whole(paths.model):
+        saved = load_whole(paths.model)
+    learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
+    if saved.get("normalise"):
+        learner.as_input = Normalise(*saved["normalise"])
+    learner.load_state_dict(saved["state_dict"])
+    learner.show(saved["visible"])
+    return learner.eval()
+
+
+def make_learner(
+    config: DictConfig, input_shape: tuple[int, int, int], num_classes: int, groups: Tensor | None
+) -> Learner:
+    backbone = build(config.backbone, "backbone", input_shape=tuple(input_shape), num_classes=num_classes)
+    make_optimizer = factory(config.optimizer, "optimizer")
+    make_optimizer([torch.nn.Parameter(torch.zeros(1))])  # refuses impossible settings before any training
+    return Learner(backbone, make_optimizer, num_classes, groups)
+
+
+def run_experiment(config: DictConfig, *, wait: bool = False) -> Result:
+    """Train, or answer from the run folder if this very run is finished there.
+
+    wait: for another process that trains this run to end, as the jobs of a multirun do.
+
+    Raises:
+        ConfigError: a setting outside what is allowed, before anything is written.
+        RunFolderError: the run folder cannot be written, is in use or is damaged.
+        PenaltyError, DivergedError: the run cannot go on sensibly.
+    """
+    check(config)
+    quiet_libraries()
+    config = folded(config)
+    folder = RunFolder(Path(config.root) / config.name / identifier(config))
+    console = Console(quiet=not config.progress)
+    before = folder.finished and not config.rerun
+    known = before and read_result(folder).metrics.get("intransigence") is not None
+    wanted = config.reference == "auto" and not known
+    reference = find_reference(config, partial(run_experiment, wait=True)) if wanted else None
+    wait = wait or multirun_job() is not None
+    result = finished_before(folder, reference) if before else learn(config, folder, reference, console, wait)
+    show(result, console)
+    return result
+
+
+def finished_before(folder: RunFolder, reference: Reference | None) -> Result:
+    print(f"finished before, not trained again (rerun=true does): {folder.path}")
+    result = replace(read_result(folder), trained=False)
+    return compared(result, reference) if reference else result
+
+
+def learn(config: DictConfig, folder: RunFolder, reference: Reference | None, console: Console, wait: bool) -> Result:
+    """Build the parts, hold the folder and train."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    stream = make_stream(config)
+    torch.manual_seed(derive_seed(config.seed))
+    learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
+    learner.as_input = build(config.normalise, "normalise", stream=stream)
+    penalty: Penalty = build(config.method, "method")
+    memory: Memory = build(config.memory, "memory")
+    check_together(config, stream, learner, penalty, memory)
+    with folder.locked(wait=wait):
+        if folder.finished and not config.rerun:
+            return finished_before(folder, reference)
+        if folder.finished:
+            folder.start_over()
+        with folder.failures_told():
+            return train(config, stream, learner, penalty, memory, folder, reference, console)
+
+
+def make_stream(config: DictConfig) -> TaskStream:
+    """The stream on its source, or on each of its sources."""
+    if "sources" in config.dataset:
+        sources = {name: build(node, f"{SOURCES}.{name}") for name, node in config.dataset.sources.items()}
+        return build(config.dataset, "dataset", sources=sources, resident_bytes=config.resident_bytes)
+    source = build(config.dataset.source, "dataset.source")
+    return build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes)
+
+
+def check_together(config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory) -> None:
+    """Raises ConfigError for parts that are sound but do not go together."""
+    if penalty.cumulative and not isinstance(memory, NoMemory):
+        raise ConfigError(
+            f"memory must be none with method={choice(config.method)}, which keeps all data, "
+            f"got {choice(config.memory)}"
+        )
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    ranks = build(config.trainer, "trainer", **dict.fromkeys(silent, False)).world_size
+    if ranks > 1:
+        raise ConfigError(f"trainer.devices must be 1: penalties are not yet reduced over ranks, got {ranks} ranks")
+    build(config.augment, "augment")  # refuses impossible settings before anything is written
+    if config.epochs_per_task is not None and len(config.epochs_per_task) != stream.num_tasks:
+        raise ConfigError(
+            f"epochs_per_task must be null or a list of {stream.num_tasks} integers >= 1, one for each task, "
+            f"got {config.epochs_per_task}"
+        )
+    num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
+    try:
+        penalty.held(learner.backbone)
+        memory.check(learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def train(
+    config: DictConfig,
+    stream: TaskStream,
+    learner: Learner,
+    penalty: Penalty,
+    memory: Memory,
+    folder: RunFolder,
+    reference: Reference | None,
+    console: Console,
+) -> Result:
+    """Wire the parts, learn the stream, write the run folder."""
+    folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    record, history = Record(), History(folder.history)
+    checkpoints = Checkpoints(folder.checkpoint, record, memory, history.position, config.checkpoint_seconds)
+    history.truncate(checkpoints.load(learner, penalty) or 0)
+    about = About(folder.path, folder.path.name, title(config), choice(config.method), plain)
+    loggers = build(config.logger, "logger", about=about)
+    tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
+    bar = StreamProgress(stream, penalty, record, tracker, console)
+    ours: dict[str, Any] = {"callbacks": [tracker, penalty, bar, checkpoints], "logger": loggers or False}
+
+    def make_trainer(**replaced: int) -> Trainer:
+        node = OmegaConf.merge(config.trainer, device, replaced)
+        return build(node, "trainer", **ours, **TRAINER, default_root_dir=folder.path)  # type: ignore[arg-type]
+
+    def on_row(task: Task) -> None:
+        tracker.log_test_row(about.title)
+        bar.say(row_line(record, stream.names))
+
+    with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
+        options = {key: config[key] for key in ("batch_size", "seed", "resident_bytes")}
+        options |= {"augment": build(config.augment, "augment"), "epochs": config.epochs_per_task, "record": record}
+        run_stream(stream, learner, penalty, memory, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
+        result = write_result(config, stream, learner, penalty, memory, record, folder)
+        result = compared(result, reference) if reference else result
+        tracker.summarise(result.metrics)
+    return result
+
+
+@contextmanager
+def own_device(config: DictConfig) -> Iterator[dict[str, list[int]]]:
+    """What the trainer's devices are to be: in a multirun on a machine of several GPUs, one that is least in use."""
+    num_gpus = torch.cuda.device_count() if config.trainer.accelerator in ("auto", "gpu", "cuda") else 0
+    if num_gpus < 2 or config.trainer.devices != 1 or multirun_job() is None:
+        yield {}
+        return
+    with gpu_slot(num_gpus) as gpu:
+        yield {"devices": [gpu]}

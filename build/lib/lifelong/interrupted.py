@@ -1,0 +1,14 @@
+"""The end of a run that was asked to stop."""
+
+import signal
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came. Not an Exception: a multirun is to stop as well, not to go on with its next job."""
+
+    def __init__(self, signum: int, then: str = "") -> None:
+        super().__init__(signum, then)
+        self.signum, self.then = signum, then
+
+    def __str__(self) -> str:
+        return f"interrupted by {signal.Signals(self.signum).name}" + (f"; {self.then}" if self.then else "")

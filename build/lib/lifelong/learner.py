@@ -1,0 +1,83 @@
+"""The one LightningModule: a backbone, its head, and which classes are visible. It knows no penalty.
+
+Shapes: B batch, K output columns (width of the head).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lifelong.data.examples import as_input as pixels_as_input
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+
+
+class Learner(LightningModule):
+    """Task-, domain- and class-incremental learning differ only in which columns are visible when.
+
+    Args:
+        backbone: x (B, C, H, W) → logits (B, K).
+        make_optimizer: parameters → optimiser; called anew for every task.
+        num_classes: K.
+        groups: (K,) the task that owns each column, in task-incremental learning: a sample is then classified among
+            its own task's columns, whichever tasks share its batch. None: all samples see the same columns.
+        make_scheduler: optimiser → scheduler stepped once per optimiser step, or None.
+        as_input: images (B, C, H, W) uint8 → x, on their device; whatever feeds the backbone images goes through it.
+    """
+
+    visible: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        make_optimizer: MakeOptimizer,
+        num_classes: int,
+        groups: Tensor | None = None,
+        make_scheduler: MakeScheduler | None = None,
+        as_input: Callable[[Tensor], Tensor] = pixels_as_input,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.as_input = as_input
+        self.register_buffer("groups", groups, persistent=False)
+        self.register_buffer("visible", torch.ones(num_classes, dtype=torch.bool), persistent=False)
+        self.all_visible = True
+
+    def show(self, columns: Sequence[int]) -> None:
+        """Make these output columns, and no others, visible."""
+        mask = torch.zeros_like(self.visible)
+        mask[list(columns)] = True
+        self.visible = mask
+        self.all_visible = bool(mask.all())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K), −inf where a column is not visible."""
+        logits: Tensor = self.backbone(x)
+        return logits if self.all_visible else logits.masked_fill(~self.visible, -torch.inf)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy over the columns each sample may choose from."""
+        if self.groups is None:
+            return F.cross_entropy(self(x), y)
+        others = self.groups != self.groups[y].unsqueeze(1)  # type: ignore[index]
+        return F.cross_entropy(self.backbone(x).masked_fill(others, -torch.inf), y)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self.loss(*batch)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        if self.make_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }

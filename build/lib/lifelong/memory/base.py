@@ -1,0 +1,200 @@
+"""What is kept of earlier tasks and how it is replayed; a sampler says which examples are chosen.
+
+Legend: B batch, D features, K output columns, N candidates of one class, m exemplars of one cell.
+A cell is a (task, class) pair, class = output column.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.data.examples import Examples
+from lifelong.data.loader import Batches
+from lifelong.data.replay import BalancedBatches
+from lifelong.importance.traceless import leaving_no_trace
+
+REPLAYS = ("joined", "balanced")
+BATCH_SIZE = 2048
+NEEDED: dict[str, tuple[Any, str]] = {
+    "features": (Callable, "features(x) → (B, D)"),
+    "head": (nn.Linear, "head, an nn.Linear over the K columns"),
+}
+
+
+class Learned(Protocol):
+    """What a memory may ask of the learner."""
+
+    backbone: Any  # an nn.Module; a sampler's `needs` says what else it must have
+    as_input: Callable[[Tensor], Tensor]  # images uint8 → what the backbone takes
+
+    @property
+    def visible(self) -> Tensor: ...  # (K,) bool: output columns of the task just learned
+
+
+class ExemplarError(RuntimeError):
+    """The scores by which exemplars are chosen are not finite."""
+
+
+class Memory:
+    """Images by cell. As it stands it keeps nothing; every memory has this interface."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[int, int], Tensor] = {}
+        """(task, class) → images (m, C, H, W) uint8, best first: any prefix of a cell is a choice by the same rule."""
+
+    def check(self, backbone: nn.Module, *, num_cells: int, batch_size: int) -> None:
+        """Raises ValueError unless the memory can work with this backbone, a stream of so many cells, such batches."""
+
+    def after_task(self, learner: Learned, train: Examples, task_index: int, generator: torch.Generator) -> None:
+        """Keep some of the task's training examples. `generator` is a CPU one; the learner is left as it was.
+
+        task_index: of the task among the given ones; a later visit to the task replaces what was kept at the last.
+        """
+
+    @property
+    def examples(self) -> Examples | None:
+        """All exemplars, in the order they were kept; None before the first."""
+        if not self.cells:
+            return None
+        counts = torch.tensor([len(images) for images in self.cells.values()])
+        labels = torch.tensor([label for _, label in self.cells]).repeat_interleave(counts)
+        images = torch.cat(list(self.cells.values()))
+        return Examples(images, labels.to(images.device))
+
+    def batches(self, train: Examples, batch_size: int, *, seed: int, **loading: Any) -> Batches:
+        """The task's training batches, with what is held replayed in them; `loading`: the other options of Batches."""
+        return Batches(train, batch_size, seed=seed, **loading)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"cells": dict(self.cells)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cells = dict(state["cells"])
+
+    def state_bytes(self) -> int:
+        return sum(images.nbytes for images in self.cells.values())
+
+
+class ExemplarMemory(Memory):
+    """Base of all samplers: m exemplars per cell, drawn ∝ `scores` without replacement unless `choose` says otherwise.
+
+    In class- and task-incremental learning a class belongs to one task, so a cell is a class. In domain-incremental
+    learning each task brings the same columns again, and every task keeps its own exemplars of each.
+
+    Args:
+        per_class: exemplars of each cell; null with `total`.
+        total: exemplars of all cells together, shared evenly among those seen so far: older cells shrink to their
+            first ones as new ones come. The cells' shares differ by at most one. Null with `per_class`.
+        replay: "joined" the exemplars are part of the training data; "balanced" they are half of every batch.
+
+    A cell with fewer examples than its share keeps them all, and no other cell gets the rest.
+
+    Raises:
+        ValueError: a setting outside what is allowed.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What of NEEDED the backbone must have."""
+
+    def __init__(self, per_class: int | None = 20, total: int | None = None, replay: str = "joined") -> None:
+        super().__init__()
+        for key, value in (("per_class", per_class), ("total", total)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"memory.{key} must be an integer >= 1 or null, got {value!r}")
+        if (per_class is None) == (total is None):
+            raise ValueError(
+                "memory.per_class must be null if memory.total is set, and one of the two must be, "
+                f"got per_class={per_class!r} and total={total!r}"
+            )
+        if replay not in REPLAYS:
+            raise ValueError(f"memory.replay must be one of {', '.join(REPLAYS)}, got {replay!r}")
+        self.per_class, self.total, self.replay = per_class, total, replay
+
+    def scores(self, learner: Learned, candidates: Examples) -> Tensor:
+        """(N,) float64 >= 0: how likely each candidate, all of one class, is to be drawn, up to a factor."""
+        raise NotImplementedError
+
+    def choose(self, learner: Learned, candidates: Examples, num: int, generator: torch.Generator) -> Tensor:
+        """Positions (num,) of different candidates, best first; num <= N."""
+        return drawn(self.scores(learner, candidates), num, generator)
+
+    def check(self, backbone: nn.Module, *, num_cells: int, batch_size: int) -> None:
+        for name in self.needs:
+            kind, description = NEEDED[name]
+            if not isinstance(getattr(backbone, name, None), kind):
+                raise ValueError(
+                    f"memory={type(self).__module__.rsplit('.')[-1]} must have a backbone with {description}, "
+                    f"got {type(backbone).__name__} without"
+                )
+        if self.total is not None and self.total < num_cells:
+            raise ValueError(
+                f"memory.total must be at least one for each of the {num_cells} (task, class) pairs of the stream, "
+                f"got {self.total}"
+            )
+        if self.replay == "balanced" and batch_size < 2:
+            raise ValueError(f"batch_size must be an integer >= 2 with memory.replay=balanced, got {batch_size}")
+
+    def share(self, position: int, num_cells: int) -> int:
+        """m of the cell that came as number `position` when there are so many; never more than among fewer."""
+        return self.per_class or -((position - self.total) // num_cells)  # type: ignore[operator]
+
+    def after_task(self, learner: Learned, train: Examples, task_index: int, generator: torch.Generator) -> None:
+        """Shrink the older cells to their share and choose those of this task, in the order of their columns.
+
+        Raises:
+            ExemplarError: what the choice rests on is not finite.
+        """
+        classes = train.labels.unique().tolist()
+        older = [(cell, images) for cell, images in self.cells.items() if cell[0] != task_index]
+        num_cells = len(older) + len(classes)
+        self.cells = {cell: images[: self.share(i, num_cells)].clone() for i, (cell, images) in enumerate(older)}
+        with leaving_no_trace(learner.backbone), torch.no_grad():
+            for label in classes:
+                candidates = train.subset((train.labels == label).nonzero().flatten())
+                num = min(self.share(len(self.cells), num_cells), len(candidates))
+                chosen = self.choose(learner, candidates, num, generator)
+                self.cells[task_index, label] = candidates.images[chosen.to(candidates.images.device)]
+
+    def batches(self, train: Examples, batch_size: int, *, seed: int, **loading: Any) -> Batches:
+        held = self.examples
+        if held is None:
+            return Batches(train, batch_size, seed=seed, **loading)
+        held = held.to(train.labels.device)
+        if self.replay == "balanced":
+            return BalancedBatches(train, held, batch_size, seed=seed, **loading)
+        return Batches(Examples.concat([train, held]), batch_size, seed=seed, **loading)
+
+
+def drawn(weights: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    """Positions (num,) drawn one after the other without replacement, each ∝ weights (N,) >= 0 among those left.
+
+    Once only zeros are left they are equally likely. The order is that of the draws, so a prefix is a smaller draw.
+
+    Raises:
+        ExemplarError: a weight is not finite.
+    """
+    likely, others = checked(weights).nonzero().flatten(), (weights == 0).nonzero().flatten()
+    others = others[torch.randperm(len(others), generator=generator)]
+    if len(likely):
+        likely = likely[torch.multinomial(weights[likely], min(num, len(likely)), generator=generator)]
+    return torch.cat([likely, others])[:num]
+
+
+def in_batches(function: Callable[[Tensor], Tensor], learner: Learned, candidates: Examples) -> Tensor:
+    """function(x) (B, ·) of all candidates, in large batches on the learner's device; (N, ·) float64 on the CPU.
+
+    Raises:
+        ExemplarError: a value is NaN or infinite.
+    """
+    like = next(learner.backbone.parameters())
+    chunks = (learner.as_input(images.to(like.device)) for images in candidates.images.split(BATCH_SIZE))
+    return checked(torch.cat([function(x.to(like.dtype)).cpu().double() for x in chunks]))
+
+
+def checked(values: Tensor) -> Tensor:
+    """`values`, if they are finite."""
+    if not bool(torch.isfinite(values).all()):
+        raise ExemplarError("exemplars cannot be chosen by values that are not finite: has the task's loss diverged?")
+    return values

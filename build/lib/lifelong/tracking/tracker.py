@@ -1,0 +1,188 @@
+"""The callback that logs the running task.
+
+One step axis, `step`, counts optimiser steps through the whole stream; a Trainer's own restarts with each task.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lifelong.data.stream import TaskStream
+from lifelong.environment import peak_memory_bytes
+from lifelong.evaluation import accuracy_row
+from lifelong.penalties.base import Penalty
+from lifelong.record import Record
+from lifelong.tracking.gallery import Gallery, Shown, heat_map, importance_histograms
+from lifelong.tracking.history import History, Row, numbers
+
+
+class DivergedError(RuntimeError):
+    """The task loss is no longer finite."""
+
+
+class Tracker(Callback):
+    """Logs the running task: losses every n optimiser steps, validation accuracies every epoch, tests at its end.
+
+    Losses are summed on the device; the host waits for them only when a row is written. Comes before the penalty among
+    the callbacks, so that it sees the task's own gradient. The history holds what the configuration decides, the same
+    in every repetition; what a run cost (`cost/…`) goes to the loggers alone.
+
+    Raises:
+        DivergedError: the mean loss of the logged steps is not finite.
+    """
+
+    def __init__(
+        self,
+        stream: TaskStream,
+        penalty: Penalty,
+        record: Record,
+        history: History,
+        loggers: Sequence[Logger],
+        every_n_steps: int,
+    ) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"log_every_n_steps must be an integer >= 1, got {every_n_steps!r}")
+        self.stream, self.penalty, self.record, self.every_n_steps = stream, penalty, record, every_n_steps
+        self.history, self.loggers = history, list(loggers)
+        self.galleries = [logger for logger in loggers if isinstance(logger, Gallery)]
+        self.latest: dict[str, float] = {}
+        self._loss: Tensor = torch.zeros(())
+        self._count = self._samples = 0
+        self._since = 0.0
+        self._ratio = math.nan
+
+    def write(self, values: Row, step: int, costs: Row | None = None) -> None:
+        """One row to the history, and with its costs to every logger."""
+        self.history.append({"step": step, **values})
+        for logger in self.loggers:
+            logger.log_metrics(numbers({**values, **(costs or {})}), step)
+
+    def log_test_row(self, title: str = "") -> None:
+        """The accuracies on every task's test set after the task that was just finished; galleries show them too."""
+        record = self.record
+        accuracies = dict(zip(self.stream.names, record.test[-1], strict=True))
+        learned = record.test[-1][: record.task]
+        row: dict[str, Any] = {f"test/accuracy/{name}": value for name, value in accuracies.items()}
+        row = {"task": record.task - 1, **row, "test/average_accuracy": sum(learned) / len(learned)}
+        self.history.append({"step": record.step, **row})
+        if self.galleries:
+            names = list(self.stream.names)
+            picture = heat_map(record.test, names, title)
+            shown = Shown(list(record.test), names, picture, importance_histograms(self.penalty.importance))
+        for logger in self.loggers:
+            if isinstance(logger, Gallery):
+                logger.log_task(numbers(row), record.step, shown)
+            else:
+                logger.log_metrics(numbers(row), record.step)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._loss, self._count = torch.zeros(()), 0  # a task starts anew, an interrupted one is restored after this
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since, self._samples = perf_counter(), 0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if (trainer.global_step + 1) % self.every_n_steps == 0:
+            self._ratio = penalty_gradient_ratio(self.penalty, pl_module.backbone)  # type: ignore[arg-type]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._loss = self._loss.to(outputs["loss"].device) + outputs["loss"]
+        self._count += 1
+        self._samples += len(batch[1])
+        steps = trainer.global_step
+        if steps % self.every_n_steps == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._log_training(trainer, pl_module)
+
+    @rank_zero_only
+    def _log_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = float(self._loss) * trainer.accumulate_grad_batches / self._count
+        self._loss, self._count = torch.zeros(()), 0
+        step = self.record.step + trainer.global_step
+        if not math.isfinite(loss):
+            name = self.stream.names[self.record.task]
+            raise DivergedError(f"train/loss is {loss} at step {step} (task {self.record.task + 1}, {name})")
+        self.latest = {
+            "train/loss": loss,
+            "train/penalty": float(self.penalty.value(pl_module.backbone)),  # type: ignore[arg-type]
+            "train/penalty_gradient_ratio": self._ratio,
+            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/lr_curvature": self.penalty.lr_curvature,
+        }
+        row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
+        self.write(row, step, self._costs(pl_module.device))
+
+    def _costs(self, device: torch.device) -> dict[str, float]:
+        """Since the row before, the validations between left out; called behind a wait for the device."""
+        now = perf_counter()
+        speed = self._samples / (now - self._since)
+        self._since, self._samples = now, 0
+        return {"cost/samples_per_second": speed, "cost/peak_memory_bytes": peak_memory_bytes(device)}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        k, begun = self.record.task, perf_counter()
+        with self.record.timed("evaluation"):
+            row = accuracy_row(pl_module, self.stream, k, "val", range(k + 1))  # type: ignore[arg-type]
+        values = {f"val/accuracy/{self.stream.names[j]}": float(row[j]) for j in range(k + 1)}
+        pl_module.log("val/accuracy", float(row[k]), logger=False)  # to be monitored; loggers have it on our own axis
+        self.write({"task": k, "epoch": trainer.current_epoch, **values}, self.record.step + trainer.global_step)
+        self._since += perf_counter() - begun
+
+    def summarise(self, metrics: Row) -> None:
+        """Hand the finished run's measures to loggers that keep a summary."""
+        for gallery in self.galleries:
+            gallery.summarise(metrics)
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Close history and loggers whatever happens: else the next job of a multirun would log into this run."""
+        success = False
+        try:
+            yield
+            success = True
+        finally:
+            self.history.close()
+            for logger in self.loggers:
+                if isinstance(logger, Gallery):
+                    logger.close(success)
+                else:
+                    logger.finalize("success" if success else "failed")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self._loss, "count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loss, self._count = state_dict["loss"], state_dict["count"]
+
+
+def penalty_gradient_ratio(penalty: Penalty, backbone: nn.Module) -> float:
+    """‖∇penalty‖ / ‖∇task‖ over the parameters the penalty holds, of the gradients as they lie; 0 while it holds none.
+
+    nan if the task has no gradient there.
+    """
+    if not penalty.active:
+        return 0.0
+    params = dict(backbone.named_parameters())
+    grads = [g for name in penalty.importance if (g := params[name].grad) is not None]
+    task = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
+    return float(penalty.gradient_norm(backbone)) / task if task > 0 else math.nan
+
+
+def quiet_libraries() -> None:
+    """Lightning's notices of every new Trainer, one a task, and a deprecation between it and torch."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # on every login node

@@ -1,0 +1,151 @@
+"""Test a finished run's weights on any stream: python scripts/evaluate.py run=runs/a/RUN dataset=permuted.
+
+What is not said is as in the run: the stream itself, its source, scenario, val_fraction and seed. Normalisation is the
+run's; so are the output columns it sees, but for scenario=task, where each task is told. The result is written beside
+the run, to RUN/evaluations/<dataset>-<hash>.json.
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from lifelong.atomic import atomic_write
+from lifelong.checkpoint import load_whole
+from lifelong.config import ConfigError, check, choice
+from lifelong.data.stream import TaskStream
+from lifelong.evaluation import accuracy
+from lifelong.experiment import load, make_stream
+from lifelong.explain import composed, one_line_errors
+from lifelong.groups import choices
+from lifelong.identity import identity, source_names
+from lifelong.learner import Learner
+from lifelong.run_folder import RunFolder, run_id, whole
+
+ROOT_KEYS = ("scenario", "val_fraction", "seed")
+ALLOWED = ("dataset", *ROOT_KEYS, "resident_bytes", "trusted")
+
+
+def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of the stream to test on: the run's own where `overrides` say nothing.
+
+    Raises:
+        ConfigError: an override of what is not the stream's, or outside what is allowed.
+    """
+    keys = [override.partition("=")[0].lstrip("+~").rpartition("@")[2].replace("/", ".") for override in overrides]
+    for key in keys:
+        if key.split(".")[0] not in ALLOWED:
+            raise ConfigError(
+                f"{key} must not be set: weights are tested as they are, only {', '.join(ALLOWED)} may be"
+            )
+    kept = [] if "dataset" in keys else [f"dataset={choice(run.dataset)}"]
+    shared = [name for name in run.dataset if name == "source" or kept]
+    chosen = [*kept, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]
+    if "source" in run.dataset and "dataset.source" not in keys and "source" in composed(chosen).dataset:
+        source = choice(run.dataset.source)
+        kept += [f"dataset/source={source}"] if source in choices("dataset.source") else []
+    config = composed([*kept, *overrides])
+    OmegaConf.set_struct(config, False)
+    for key in ROOT_KEYS:
+        if key not in keys:
+            config[key] = run[key]
+    given = {*keys, *(f"dataset.{key}" for key in ROOT_KEYS if key in keys)}
+    for name in shared:
+        if name in config.dataset and f"dataset.{name}" not in given:
+            config.dataset[name] = _kept(run.dataset[name], config.dataset[name], f"dataset.{name}.", given)
+    check(config)
+    return config
+
+
+def _kept(value: Any, composed_value: Any, prefix: str, given: set[str]) -> Any:
+    """The run's value, but for what the overrides give within it."""
+    value = copy.deepcopy(value)
+    for key in given:
+        if key.startswith(prefix):
+            inner = key.removeprefix(prefix)
+            OmegaConf.update(value, inner, OmegaConf.select(composed_value, inner), force_add=True)
+    return value
+
+
+def check_fits(stream: TaskStream, learner: Learner, input_shape: tuple[int, int, int]) -> None:
+    """Raises ConfigError for images or labels the network was not made for."""
+    if tuple(stream.input_shape) != input_shape:
+        raise ConfigError(f"dataset must have images of shape {input_shape}, as the run had, got {stream.input_shape}")
+    num_columns = len(learner.visible)
+    if stream.num_classes > num_columns:
+        raise ConfigError(
+            f"dataset must have at most {num_columns} output columns, as the run had, got {stream.num_classes} "
+            f"with scenario={stream.scenario}"
+        )
+
+
+def accuracies(learner: Learner, stream: TaskStream) -> list[float]:
+    """(T,) test accuracy in [0, 1] on every task."""
+    shown = learner.visible.nonzero().flatten().tolist()
+    found = []
+    for i in range(stream.num_tasks):
+        learner.show(stream.visible(stream.num_tasks - 1, i) if stream.scenario == "task" else shown)
+        found.append(accuracy(learner, stream.task(i).test))
+    learner.show(shown)
+    return found
+
+
+def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    """Test the run; returns where the result is written, and the result.
+
+    Raises:
+        RunFolderError: the run is not finished, or its files are damaged.
+        ConfigError: an override outside what is allowed, or a stream that does not fit the network.
+    """
+    paths = RunFolder(folder)
+    paths.read_metrics()
+    with whole(paths.config):
+        run: DictConfig = OmegaConf.create(paths.config.read_text(encoding="utf-8"))  # type: ignore[assignment]
+    config = stream_config(run, overrides)
+    learner, stream = load(folder, config.trusted), make_stream(config)
+    check_fits(stream, learner, tuple(load_whole(paths.model)["input_shape"]))
+    tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
+    found = accuracies(learner, stream)
+    result = {
+        "run_id": folder.resolve().name,
+        "dataset": choice(config.dataset),
+        "source": "+".join(source_names(config)),
+        "scenario": config.scenario,
+        "tasks": stream.names,
+        "accuracy_per_task": found,
+        "average_accuracy": sum(found) / len(found),
+        "num_examples_per_task": [len(stream.task(i).test) for i in range(stream.num_tasks)],
+        "config": tested,
+    }
+    path = folder / "evaluations" / f"{run_id(choice(config.dataset), tested)}.json"
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(json.dumps(result, indent=2) + "\n")
+    return path, result
+
+
+def main(arguments: Sequence[str]) -> None:
+    folders = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
+    if len(folders) != 1 or not folders[0]:
+        raise ConfigError(f"run must be the folder of one finished run, got {', '.join(folders) or 'nothing'}")
+    path, result = evaluate(Path(folders[0]), [a for a in arguments if not a.startswith("run=")])
+    table = Table("task", "examples", "test accuracy (%)", title=f"{result['run_id']} on {path.stem}")
+    for row in zip(result["tasks"], result["num_examples_per_task"], result["accuracy_per_task"], strict=True):
+        table.add_row(row[0], str(row[1]), f"{100 * row[2]:.1f}")
+    table.add_row("mean", "", f"{100 * result['average_accuracy']:.1f}", style="bold")
+    Console().print(table)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+    else:
+        with one_line_errors():
+            main(sys.argv[1:])

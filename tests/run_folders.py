@@ -1,0 +1,73 @@
+"""Run folders as a run leaves them, written without training: their numbers are the test's own."""
+
+import copy
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from lifelong.config import choice, compose
+from lifelong.metrics import AccuracyMatrix
+
+NAMES = ("rot0", "rot30", "rot60")
+STEPS = 10
+Rows = Sequence[Sequence[float]]
+
+
+composed_once = functools.cache(lambda *overrides: compose(["dataset/source=digits", "logger=none", *overrides]))
+
+
+def matrix(learned: float, forgets: float, num_tasks: int) -> list[list[float]]:
+    """(T, T): every task reaches `learned` and loses `forgets` with each later one; 0.1 before it is learned."""
+    return [
+        [max(0.0, learned - forgets * (i - j)) if j <= i else 0.1 for j in range(num_tasks)] for i in range(num_tasks)
+    ]
+
+
+def finished(
+    root: Path,
+    *overrides: str,
+    learned: float = 0.9,
+    forgets: float = 0.1,
+    names: Sequence[str] = NAMES,
+    steps: int = STEPS,
+    **metrics: Any,
+) -> Path:
+    """A finished run; `metrics` replace or add to those of its matrix."""
+    path = unfinished(root, *overrides)
+    config = composed_once(*overrides)
+    R = matrix(learned, forgets, len(names))
+    header, *lines = [list(names), *R]
+    (path / "accuracy_matrix.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in (header, *lines)))
+    accuracy = "val/accuracy/"
+    rows = [
+        {"step": i * steps + step, "task": i, **{accuracy + names[j]: R[i][j] * step / steps for j in range(i + 1)}}
+        for i in range(len(names))
+        for step in (steps // 2, steps)
+    ]  # fmt: skip
+    (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    measures = AccuracyMatrix.from_rows(R, torch.full((len(names),), 0.1, dtype=torch.float64)).compute()
+    text = {
+        **measures, "val_average_accuracy": measures["average_accuracy"], "intransigence": None,
+        "method": choice(config.method), "strength": float(config.method.get("strength", 0)),
+        "memory": choice(config.memory), "dataset": choice(config.dataset), "source": "digits",
+        "scenario": config.scenario, "order": [0, 1, 2], "cycles": 1, "seed": config.seed, "run_id": path.name,
+        "train_seconds": 3.0, "importance_seconds": 0.5, "memory_seconds": 0.0, "evaluation_seconds": 1.0,
+        "peak_memory_bytes": 5e8, "penalty_state_bytes": 2e6, "memory_bytes": 0, "device": "cpu: test",
+        **metrics,
+    }  # fmt: skip
+    (path / "metrics.json").write_text(json.dumps(text))
+    return path
+
+
+def unfinished(root: Path, *overrides: str) -> Path:
+    """A run that has begun: nothing but its configuration."""
+    path = root / f"run{len(list(root.iterdir())) if root.exists() else 0:03}"
+    path.mkdir(parents=True)
+    config = copy.deepcopy(composed_once(*overrides))
+    (path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    return path

@@ -1,0 +1,138 @@
+"""A finished run tested again on any stream, and runs side by side: scripts/evaluate.py and scripts/compare.py."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import compare
+import evaluate
+import lifelong
+from lifelong.config import ConfigError
+from lifelong.experiment import Result
+from lifelong.explain import one_line_errors
+from lifelong.run_folder import RunFolderError
+from runs import TINY, run
+
+STREAMS = {
+    "domain": (),
+    "class": ("dataset=split", "scenario=class"),
+    "task": ("dataset=split", "scenario=task"),
+    "normalised": ("normalise=first_task", "dataset.order=reversed", "dataset.cycles=2"),
+}
+
+
+@pytest.fixture(scope="module", params=list(STREAMS))
+def of_every_kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    overrides = STREAMS[request.param]
+    without = "dataset.angles" if "dataset=split" in overrides else "nothing"
+    tiny = [override for override in TINY if not override.startswith(without)]
+    return lifelong.run(*tiny, *overrides, f"root={tmp_path_factory.mktemp('runs')}")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return run(tmp_path_factory.mktemp("runs"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def test_own_stream_gives_the_last_row_of_the_matrix_and_leaves_the_run_as_it_was(of_every_kind: Result) -> None:
+    before = contents(of_every_kind.folder)
+    path, result = evaluate.evaluate(of_every_kind.folder, [])
+    assert result["accuracy_per_task"] == of_every_kind.matrix[-1].tolist()
+    assert result["tasks"] == of_every_kind.names
+    assert contents(of_every_kind.folder) == before
+    assert json.loads(path.read_text()) == result
+    assert path.parent == of_every_kind.folder / "evaluations"
+
+
+def test_stream_is_the_runs_own_but_for_what_is_given(plain: Result) -> None:
+    own, first = evaluate.evaluate(plain.folder, [])
+    other, turned = evaluate.evaluate(plain.folder, ["dataset.angles=[30,0,90]"])
+    assert own != other
+    assert turned["accuracy_per_task"][:2] == first["accuracy_per_task"][::-1]
+    assert turned["num_examples_per_task"] == [first["num_examples_per_task"][0]] * 3
+    _, fewer = evaluate.evaluate(plain.folder, ["dataset.source.test_fraction=0.2"])
+    assert fewer["config"]["dataset"]["angles"] == [0, 30]
+    assert fewer["num_examples_per_task"][0] < first["num_examples_per_task"][0]
+
+
+def test_stream_the_run_never_saw_keeps_its_source(plain: Result) -> None:
+    _, first = evaluate.evaluate(plain.folder, [])
+    path, result = evaluate.evaluate(plain.folder, ["dataset=permuted", "dataset.num_tasks=2"])
+    assert path.name.startswith("permuted-")
+    assert result["source"] == "digits"
+    assert result["accuracy_per_task"][0] == first["accuracy_per_task"][0]  # its first permutation is the identity
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["dataset/source=mnist5k"], r"images of shape \(1, 8, 8\), as the run had, got \(1, 28, 28\)"),
+        (["scenario=class"], "at most 10 output columns, as the run had, got 20 with scenario=class"),
+        (["method=mas"], "method must not be set: weights are tested as they are"),
+        (["trainer.max_epochs=2"], "trainer.max_epochs must not be set"),
+        (["dataset.angels=[1]"], "unknown key 'dataset.angels'"),
+        (["dataset=rotatde"], "dataset must be one of domains, permuted, rotated, split, got 'rotatde'"),
+        (["val_fraction=2"], r"val_fraction must be a number in \[0, 1\), got 2"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said_in_one_line(plain: Result, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        evaluate.evaluate(plain.folder, overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_run_that_is_not_finished_is_not_tested(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"metrics.json is missing: the run is not finished"):
+        evaluate.evaluate(tmp_path, [])
+    with pytest.raises(ConfigError, match="run must be the folder of one finished run, got nothing"):
+        evaluate.main(["dataset=permuted"])
+
+
+def test_command_says_what_it_found_and_where(plain: Result, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.main([f"run={plain.folder}"])
+    out = capsys.readouterr().out
+    assert f"{100 * plain.matrix[-1, 0].item():.1f}" in out
+    assert out.splitlines()[-1].startswith(f"written: {plain.folder / 'evaluations'}")
+
+
+def columns(table: object) -> dict[str, list[str]]:
+    keys, *values = [list(column.cells) for column in table.columns]  # type: ignore[attr-defined]
+    return dict(zip(keys, zip(*values, strict=True), strict=True))
+
+
+def test_comparison_shows_what_differs_and_nothing_that_does_not(plain: Result, tmp_path: Path) -> None:
+    other = run(tmp_path, "method=mas", "seed=1", "method.strength=2")
+    rows = columns(compare.comparison([compare.finished_run(r.folder) for r in (plain, other)]))
+    assert rows["method.strength"][:2] == ("1000", "2")
+    assert rows["seed"][:2] == ("0", "1")
+    assert "batch_size" not in rows
+    a, b = (100 * r.metrics["average_accuracy"] for r in (plain, other))
+    assert rows["test ACC"] == (f"{a:.1f}", f"{b:.1f}", f"{b - a:+.1f}")
+    assert rows["final accuracy, rot30"][0] == f"{100 * plain.matrix[-1, 1].item():.1f}"
+    assert rows["intransigence"] == ("–", "–", "–")
+
+
+def test_comparison_of_three_has_no_difference_and_keeps_runs_of_one_name_apart(plain: Result, tmp_path: Path) -> None:
+    again = run(tmp_path)
+    assert torch.equal(plain.matrix, again.matrix)
+    table = compare.comparison([compare.finished_run(r.folder) for r in (plain, again, plain)])
+    assert [column.header for column in table.columns][1:] == [str(r.folder) for r in (plain, again, plain)]
+    assert not any("." in str(key) for key in columns(table))  # no key of the configuration differs
+
+
+def test_comparison_refuses_in_one_line(plain: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(*arguments: object) -> object:
+        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop, one_line_errors():
+            compare.main()
+        return stop.value.code  # the interpreter prints what is no number, and ends with 1
+
+    assert said(plain.folder, tmp_path) == f"error: {tmp_path} is no run folder: it has no config.yaml"
+    assert said(plain.folder) == f"error: RUN must be two or more run folders, got {plain.folder}"

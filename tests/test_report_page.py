@@ -1,0 +1,103 @@
+"""The report's page in a real browser: pictures load, tables are filled, nothing is asked of the network."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lifelong.report.page import write_report
+from run_folders import finished, unfinished
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH, none found"),
+]
+
+
+@dataclass
+class Seen:
+    """The open page, and what the browser heard of it."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        for strength in (1, 10):
+            finished(
+                root,
+                f"method.strength={strength}",
+                f"seed={seed}",
+                learned=0.8 + 0.05 * seed,
+                forgets=1 / (9 + strength),
+            )
+    finished(root, "method=finetune", "seed=0", forgets=0.3)
+    finished(root, "method=ewc", "dataset=split", "scenario=class")
+    (unfinished(root, "method=mas", "seed=0") / "error.txt").write_text("OutOfMemoryError: no room\n")
+    return write_report(root)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright, not installed")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def seen(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator[Seen]:
+    context = browser.new_context(color_scheme=request.param, viewport={"width": 1300, "height": 900})
+    seen = Seen(context.new_page())
+    seen.page.on("console", lambda message: seen.errors.append(message.text))
+    seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    seen.page.on("request", lambda request: seen.requests.append(request.url))
+    seen.page.goto(report.as_uri(), wait_until="load")
+    yield seen
+    context.close()
+
+
+def test_pictures_load_and_nothing_else_is_asked_for(seen: Seen, report: Path) -> None:
+    widths = seen.page.eval_on_selector_all("img", "all => all.map(i => [i.complete, i.naturalWidth, i.naturalHeight])")
+    assert len(widths) == 4 + 3  # of the second stream there is a single strength
+    assert all(complete and width > 200 and height > 100 for complete, width, height in widths)
+    assert seen.errors == []
+    assert [url for url in seen.requests if not url.startswith("data:")] == [report.as_uri()]
+
+
+def test_tables_are_filled(seen: Seen) -> None:
+    rows = seen.page.eval_on_selector_all(
+        "table.results tbody tr", "all => all.map(r => [...r.cells].map(c => c.innerText.trim()))"
+    )
+    assert [row[:3] for row in rows] == [
+        ["ewc", "1", "2"],
+        ["ewc", "10", "2"],
+        ["finetune", "–", "1"],
+        ["ewc", "1000", "1"],
+    ]
+    assert all(cell for row in rows for cell in row)
+    assert "±" in rows[0][3]
+    assert "±" not in rows[2][3]
+    assert [row.inner_text().split("\t")[:2] for row in seen.page.query_selector_all("tr.best")] == [["ewc", "10"]]
+    costs = seen.page.eval_on_selector_all("table.costs tbody tr", "all => all.map(r => r.cells[6].innerText)")
+    assert costs == ["4.50 ± 0.00", "4.50", "4.50"]
+    assert "OutOfMemoryError: no room" in seen.page.inner_text("table.problems")
+
+
+def test_page_fits_its_window_and_its_text_stands_out(seen: Seen) -> None:
+    assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    luminance = """colour => { const c = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2] }"""
+    style = "getComputedStyle(document.body)"
+    ground, ink = (seen.page.evaluate(f"({luminance})({style}.{name})") for name in ("backgroundColor", "color"))
+    assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) > 7  # AAA by WCAG 2
