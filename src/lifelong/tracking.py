@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lifelong.data.stream import TaskStream
 from lifelong.evaluation import accuracy_row
@@ -99,6 +100,7 @@ class Tracker(Callback):
         self.latest: dict[str, float] = {}
         self._loss: Tensor = torch.zeros(())
         self._count = 0
+        self._rate = math.nan
 
     def write(self, values: Row, step: int) -> None:
         """One row to the history and to every logger."""
@@ -117,6 +119,9 @@ class Tracker(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._loss, self._count = torch.zeros(()), 0  # a task starts anew, an interrupted one is restored after this
 
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self._rate = optimizer.param_groups[0]["lr"]  # when a row is written a scheduler has already changed it
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -129,7 +134,7 @@ class Tracker(Callback):
     @rank_zero_only
     def _log_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = float(self._loss) * trainer.accumulate_grad_batches / self._count
-        self._loss, self._count = torch.zeros(()), 0
+        self._loss, self._count = torch.zeros_like(self._loss), 0
         step = self.record.step + trainer.global_step
         if not math.isfinite(loss):
             name = self.stream.names[self.record.task]
@@ -137,7 +142,7 @@ class Tracker(Callback):
         self.latest = {
             "train/loss": loss,
             "train/penalty": float(self.penalty.value(pl_module.backbone)),  # type: ignore[arg-type]
-            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/learning_rate": self._rate,
             "train/lr_curvature": self.penalty.lr_curvature,
         }
         self.write({"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}, step)

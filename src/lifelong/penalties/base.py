@@ -97,7 +97,7 @@ class Penalty(Callback):
         """Called before each optimiser step, θ still where its gradient was taken, with the (x, y) it was taken on if
         `wants_batches` said so, else with []. A method that does not override it pays nothing for it.
 
-        The step may yet be skipped (16-mixed, an overflow): what counts steps or averages over them waits for `stepped`.
+        The step may yet be skipped (16-mixed, an overflow): what counts or averages steps waits for `stepped`.
         """
 
     def after_step(self, grads: Params, before: Params, after: Params) -> None:

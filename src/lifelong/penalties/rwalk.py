@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+
 from lifelong.penalties import quadratic
 from lifelong.penalties.base import Batches, Learned, Params, check_number
 from lifelong.penalties.ewcpp import EWCPP, min_max_normalised
