@@ -23,7 +23,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.experiment.draw", lambda *_: None)
+    monkeypatch.setattr("lifelong.result.draw", lambda *_: None)
 
 
 def history(result: Result) -> list[dict[str, Any]]:
