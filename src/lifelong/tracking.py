@@ -100,7 +100,7 @@ class Tracker(Callback):
         self.latest: dict[str, float] = {}
         self._loss: Tensor = torch.zeros(())
         self._count = 0
-        self._rate = math.nan
+        self._rate: float | None = None
 
     def write(self, values: Row, step: int) -> None:
         """One row to the history and to every logger."""
@@ -120,16 +120,16 @@ class Tracker(Callback):
         self._loss, self._count = torch.zeros(()), 0  # a task starts anew, an interrupted one is restored after this
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        self._rate = optimizer.param_groups[0]["lr"]  # when a row is written a scheduler has already changed it
+        self._rate = optimizer.param_groups[0]["lr"]  # when the row is written a scheduler has already changed it
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._loss = self._loss.to(outputs["loss"].device) + outputs["loss"]
         self._count += 1
-        steps = trainer.global_step
-        if steps % self.every_n_steps == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if self._rate is not None and trainer.global_step % self.every_n_steps == 0:
             self._log_training(trainer, pl_module)
+        self._rate = None
 
     @rank_zero_only
     def _log_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -240,4 +240,5 @@ def quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # a first step that overflowed
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # on every login node
