@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.amp import GradScaler
@@ -24,7 +23,7 @@ from lifelong.penalties.base import Penalty
 from lifelong.penalties.ewcpp import EWCPP
 from lifelong.penalties.rwalk import RWalk
 from lifelong.penalties.si import SI
-from probe import Probe
+from probe import Overflow, Probe
 from tiny import HALVED, HOLDING, METHODS, fit, keep, make_learner, make_penalty
 
 pytestmark = [
@@ -126,26 +125,6 @@ def test_step_is_the_written_formula(method: str, precision: str, clip: str, acc
 
 
 # Steps that an overflow skips ---------------------------------------------------------------------------------------
-
-
-class Overflow(Callback):
-    """One weight's gradient overflows in these batches of a fit, as it does in float16 under too large a scale."""
-
-    def __init__(self, *batches: int) -> None:
-        self.batches, self.made = batches, 0
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        trainer.optimizers[0].register_step_post_hook(self._step_made)
-
-    def _step_made(self, *_: Any) -> None:
-        self.made += 1
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.now = batch_idx in self.batches
-
-    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
-        if self.now:
-            next(pl_module.parameters()).grad[0, 0] = torch.inf
 
 
 def batches_of(examples: Any, size: int = 16) -> list[tiny.Batch]:
