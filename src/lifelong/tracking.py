@@ -100,7 +100,8 @@ class Tracker(Callback):
         self.latest: dict[str, float] = {}
         self._loss: Tensor = torch.zeros(())
         self._count = 0
-        self._rate: float | None = None
+        self._rate = 0.0
+        self._stepped = False
 
     def write(self, values: Row, step: int) -> None:
         """One row to the history and to every logger."""
@@ -120,6 +121,7 @@ class Tracker(Callback):
         self._loss, self._count = torch.zeros(()), 0  # a task starts anew, an interrupted one is restored after this
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self._stepped = True
         self._rate = optimizer.param_groups[0]["lr"]  # when the row is written a scheduler has already changed it
 
     def on_train_batch_end(
@@ -127,9 +129,9 @@ class Tracker(Callback):
     ) -> None:
         self._loss = self._loss.to(outputs["loss"].device) + outputs["loss"]
         self._count += 1
-        if self._rate is not None and trainer.global_step % self.every_n_steps == 0:
+        if self._stepped and trainer.global_step % self.every_n_steps == 0:
             self._log_training(trainer, pl_module)
-        self._rate = None
+        self._stepped = False
 
     @rank_zero_only
     def _log_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
