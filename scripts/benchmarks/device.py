@@ -63,8 +63,8 @@ def measure(settings: Settings, workloads: Mapping[str, Workload] = ALL) -> Tabl
     return Table(
         f"Streams of permuted synthetic images on {device_name(settings.device)}, one epoch a task, fused Adam, "
         f"float32 without TF32, default settings of each method, validation off. {described}. Training: relative to "
-        f"finetune's in turn, median (lowest–highest) of {repetitions}; joint's task k has the data of k tasks. Peak: of the "
-        "device's allocator in the method's last run; on a CPU of the whole process so far.",
+        f"finetune's in turn, median (lowest–highest) of {repetitions}; joint's task k has the data of k tasks. "
+        "Peak: of the device's allocator in the method's last run; on a CPU of the whole process so far.",
         COLUMNS,
         rows,
     )
