@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import growth, importance, methods, page, startup, stream
+from benchmarks import device, growth, importance, methods, page, startup, stream
 from benchmarks.table import Settings, Table
 from lifelong.environment import commit
 
@@ -31,7 +31,10 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "stream": stream.measure,
     "growth": growth.measure,
     "startup": startup.measure,
+    "device": device.measure,
 }
+ON_REQUEST = {"device"}
+"""Every method on every workload, a ResNet among them: hours on a CPU."""
 
 
 def machine() -> dict[str, Any]:
@@ -56,20 +59,24 @@ def _cpu_name() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=[s for s in SECTIONS if s not in ON_REQUEST])
     parser.add_argument("--repetitions", type=int, help="default: what each section takes")
     parser.add_argument("--quick", action="store_true", help="a tenth of the samples: to see that it runs")
     parser.add_argument("--threads", type=int, default=1, help="more pay only on a machine with nothing else to do")
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER", help="of the four IDX files; else synthetic")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of section device; others: cpu")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write performance.json and .md and pictures there")
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and set(arguments.sections) != {"device"}:
+        parser.error("--device cuda is for --sections device alone")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a CUDA device, none found")
 
     torch.set_num_threads(arguments.threads)
     ran_on = machine()
     print(", ".join(f"{key} {value}" for key, value in ran_on.items()))
-    settings = Settings(
-        arguments.repetitions, 10 if arguments.quick else 1, arguments.fashion_mnist, folder=arguments.save
-    )
+    shrink = 10 if arguments.quick else 1
+    settings = Settings(arguments.repetitions, shrink, arguments.fashion_mnist, arguments.save, arguments.device)
     for section in arguments.sections:
         table = SECTIONS[section](settings)
         print(f"\n== {section} ==\n{table.text()}", flush=True)

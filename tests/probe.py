@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
 from lifelong.penalties.base import Penalty
@@ -62,3 +63,23 @@ class _Look(Callback):
 
 def _backbone_weights(learner: Any) -> Params:
     return {n: p.detach().clone() for n, p in learner.backbone.named_parameters()}
+
+
+class Overflow(Callback):
+    """One weight's gradient overflows in these batches of a fit, as it does in float16 under too large a scale."""
+
+    def __init__(self, *batches: int) -> None:
+        self.batches, self.made = batches, 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.optimizers[0].register_step_post_hook(self._step_made)
+
+    def _step_made(self, *_: Any) -> None:
+        self.made += 1
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.now = batch_idx in self.batches
+
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        if self.now:
+            next(pl_module.parameters()).grad[0, 0] = torch.inf

@@ -35,13 +35,16 @@ ROOMS: dict[str, set[str]] = {  # room → rooms it may import besides itself
     "figures": {"atomic"},
     "data": set(),
     "record": set(),
+    "precision": set(),
+    "schedulers": set(),
+    "stopping": set(),
     "learner": {"data"},
     "evaluation": {"data", "learner"},
     "memory": {"data", "importance"},
     "penalties": {"importance"},
     "loop": {"checkpoint", "data", "evaluation", "learner", "memory", "metrics", "penalties", "record"},
 }
-LEAVES = ("importance", "metrics", "backbones", "figures", "data", "learner")
+LEAVES = ("importance", "metrics", "backbones", "figures", "data", "learner", "precision", "schedulers", "stopping")
 AT_ONCE = {"torch", "lightning", "torchmetrics", "numpy"}
 AT_ONCE_IN = {"figures": {"matplotlib"}, "data": {"filelock"}}
 LATE = {"kornia", "mlxtend", "sklearn", "matplotlib", "PIL", "datasets", "pyarrow", "scipy"}

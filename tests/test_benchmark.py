@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 import tiny
-from benchmarks import floor, growth, importance, methods, page, startup, stream
+from benchmarks import device, floor, growth, importance, methods, page, startup, stream
 from benchmarks.steps import Driver
 from benchmarks.table import Settings, Spread, Table, in_turn
 from lifelong import importance as estimators
@@ -70,11 +70,14 @@ SECTIONS: dict[str, Callable[[Path], Table]] = {
     "importance": lambda folder: importance.measure(SMALL),
     "methods": lambda folder: methods.measure(SMALL, widths=(8,)),
     "stream": lambda folder: stream.measure(SMALL),
+    "device": lambda folder: device.measure(SMALL, {n: device.ALL[n] for n in ("W4", "ResNet-18")}),
     "growth": lambda folder: growth.measure(Settings(1, 500, folder=folder), num_tasks=3, widths=(8,)),
 }
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize(
+    "section", [pytest.param(s, marks=[pytest.mark.slow] if s == "device" else []) for s in SECTIONS]
+)
 def test_section_measures_something_in_every_row(section: str, tmp_path: Path) -> None:
     table = SECTIONS[section](tmp_path)
     assert table.rows

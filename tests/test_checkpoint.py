@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong import checkpoint, experiment, loop, run_folder
+from lifelong import checkpoint, experiment, loop, result, run_folder
 from lifelong.checkpoint import Checkpoints, load_whole
 from lifelong.experiment import Result
 from lifelong.interrupted import Interrupted
@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "draw", lambda *_: None)  # half the time of a tiny run
+    monkeypatch.setattr(result, "draw", lambda *_: None)  # half the time of a tiny run
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ and what it compares ran in turn. Times move with the machine; the ratios are wh
 TITLES = {
     "stream": "Whole streams against a floor in plain PyTorch",
     "methods": "What each method costs",
+    "device": "What each method costs on a device",
     "growth": "A hundred tasks",
     "importance": "Importance against loops over single samples",
     "startup": "Start-up",

@@ -1,7 +1,7 @@
 """Whole streams: ours against the floor, phase by phase."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,7 @@ from lifelong.record import Record
 from lifelong.tracking import History, Tracker, quiet_libraries
 
 LR, STRENGTH = 1e-3, 1000.0
+EWC_ON_CPU = ("method=ewc", "method.labels=empirical", f"method.strength={STRENGTH}", "trainer=cpu")
 PHASES = ("train", "importance", "evaluation")
 
 
@@ -43,16 +44,26 @@ class Workload:
     batch_size: int = 128
     widths: tuple[int, ...] = (400, 400)
 
-    def __str__(self) -> str:
-        shape = "-".join(map(str, (784, *self.widths, 10)))
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (1, 28, 28)
+
+    @property
+    def backbone(self) -> tuple[str, ...]:
+        """As on the command line."""
+        return (f"backbone.widths={list(self.widths)}",)
+
+    @property
+    def sizes(self) -> str:
         return (
-            f"{self.num_tasks} × ({self.num_train:,} training + {self.num_test:,} test images), "
-            f"batch {self.batch_size}, {shape}"
+            f"{self.num_tasks} × ({self.num_train:,} training + {self.num_test:,} test images), batch {self.batch_size}"
         )
 
+    def __str__(self) -> str:
+        return f"{self.sizes}, {'-'.join(map(str, (784, *self.widths, 10)))}"
+
     def shrunk(self, by: int) -> "Workload":
-        sizes = max(self.num_train // by, 1), max(self.num_test // by, 1)
-        return Workload(self.num_tasks, *sizes, self.batch_size, self.widths)
+        return replace(self, num_train=max(self.num_train // by, 1), num_test=max(self.num_test // by, 1))
 
     def samples(self, phase: str) -> int:
         """How many samples a phase handles: every task is tested before the first and after each."""
@@ -139,13 +150,13 @@ def learn_ours(
     *,
     callbacks: Sequence[Callback] = (),
     on_row: Callable[[Wired], None] = lambda run: None,
+    settings: Sequence[str] = EWC_ON_CPU,
 ) -> floor.Outcome:
     """What `python train.py` does between reading its configuration and drawing its pictures."""
     config = compose(
         [
-            "method=ewc", "method.labels=empirical", f"method.strength={STRENGTH}", f"optimizer.lr={LR}",
-            "dataset=permuted", f"dataset.num_tasks={work.num_tasks}", "val_fraction=0", "trainer=cpu",
-            "trainer.max_epochs=1", f"backbone.widths={list(work.widths)}",
+            *settings, *work.backbone, f"optimizer.lr={LR}", "trainer.max_epochs=1", "val_fraction=0",
+            "dataset=permuted", f"dataset.num_tasks={work.num_tasks}",
         ]
     )  # fmt: skip
     quiet_libraries()
@@ -182,7 +193,7 @@ def read_source(work: Workload, fashion_mnist: Path | None) -> Source:
     """The first images of Fashion-MNIST, or blurred classes under noise of the same shape."""
     if fashion_mnist is None:
         g = torch.Generator().manual_seed(0)
-        means = torch.randint(0, 200, (10, 1, 28, 28), generator=g, dtype=torch.uint8)
+        means = torch.randint(0, 200, (10, *work.image_shape), generator=g, dtype=torch.uint8)
         train, test = (synthetic(means, num, g) for num in (work.num_train, work.num_test))
     else:
         whole = idx(str(fashion_mnist))
@@ -194,9 +205,9 @@ def read_source(work: Workload, fashion_mnist: Path | None) -> Source:
 
 
 def synthetic(means: Tensor, num: int, generator: torch.Generator) -> Examples:
-    """Each class a picture (10, 1, 28, 28) of its own, three in ten labels wrong, so that no loss goes to zero."""
+    """Each class a picture (10, C, H, W) of its own, three in ten labels wrong, so that no loss goes to zero."""
     classes = torch.randint(10, (num,), generator=generator)
-    noise = torch.randint(0, 56, (num, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    noise = torch.randint(0, 56, (num, *means.shape[1:]), generator=generator, dtype=torch.uint8)
     wrong = torch.rand(num, generator=generator) < 0.3
     labels = torch.where(wrong, torch.randint(10, (num,), generator=generator), classes)
     return Examples(means[classes] + noise, labels)

@@ -21,12 +21,14 @@ class Settings:
         shrink: sample counts are divided by it.
         fashion_mnist: folder of the four IDX files; None: synthetic images of the same size.
         folder: where pictures go; None: nowhere.
+        device: "cpu" or "cuda", of the section that can be either.
     """
 
     repetitions: int | None = None
     shrink: int = 1
     fashion_mnist: Path | None = None
     folder: Path | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

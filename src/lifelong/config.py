@@ -40,6 +40,8 @@ class Config:
     augment: Any = MISSING
     normalise: Any = MISSING
     optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    early_stopping: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     experiment: Any = None
@@ -50,6 +52,8 @@ class Config:
     val_fraction: float = 0.1  # of each task's training data
     batch_size: int = 128
     epochs_per_task: list[int] | None = None  # one number for each task, instead of trainer.max_epochs
+    compile: bool = False  # torch.compile for training steps; importance and evaluation run the module itself
+    tf32: bool = False  # on a GPU: float32 products and convolutions by TF32
     name: str = "default"  # runs/<name>/<run id>/
     root: str = "runs"
     rerun: bool = False  # train again although the run is finished
@@ -63,6 +67,9 @@ class Config:
     trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Weights in float32: in half precision small steps and small importances round away, and importance, evaluation and
+saved models are float32, not float64."""
 Border = tuple[Callable[[Any], bool], str]
 BORDERS: dict[str, Border] = {
     "seed": (lambda v: v >= 0, "an integer >= 0"),
@@ -85,6 +92,7 @@ BORDERS: dict[str, Border] = {
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "logger.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
     "logger.finish_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
+    "trainer.precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "trainer.max_epochs": (lambda v: v is not None and v >= 1, "an integer >= 1"),
     "trainer.max_steps": (lambda v: v >= 1 or v == -1, "an integer >= 1 or -1 (no limit)"),
     "trainer.accumulate_grad_batches": (lambda v: v >= 1, "an integer >= 1"),

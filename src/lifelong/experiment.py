@@ -1,5 +1,6 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +29,7 @@ from lifelong.loop import run_stream
 from lifelong.memory.base import Memory
 from lifelong.memory.none import NoMemory
 from lifelong.penalties.base import Penalty
+from lifelong.precision import check_precision, compiled, set_tf32
 from lifelong.progress import StreamProgress, row_line
 from lifelong.record import Record
 from lifelong.reference import Reference, compared, find_reference
@@ -123,9 +125,11 @@ def learn(config: DictConfig, folder: RunFolder, reference: Reference | None, co
     torch.manual_seed(derive_seed(config.seed))
     learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
     learner.as_input = build(config.normalise, "normalise", stream=stream)
+    learner.make_scheduler = factory(config.scheduler, "scheduler")
     penalty: Penalty = build(config.method, "method")
     memory: Memory = build(config.memory, "memory")
-    check_together(config, stream, learner, penalty, memory)
+    device = check_together(config, stream, learner, penalty, memory)
+    set_arithmetic(config, learner, device)
     with folder.locked(wait=wait):
         if folder.finished and not config.rerun:
             return finished_before(folder, reference)
@@ -144,16 +148,17 @@ def make_stream(config: DictConfig) -> TaskStream:
     return build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes)
 
 
-def check_together(config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory) -> None:
-    """Raises ConfigError for parts that are sound but do not go together."""
+def check_together(
+    config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory
+) -> torch.device:
+    """Raises ConfigError for parts that are sound but do not go together; returns the device of the run."""
     if penalty.cumulative and not isinstance(memory, NoMemory):
         raise ConfigError(
             f"memory must be none with method={choice(config.method)}, which keeps all data, "
             f"got {choice(config.memory)}"
         )
-    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    ranks = build(config.trainer, "trainer", **dict.fromkeys(silent, False)).world_size
-    if ranks > 1:
+    trainer = trial_trainer(config)
+    if (ranks := trainer.world_size) > 1:
         raise ConfigError(f"trainer.devices must be 1: penalties are not yet reduced over ranks, got {ranks} ranks")
     build(config.augment, "augment")  # refuses impossible settings before anything is written
     if config.epochs_per_task is not None and len(config.epochs_per_task) != stream.num_tasks:
@@ -161,10 +166,36 @@ def check_together(config: DictConfig, stream: TaskStream, learner: Learner, pen
             f"epochs_per_task must be null or a list of {stream.num_tasks} integers >= 1, one for each task, "
             f"got {config.epochs_per_task}"
         )
+    stopping = build(config.early_stopping, "early_stopping")
+    if stopping and not all(len(stream.task(i).val) for i in range(stream.num_tasks)):
+        raise ConfigError(
+            f"early_stopping must be none without validation data to watch, got val_fraction={config.val_fraction}"
+        )
     num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
     try:
+        optimizer = learner.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+        build(config.scheduler, "scheduler", optimizer=optimizer, num_steps=2)
+        check_precision(config.trainer.precision, trainer.strategy.root_device, optimizer)
         penalty.held(learner.backbone)
         memory.check(learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return trainer.strategy.root_device
+
+
+def trial_trainer(config: DictConfig) -> Trainer:
+    """A Trainer that trains nothing: what it refuses is refused early, and it knows the run's device."""
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")  # we refuse it
+        return build(config.trainer, "trainer", **dict.fromkeys(silent, False))
+
+
+def set_arithmetic(config: DictConfig, learner: Learner, device: torch.device) -> None:
+    """Raises ConfigError for an arithmetic that the device does not have."""
+    try:
+        set_tf32(config.tf32, device)
+        learner.compiled = compiled(learner.backbone, device) if config.compile else None
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -189,12 +220,13 @@ def train(
     loggers = build(config.logger, "logger", about=about)
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, penalty, record, tracker, console)
-    ours: dict[str, Any] = {"callbacks": [tracker, penalty, bar, checkpoints], "logger": loggers or False}
-    ours |= trainer_plugins()
+    ours: dict[str, Any] = {"logger": loggers or False, "default_root_dir": folder.path, **TRAINER, **trainer_plugins()}
 
     def make_trainer(**replaced: int) -> Trainer:
         node = OmegaConf.merge(config.trainer, device, replaced)
-        return build(node, "trainer", **ours, **TRAINER, default_root_dir=folder.path)  # type: ignore[arg-type]
+        stopping = build(config.early_stopping, "early_stopping")
+        callbacks = [tracker, penalty, *stopping, bar, checkpoints]
+        return build(node, "trainer", callbacks=callbacks, **ours)  # type: ignore[arg-type]
 
     def on_row(task: Task) -> None:
         tracker.log_test_row(about.title)

@@ -14,6 +14,8 @@ GROUPS = (
     "augment",
     "normalise",
     "optimizer",
+    "scheduler",
+    "early_stopping",
     "trainer",
     "logger",
 )

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lifelong.data.examples import as_input as pixels_as_input
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
-MakeScheduler = Callable[[Optimizer], LRScheduler]
+MakeScheduler = Callable[[Optimizer, int], LRScheduler | None]
 
 
 class Learner(LightningModule):
@@ -28,11 +28,16 @@ class Learner(LightningModule):
         num_classes: K.
         groups: (K,) the task that owns each column, in task-incremental learning: a sample is then classified among
             its own task's columns, whichever tasks share its batch. None: all samples see the same columns.
-        make_scheduler: optimiser → scheduler stepped once per optimiser step, or None.
+        make_scheduler: optimiser, `num_steps` → scheduler stepped once per optimiser step, or None.
         as_input: images (B, C, H, W) uint8 → x, on their device; whatever feeds the backbone images goes through it.
+
+    Attributes:
+        num_steps: optimiser steps of the task in work, if it is not stopped early; a schedule spans them.
+        compiled: takes the backbone's place in training mode; None: the backbone itself.
     """
 
     visible: Tensor
+    groups: Tensor | None
 
     def __init__(
         self,
@@ -47,6 +52,8 @@ class Learner(LightningModule):
         self.backbone = backbone
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.as_input = as_input
+        self.num_steps = 1
+        self.compiled: Callable[[Tensor], Tensor] | None = None
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("visible", torch.ones(num_classes, dtype=torch.bool), persistent=False)
         self.all_visible = True
@@ -60,24 +67,27 @@ class Learner(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K), −inf where a column is not visible."""
-        logits: Tensor = self.backbone(x)
+        logits = self._logits(x)
         return logits if self.all_visible else logits.masked_fill(~self.visible, -torch.inf)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        run = self.backbone if self.compiled is None or not self.training else self.compiled
+        logits: Tensor = run(x)
+        return logits
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy over the columns each sample may choose from."""
         if self.groups is None:
             return F.cross_entropy(self(x), y)
-        others = self.groups != self.groups[y].unsqueeze(1)  # type: ignore[index]
-        return F.cross_entropy(self.backbone(x).masked_fill(others, -torch.inf), y)
+        others = self.groups != self.groups[y].unsqueeze(1)
+        return F.cross_entropy(self._logits(x).masked_fill(others, -torch.inf), y)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         return self.loss(*batch)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
-        if self.make_scheduler is None:
+        scheduler = self.make_scheduler and self.make_scheduler(optimizer, self.num_steps)
+        if scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -60,6 +60,7 @@ def run_stream(
         trainer = make_trainer() if epochs is None else make_trainer(max_epochs=epochs[task.index])
         examples = training_data(stream, task, penalty)
         batches = memory.batches(examples, batch_size, seed=task_seed, device=device, augment=augment, **loading)
+        learner.num_steps = planned_steps(trainer, len(batches))
         with record.timed("train"):
             trainer.fit(learner, batches, ckpt_path=checkpoints.resume_from(task), weights_only=True)
         learner.to(device)
@@ -89,6 +90,15 @@ def collecting(tasks: Iterable[Task]) -> Iterator[Task]:
             gc.collect()
     finally:
         gc.unfreeze()
+
+
+def planned_steps(trainer: Trainer, num_batches: int) -> int:
+    """Optimiser steps of a fit that is not stopped early. Trainer.estimated_stepping_batches would start the loader,
+    whose position is not restored yet."""
+    limit = trainer.limit_train_batches
+    num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+    steps = (trainer.max_epochs or 1) * math.ceil(num_batches / trainer.accumulate_grad_batches)
+    return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
 
 def training_data(stream: TaskStream, task: Task, penalty: Penalty) -> Examples:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lifelong import experiment
+from lifelong import result
 
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "draw", lambda *_: None)
+    monkeypatch.setattr(result, "draw", lambda *_: None)

@@ -90,6 +90,7 @@ def test_batch_of_exemplars_alone_adds_nothing_to_the_fisher(penalty: EWCPP) -> 
     for batches in ([own, exemplars], [exemplars]):
         penalty.before_step(learner, batches)
         penalty.after_step(weights, weights, weights)
+        penalty.stepped()
         fishers.append({name: F.clone() for name, F in penalty.fisher.items()})
     assert fishers[0].keys() == weights.keys()
     assert all(torch.equal(fishers[1][name], F) for name, F in fishers[0].items())

@@ -27,6 +27,7 @@ def steps(penalty: EWCPP, fishers: Tensor) -> None:
     for F in fishers:
         batches: Any = [F] if penalty.wants_batches() else []
         penalty.before_step(None, batches)  # type: ignore[arg-type]
+        penalty.stepped()
 
 
 @pytest.mark.parametrize("interval", [1, 3])
@@ -110,8 +111,10 @@ def test_replayed_samples_of_another_head_do_not_enter() -> None:
     y = torch.tensor([0, 2, 3, 5, 2, 1, 0, 4])
     own = (y == 2) | (y == 3)
     penalty.before_step(learner, [(x[:4], y[:4]), (x[4:], y[4:]), (x[-2:], y[-2:])])
+    penalty.stepped()
     expected = reference.fisher_of_labels(learner.backbone, x[own], y[own], [2, 3])
     assert_close({n: F.double() for n, F in penalty.fisher.items()}, expected, rtol=1e-4, atol=1e-9)
     held = penalty.fisher
     penalty.before_step(learner, [(x[-2:], y[-2:])])  # none of the current task: nothing to average in
+    penalty.stepped()
     assert_close(penalty.fisher, held, **EXACT)

@@ -47,6 +47,7 @@ def walk(penalty: RWalk, gradients: Tensor, weights: Tensor, fishers: Tensor) ->
         batches: Any = [named(fishers[t])] if penalty.wants_batches() else []
         penalty.before_step(world, batches)
         penalty.after_step(named(gradients[t]), named(weights[t]), named(weights[t + 1]))
+        penalty.stepped()
     for name, end in named(weights[-1]).items():
         getattr(world.backbone, name).data = end
     penalty.after_task(world, [], torch.Generator())

@@ -106,6 +106,7 @@ def rwalk_scores(penalty: RWalk, gradients: list[Tensor], weights: list[Tensor],
         batches: Any = [{"weight": fisher}] if penalty.wants_batches() else []
         penalty.before_step(learner, batches)
         penalty.after_step({"weight": g}, {"weight": before}, {"weight": after})
+        penalty.stepped()
     learner.backbone.weight.data = weights[-1]
     penalty.after_task(learner, [], torch.Generator())
     return penalty.score_before["weight"][0]

@@ -96,6 +96,8 @@ class Penalty(Callback):
     def before_step(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> None:
         """Called before each optimiser step, θ still where its gradient was taken, with the (x, y) it was taken on if
         `wants_batches` said so, else with []. A method that does not override it pays nothing for it.
+
+        The step may yet be skipped (16-mixed, an overflow): what counts or averages steps waits for `stepped`.
         """
 
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
@@ -103,6 +105,9 @@ class Penalty(Callback):
 
         A method that does not override it pays nothing for it.
         """
+
+    def stepped(self) -> None:
+        """Called last after each optimiser step that was made, not after one that was skipped."""
 
     # What all methods share ----------------------------------------------------------------------------------------
 
@@ -178,7 +183,8 @@ class Penalty(Callback):
             self.before_task({n: p.detach().clone() for n, p in self._held.items()} if self._watches else {})
         self._hooks = [o.register_step_post_hook(self._on_optimizer_stepped) for o in trainer.optimizers]
         groups = [group for o in trainer.optimizers for group in o.param_groups]
-        self.lr_curvature = self._largest_curvature() * max(group["lr"] for group in groups)
+        rates = [group.get(key, 0.0) for group in groups for key in ("lr", "initial_lr", "max_lr")]  # of a schedule too
+        self.lr_curvature = self._largest_curvature() * max(rates)
         adaptive = all("betas" in group for group in groups)  # Adam's step is lr at most, whatever the gradient's size
         if self.step == "gradient" and self.lr_curvature > 2 and not adaptive:
             rank_zero_warn(
@@ -221,6 +227,7 @@ class Penalty(Callback):
             if self._watches:
                 self.after_step(self._raw, self._before, {n: p.detach() for n, p in self._held.items()})
                 self._raw, self._before = {}, {}
+            self.stepped()
 
     def _proximal(self, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:

@@ -35,6 +35,7 @@ class EWCPP(Penalty):
         check_labels(labels)
         self.alpha, self.interval, self.labels = alpha, interval, labels
         self.fisher: Params = {}
+        self.fresh: Params = {}
         self.steps = 0
         self._path: Path | None = None
 
@@ -45,16 +46,19 @@ class EWCPP(Penalty):
         return (self.steps + 1) % self.interval == 0
 
     def before_step(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> None:
+        self.fresh = self.fisher_of(learner, batches) if batches else {}
+
+    def stepped(self) -> None:
         self.steps += 1
-        if batches:
-            self.update_fisher(self.fisher_of(learner, batches))
+        self.update_fisher(self.fresh)
+        self.fresh = {}
 
     def fisher_of(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> Params:
         """F_batch over the samples of all micro-batches of a step; {} if none is the current task's."""
         own = [(x[shown], y[shown]) for x, y in batches if (shown := learner.visible[y]).any()]
         if not own:
             return {}
-        generator = torch.Generator(own[0][0].device).manual_seed(torch.initial_seed() + self.steps)
+        generator = torch.Generator(own[0][0].device).manual_seed(torch.initial_seed() + self.steps + 1)
         if self._path is None:
             self._path = choose_path(learner.backbone, own[0][0])
         options: dict[str, Any] = {"visible": learner.visible, "generator": generator, "path": self._path}

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lifelong.penalties import quadratic
 from lifelong.penalties.base import Batches, Learned, Params, check_number
@@ -25,13 +24,12 @@ class RWalk(EWCPP):
     """
 
     coefficient = 1.0
-    state = (*EWCPP.state, "fresh", "drop", "snapshot", "score", "score_before")
+    state = (*EWCPP.state, "drop", "snapshot", "score", "score_before")
 
     def __init__(self, strength: float, *, damping: float = 1e-3, **ewcpp: Any) -> None:
         super().__init__(strength, **ewcpp)
         check_number("damping", damping, low=0, above=True)
         self.damping = damping
-        self.fresh: Params = {}
         self.drop: Params = {}
         self.snapshot: Params = {}
         self.score: Params = {}
@@ -39,22 +37,15 @@ class RWalk(EWCPP):
 
     def before_task(self, weights: Params) -> None:
         super().before_task(weights)
-        self.fresh, self.snapshot = {}, weights
+        self.snapshot = weights
         self.drop = {n: torch.zeros_like(w) for n, w in weights.items()}
         self.score = {n: torch.zeros_like(w) for n, w in weights.items()}
-
-    def before_step(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> None:
-        self.steps += 1
-        if batches:
-            self.fresh = self.fisher_of(learner, batches)
 
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
         drop, g, old, new = (list(params.values()) for params in (self.drop, grads, before, after))
         quadratic.add_weighted_difference_(drop, new, old, g, -1)
         if self.fresh:
             self.end_interval(after)
-            self.update_fisher(self.fresh)
-            self.fresh = {}
 
     def end_interval(self, weights: Params) -> None:
         """Score the interval against F as it stands and start the next one here."""

@@ -61,6 +61,8 @@ class Tracker(Callback):
         self._count = self._samples = 0
         self._since = 0.0
         self._ratio = math.nan
+        self._rate = 0.0
+        self._stepped = False
 
     def write(self, values: Row, step: int, costs: Row | None = None) -> None:
         """One row to the history, and with its costs to every logger."""
@@ -93,7 +95,9 @@ class Tracker(Callback):
         self._since, self._samples = perf_counter(), 0
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self._stepped = True
         if (trainer.global_step + 1) % self.every_n_steps == 0:
+            self._rate = optimizer.param_groups[0]["lr"]  # when the row is written a scheduler has already changed it
             self._ratio = penalty_gradient_ratio(self.penalty, pl_module.backbone)  # type: ignore[arg-type]
 
     def on_train_batch_end(
@@ -102,14 +106,14 @@ class Tracker(Callback):
         self._loss = self._loss.to(outputs["loss"].device) + outputs["loss"]
         self._count += 1
         self._samples += len(batch[1])
-        steps = trainer.global_step
-        if steps % self.every_n_steps == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if self._stepped and trainer.global_step % self.every_n_steps == 0:
             self._log_training(trainer, pl_module)
+        self._stepped = False
 
     @rank_zero_only
     def _log_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = float(self._loss) * trainer.accumulate_grad_batches / self._count
-        self._loss, self._count = torch.zeros(()), 0
+        self._loss, self._count = torch.zeros_like(self._loss), 0
         step = self.record.step + trainer.global_step
         if not math.isfinite(loss):
             name = self.stream.names[self.record.task]
@@ -118,7 +122,7 @@ class Tracker(Callback):
             "train/loss": loss,
             "train/penalty": float(self.penalty.value(pl_module.backbone)),  # type: ignore[arg-type]
             "train/penalty_gradient_ratio": self._ratio,
-            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/learning_rate": self._rate,
             "train/lr_curvature": self.penalty.lr_curvature,
         }
         row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
@@ -185,4 +189,5 @@ def quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # a first step that overflowed
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # on every login node

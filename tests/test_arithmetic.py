@@ -1,0 +1,192 @@
+"""Precision, TF32, compile: what is refused, what a run with them leaves behind; and no step makes the host wait."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import SGD, Adam
+
+import tiny
+from lifelong import precision, result
+from lifelong.experiment import load
+from lifelong.interrupted import Interrupted
+from lifelong.precision import check_precision, set_tf32
+from runs import TINY, assert_same_run, at_every_batch, command, run, weights
+from syncs import QUIET, VARIANTS, settings, waits_of_steps
+
+ROOT = Path(__file__).resolve().parents[1]
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result, "draw", lambda *_: None)
+
+
+# Refused ------------------------------------------------------------------------------------------------------------
+
+ALLOWED = "trainer.precision must be one of 32-true, bf16-mixed, 16-mixed, got "
+REFUSED = {
+    "trainer.precision=64-true": f"{ALLOWED}'64-true'",
+    "trainer.precision=bf16-true": f"{ALLOWED}'bf16-true'",
+    "trainer.precision=16-true": f"{ALLOWED}'16-true'",
+    "trainer.precision=16-mixed": "trainer.precision must be 32-true or bf16-mixed on a CPU (Lightning would train ",
+    "tf32=true": "tf32 must be false on a device without TF32, got true on cpu",
+    "tf32=maybe": "tf32 must be true or false, got 'maybe'",
+    "compile=maybe": "compile must be true or false, got 'maybe'",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_impossible_arithmetic_ends_in_one_line_before_anything_is_written(arguments: str, tmp_path: Path) -> None:
+    said = command(*TINY, f"root={tmp_path}", *arguments.split())
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith(f"error: {REFUSED[arguments]}")
+    assert said.err.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("make", [Adam, SGD])
+def test_fused_optimizer_is_refused_in_16_mixed_alone(make: Any) -> None:
+    """It would leave the loss scale in the gradients that the penalty sees."""
+    plain, fused = (make([torch.nn.Parameter(torch.zeros(1))], lr=0.1, fused=fused) for fused in (False, True))
+    check_precision("16-mixed", CUDA, plain)
+    for other in ("32-true", "bf16-mixed"):
+        check_precision(other, CUDA, fused)
+    with pytest.raises(ValueError, match=r"optimizer\.fused must be false with trainer\.precision=16-mixed"):
+        check_precision("16-mixed", CUDA, fused)
+
+
+def test_tf32_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags of the process, which torch has on a machine without a GPU too; torch itself has the second one on."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        for allowed, matmul in ((True, "high"), (False, "highest")):
+            set_tf32(allowed, CUDA)
+            assert torch.get_float32_matmul_precision() == matmul
+            assert torch.backends.cudnn.allow_tf32 is allowed
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+# Half precision -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", tiny.METHODS)
+def test_bf16_run_keeps_and_saves_float32(method: str, tmp_path: Path) -> None:
+    options = ("method.interval=4",) if method in ("ewcpp", "rwalk") else ()
+    done = run(tmp_path, f"method={method}", *options, "trainer.precision=bf16-mixed")
+    assert {w.dtype for w in weights(done).values()} == {torch.float32}
+    assert {p.dtype for p in load(done.folder).parameters()} == {torch.float32}
+
+
+# Compiled -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["finetune", "joint", "ewc", "rwalk"])
+def test_traced_backbone_trains_as_the_module_and_leaves_the_same_behind(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a backend that runs the traced graph as it is: bit by bit, under names without a prefix."""
+    settings = (f"method={method}", *(("method.interval=4",) if method in ("ewcpp", "rwalk") else ()))
+    plain = run(tmp_path, *settings)
+    traced: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(precision.torch, "compile", functools.partial(torch.compile, backend=backend))
+    done = run(tmp_path, *settings, "compile=true")
+    assert done.folder != plain.folder
+    assert len(traced) == (4 if method == "joint" else 3)  # the trial, and every shape of batches
+    assert_same_run(done, plain)
+    assert weights(done).keys() == load(done.folder).state_dict().keys()
+
+
+def test_evaluation_and_importance_do_not_run_what_was_compiled() -> None:
+    learner = tiny.make_learner(tiny.split())
+    learner.compiled = lambda x: 1 / 0
+    x, y = tiny.random_batches(1, 2)[0]
+    learner.eval()
+    learner(x)
+    tiny.keep(learner, tiny.make_penalty("ewc"), tiny.split().task(0).train)
+    learner.train()
+    with pytest.raises(ZeroDivisionError):
+        learner.loss(x, y)
+
+
+@pytest.mark.slow
+def test_compiled_run_is_near_the_plain_one(tmp_path: Path) -> None:
+    plain, compiled = (run(tmp_path, "method=rwalk", "method.interval=4", f"compile={on}") for on in ("false", "true"))
+    for name, w in weights(compiled).items():  # rounding, carried along 12 steps of Adam at 0.01
+        torch.testing.assert_close(w, weights(plain)[name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_run_resumes_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from before the epoch's last, smaller batch, whose graph is then compiled first; with dropout."""
+    settings, seen = ("method=si", "backbone.dropout=0.2", "compile=true"), set[int]()
+    whole = run(tmp_path / "whole", *settings)
+
+    def terminate_once(_: Any, done: int) -> None:
+        if done in (2, 3, 7) and done not in seen:
+            seen.add(done)
+            signal.raise_signal(signal.SIGTERM)
+
+    at_every_batch(monkeypatch, terminate_once)
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            run(tmp_path / "resumed", *settings)
+    assert_same_run(run(tmp_path / "resumed", *settings), whole)
+
+
+@pytest.mark.slow
+def test_machine_that_cannot_compile_is_told_so_in_one_line(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *TINY, f"root={tmp_path}", "compile=true"],
+        env={**os.environ, "CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.startswith("error: compile must be false on a machine that cannot compile for its cpu ")
+    assert found.stderr.count("\n") == 1
+
+
+# Waiting for the device ---------------------------------------------------------------------------------------------
+
+CASES = [
+    (method, variant)
+    for variant in VARIANTS
+    for method in (
+        tiny.METHODS if variant == "clipped" else tiny.HOLDING if variant == "proximal" else ("ewc", "rwalk")
+    )
+]
+
+
+@pytest.mark.parametrize(("method", "variant"), CASES)
+def test_step_reads_nothing_back_from_the_device(
+    method: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between logged rows, also in the second task, which has the penalty."""
+    waits = waits_of_steps(tmp_path, monkeypatch, *settings(method, variant))
+    assert {(task, step): waits[task, step] for task in range(2) for step in QUIET} == {
+        (task, step): [] for task in range(2) for step in QUIET
+    }
+
+
+def test_row_that_is_logged_does_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the law above would say nothing."""
+    waits = waits_of_steps(tmp_path, monkeypatch, *settings("ewc", "clipped"), "log_every_n_steps=3")
+    assert "_local_scalar_dense" in waits[1, 3] + waits[1, 4]
+    assert waits[1, 8] == []
