@@ -109,13 +109,12 @@ def panel(
 ) -> Panel:
     """grid: (X·Y, 2), the pairs of x and y; best: (P,), the weights after joint training."""
     anchor, importance = walk.footprints.anchors[1], walk.footprints.importances[1]
-    penalty = walk.scale * penalty_on(plane, anchor, importance)(grid)
     return Panel(
         name=walk.name,
         x=x,
         y=y,
         losses=[task_losses(walk, j, plane.points(grid), samples[j]).view(len(x), len(y)) for j in range(2)],
-        penalty=penalty.view(len(x), len(y)),
+        penalty=penalty_on(plane, anchor, importance).scaled(walk.scale),
         path=plane.coordinates(walk.path),
         joint=plane.coordinates(best),
         steps=walk.footprints.steps[1],

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from lifelong.figures import COLOURS
+from lifelong.landscape import Quadratic
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -40,7 +41,7 @@ class Panel:
 
     Attributes:
         x, y: (X,), (Y,) coordinates of the grid.
-        losses, penalty: of both tasks and of the penalty on the grid, (X, Y) each.
+        losses: of both tasks on the grid, (X, Y) each; penalty: a function of the coordinates.
         path: (N, 2) where training on task 2 went, projected; steps: (N,) its optimiser steps.
         joint: (2,) weights after joint training.
         losses_along, penalty_along: at the true points of the path, (N,) each.
@@ -51,7 +52,7 @@ class Panel:
     x: Tensor
     y: Tensor
     losses: list[Tensor]
-    penalty: Tensor
+    penalty: Quadratic
     path: Tensor
     joint: Tensor
     steps: list[int]
@@ -69,6 +70,7 @@ def landscape_figure(panels: Sequence[Panel], names: Sequence[str]) -> Figure:
     width = 2.9
     height = width * float((y[-1] - y[0]) / (x[-1] - x[0]))
     figure = Figure(figsize=(width * len(panels) + 1.6, height + 3.9), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]
     FigureCanvasAgg(figure)
     planes, curves = figure.subplots(
         2, len(panels), squeeze=False, sharex="row", sharey="row", height_ratios=[height, 2]
@@ -96,13 +98,13 @@ def _draw_plane(axes: Axes, panel: Panel) -> Any:
     filled = axes.contourf(x, y, one, LOSSES, cmap="Blues", norm=LogNorm(LOSSES[0], LOSSES[-1]), extend="both")
     lines = axes.contour(x, y, two, LOSSES, colors=ORANGE, linewidths=1)
     axes.clabel(lines, fontsize=7, fmt=lambda level: f"{level:g}")
-    if panel.penalty.any():
-        axes.contour(x, y, panel.penalty.numpy().T, PENALTIES, colors="black", linewidths=0.9, linestyles="--")
+    for level in PENALTIES:
+        axes.plot(*panel.penalty.ellipse(level).numpy().T, color="black", linewidth=0.9, linestyle="--")
     axes.plot(*panel.path.numpy().T, color="black", linewidth=2.2, zorder=4)
     for point, style in ((panel.path[0], START), (panel.path[-1], END), (panel.joint, JOINT)):
         axes.plot(*point.tolist(), linestyle="none", markeredgecolor="black", zorder=5, **style)
     axes.set_title(panel.name)
-    axes.set_aspect("equal")
+    axes.set(aspect="equal", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     axes.set_xlabel("distance towards θ after task 2")
     return filled
 

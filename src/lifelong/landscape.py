@@ -72,6 +72,26 @@ class Quadratic:
         curved = torch.einsum("...i,ij,...j->...", coordinates, self.A, coordinates)
         return curved + 2 * coordinates @ self.b + self.constant
 
+    def scaled(self, factor: float) -> "Quadratic":
+        return Quadratic(factor * self.A, factor * self.b, factor * self.constant)
+
+    def ellipse(self, level: float, num: int = 400) -> Tensor:
+        """Points where q = level, (num, 2), closed; (0, 2) if q is above it everywhere or has no curvature.
+
+        Along an axis in which q is flat the ellipse ends far outside of any picture, at 10⁶ times the other radius.
+        """
+        curvature, axes = torch.linalg.eigh(self.A)
+        if float(curvature[1]) <= 0:
+            return self.A.new_empty(0, 2)
+        curvature = curvature.clamp(min=float(curvature[1]) * 1e-12)
+        centre = -axes @ ((self.b @ axes) / curvature)
+        room = level - float(self(centre))
+        if room < 0:
+            return self.A.new_empty(0, 2)
+        angle = torch.linspace(0, 2 * torch.pi, num, dtype=torch.float64)
+        circle = torch.stack([angle.cos(), angle.sin()], dim=1)
+        return centre + (circle * (room / curvature).sqrt()) @ axes.T
+
 
 def flat(params: Mapping[str, Tensor], backbone: nn.Module) -> Tensor:
     """(P,) float64 of tensors by parameter name; 0 for a parameter of the backbone that has none."""
