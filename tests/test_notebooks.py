@@ -1,4 +1,4 @@
-"""Notebooks hold no outputs in git, ask what they promise to answer, and run: their cells assert what their text says."""
+"""Notebooks hold no outputs in git, ask what they promise to answer, and run: cells assert what their text says."""
 
 import json
 from pathlib import Path
