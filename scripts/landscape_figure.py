@@ -80,7 +80,8 @@ def landscape_figure(panels: Sequence[Panel], names: Sequence[str]) -> Figure:
         filled = _draw_plane(above, panel)
         _draw_losses(below, panel)
     planes[0].set_ylabel("distance towards joint training")
-    curves[0].set_ylabel("along the path (nats)")
+    curves[0].set(ylabel="along the path (nats)", yscale="log")
+    curves[0].set_ylim(bottom=FLOOR)  # once all curves are there: it ends the scaling to what comes later
     bar = figure.colorbar(filled, ax=list(planes), ticks=LOSSES, label="loss on task 1 (nats)", pad=0.01)
     bar.ax.set_yticklabels([f"{level:g}" for level in LOSSES])
     bar.ax.minorticks_off()
@@ -113,8 +114,6 @@ def _draw_losses(axes: Axes, panel: Panel) -> None:
     curves = (*panel.losses_along, panel.penalty_along)
     for values, style in zip(curves, CURVES, strict=True):
         axes.plot(panel.steps, np.maximum(values.numpy(), FLOOR / 2), **style)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=FLOOR)
     axes.set_xlabel("optimiser step of task 2")
     axes.grid(axis="y", color="0.9")
 
