@@ -42,6 +42,7 @@ ROOMS: dict[str, set[str]] = {  # room → rooms it may import besides itself
     "evaluation": {"data", "learner"},
     "memory": {"data", "importance"},
     "penalties": {"importance"},
+    "landscape": {"data", "learner", "penalties"},
     "loop": {"checkpoint", "data", "evaluation", "learner", "memory", "metrics", "penalties", "record"},
 }
 LEAVES = ("importance", "metrics", "backbones", "figures", "data", "learner", "precision", "schedulers", "stopping")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
@@ -43,13 +43,15 @@ TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_
 """What of Lightning's Trainer is our own business."""
 
 
-def run(*overrides: str) -> Result:
+def run(*overrides: str, callbacks: Sequence[Callback] = ()) -> Result:
     """`python train.py *overrides` from Python: lifelong.run("method=ewc", "seed=1").
+
+    callbacks: Lightning callbacks that watch every task's fit. A run that finished before has none (rerun=true does).
 
     Raises:
         ConfigError: a setting outside what is allowed.
     """
-    return run_experiment(composed(overrides))
+    return run_experiment(composed(overrides), callbacks=callbacks)
 
 
 def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
@@ -86,10 +88,10 @@ def make_learner(
     return Learner(backbone, make_optimizer, num_classes, groups)
 
 
-def run_experiment(config: DictConfig, *, wait: bool = False) -> Result:
+def run_experiment(config: DictConfig, *, wait: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
     """Train, or answer from the run folder if this very run is finished there.
 
-    wait: for another process that trains this run to end, as the jobs of a multirun do.
+    wait: for another process that trains this run to end, as the jobs of a multirun do. callbacks: as in `run`.
 
     Raises:
         ConfigError: a setting outside what is allowed, before anything is written.
@@ -106,7 +108,9 @@ def run_experiment(config: DictConfig, *, wait: bool = False) -> Result:
     wanted = config.reference == "auto" and not known
     reference = find_reference(config, partial(run_experiment, wait=True)) if wanted else None
     wait = wait or multirun_job() is not None
-    result = finished_before(folder, reference) if before else learn(config, folder, reference, console, wait)
+    result = (
+        finished_before(folder, reference) if before else learn(config, folder, reference, console, wait, callbacks)
+    )
     show(result, console)
     return result
 
@@ -117,7 +121,14 @@ def finished_before(folder: RunFolder, reference: Reference | None) -> Result:
     return compared(result, reference) if reference else result
 
 
-def learn(config: DictConfig, folder: RunFolder, reference: Reference | None, console: Console, wait: bool) -> Result:
+def learn(
+    config: DictConfig,
+    folder: RunFolder,
+    reference: Reference | None,
+    console: Console,
+    wait: bool,
+    callbacks: Sequence[Callback],
+) -> Result:
     """Build the parts, hold the folder and train."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
@@ -136,7 +147,7 @@ def learn(config: DictConfig, folder: RunFolder, reference: Reference | None, co
         if folder.finished:
             folder.start_over()
         with folder.failures_told():
-            return train(config, stream, learner, penalty, memory, folder, reference, console)
+            return train(config, stream, learner, penalty, memory, folder, reference, console, callbacks)
 
 
 def make_stream(config: DictConfig) -> TaskStream:
@@ -209,6 +220,7 @@ def train(
     folder: RunFolder,
     reference: Reference | None,
     console: Console,
+    callbacks: Sequence[Callback],
 ) -> Result:
     """Wire the parts, learn the stream, write the run folder."""
     folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
@@ -225,8 +237,8 @@ def train(
     def make_trainer(**replaced: int) -> Trainer:
         node = OmegaConf.merge(config.trainer, device, replaced)
         stopping = build(config.early_stopping, "early_stopping")
-        callbacks = [tracker, penalty, *stopping, bar, checkpoints]
-        return build(node, "trainer", callbacks=callbacks, **ours)  # type: ignore[arg-type]
+        all_of_them = [tracker, penalty, *stopping, *callbacks, bar, checkpoints]
+        return build(node, "trainer", callbacks=all_of_them, **ours)  # type: ignore[arg-type]
 
     def on_row(task: Task) -> None:
         tracker.log_test_row(about.title)

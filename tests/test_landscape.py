@@ -1,0 +1,219 @@
+"""The plane through three solutions keeps distances; what is drawn on it is the penalty and the loss themselves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import landscape
+from lifelong.config import ConfigError
+from lifelong.data.examples import Examples
+from lifelong.experiment import load, run_experiment
+from lifelong.landscape import Footprints, Plane, Quadratic, flat, losses, penalty_on, weights_of
+from lifelong.learner import Learner
+from runs import assert_same_run, composed_tiny, run, weights
+from tiny import after_two_tasks, make_learner, source, split
+from tiny import weights_of as state_of
+
+
+def random_points(num: int, size: int, seed: int = 0) -> Tensor:
+    return torch.randn(num, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def set_weights(learner: Learner, point: Tensor) -> None:
+    torch.nn.utils.vector_to_parameters(point.to(torch.float32), learner.backbone.parameters())
+
+
+# The plane ------------------------------------------------------------------------------------------------------------
+
+
+def test_axes_are_orthonormal_and_the_three_points_lie_on_the_plane() -> None:
+    points = random_points(3, 50)
+    plane = Plane.through(*points)
+    torch.testing.assert_close(plane.axes @ plane.axes.T, torch.eye(2, dtype=torch.float64))
+    assert float(plane.height(points).max()) < 1e-12
+    found = plane.coordinates(points)
+    assert found[0].tolist() == [0, 0]
+    assert found[1, 0] > 0
+    assert abs(float(found[1, 1])) < 1e-12
+    assert found[2, 1] > 0
+
+
+def test_coordinates_are_distances_and_undo_points() -> None:
+    plane = Plane.through(*random_points(3, 50))
+    places = random_points(7, 2, seed=1)
+    torch.testing.assert_close(plane.coordinates(plane.points(places)), places)
+    torch.testing.assert_close(torch.cdist(plane.points(places), plane.points(places)), torch.cdist(places, places))
+
+
+def test_a_point_is_nowhere_closer_to_the_plane_than_at_its_foot() -> None:
+    plane = Plane.through(*random_points(3, 50))
+    point = random_points(1, 50, seed=1)[0]
+    foot = plane.coordinates(point)
+    for near in foot + 0.1 * random_points(20, 2, seed=2):
+        assert (point - plane.points(near)).norm() > plane.height(point)
+
+
+@pytest.mark.parametrize("third", [0.0, 1.0, 2.5])
+def test_points_on_a_line_have_no_plane(third: float) -> None:
+    a, b = random_points(2, 50)
+    with pytest.raises(ValueError, match="points must not lie on a line"):
+        Plane.through(a, b, a + third * (b - a))
+
+
+# The penalty on it ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["ewc", "online_ewc", "mas", "rwalk"])
+def test_penalty_on_the_plane_is_the_method_s_own_up_to_a_constant(method: str) -> None:
+    penalty, learner = after_two_tasks(method, exclude=["head"])
+    start = weights_of(learner.backbone)
+    plane = Plane.through(start, *(start + 0.1 * random_points(2, len(start))))
+    held = (flat(params, learner.backbone) for params in (penalty.anchor, penalty.importance))
+    drawn = penalty_on(plane, *held).scaled(penalty.coefficient * penalty.strength)
+    places = random_points(6, 2, seed=1)
+    true = []
+    for point in plane.points(places):
+        set_weights(learner, point)
+        true.append(penalty.value(learner.backbone))
+    differences = torch.stack(true) - drawn(places)
+    assert float(torch.stack(true).std()) > 0
+    torch.testing.assert_close(differences, differences[:1].expand(6), rtol=1e-4, atol=1e-4 * float(max(true)))
+
+
+def test_quadratic_is_that_of_the_sum_over_weights() -> None:
+    anchor, importance = random_points(2, 50, seed=1)
+    plane = Plane.through(*random_points(3, 50))
+    q = penalty_on(plane, anchor, importance.abs())
+    for place in random_points(5, 2, seed=2):
+        point = plane.points(place)
+        slow = sum(float(importance[i].abs() * (point[i] - anchor[i]) ** 2) for i in range(50))
+        assert float(q(place)) == pytest.approx(slow)
+
+
+def test_ellipse_lies_where_the_penalty_has_its_level() -> None:
+    anchor, importance = random_points(2, 50, seed=1)
+    q = penalty_on(Plane.through(*random_points(3, 50)), anchor, importance.abs())
+    level = 1.5 * float(q.constant)
+    ellipse = q.ellipse(level)
+    torch.testing.assert_close(q(ellipse), torch.full((len(ellipse),), level, dtype=torch.float64))
+    torch.testing.assert_close(ellipse[0], ellipse[-1])
+
+
+def test_no_ellipse_below_the_penalty_s_minimum_nor_without_a_penalty() -> None:
+    one, zero = torch.ones((), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    q = Quadratic(torch.eye(2, dtype=torch.float64), zero, one)
+    assert len(q.ellipse(0.9)) == 0
+    assert len(q.scaled(0).ellipse(1)) == 0
+
+
+def test_tensors_a_penalty_does_not_hold_count_as_zero() -> None:
+    backbone = make_learner(split()).backbone
+    params = {name: torch.ones_like(p) for name, p in backbone.named_parameters() if name.startswith("head")}
+    assert float(flat(params, backbone).sum()) == sum(p.numel() for p in backbone.head.parameters())
+
+
+# The losses on it -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ["domain", "task", "class"])
+def test_loss_at_a_point_is_the_mean_over_single_samples(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lifelong.landscape.BATCH_SIZE", 25)  # the last batch is smaller
+    stream = split(scenario)
+    learner = make_learner(stream, "cnn")
+    learner.show(stream.visible(0, 0))
+    points = weights_of(learner.backbone) + 0.1 * random_points(3, len(weights_of(learner.backbone)))
+    before = state_of(learner)
+    found = losses(learner, points, stream.task(0).train)
+    assert all(torch.equal(before[name], value) for name, value in state_of(learner).items())
+    assert learner.training
+    learner.eval()
+    images, labels = learner.as_input(stream.task(0).train.images), stream.task(0).train.labels
+    for loss, point in zip(found.tolist(), points, strict=True):
+        set_weights(learner, point)
+        slow = [learner.loss(images[n : n + 1], labels[n : n + 1]).item() for n in range(len(labels))]
+        assert loss == pytest.approx(sum(slow) / len(slow), rel=1e-5)
+
+
+# Footprints -----------------------------------------------------------------------------------------------------------
+
+
+def test_footprints_end_where_the_run_does_and_leave_it_as_it_was(tmp_path: Path) -> None:
+    footprints = Footprints(every=2)
+    watched = run_experiment(composed_tiny(tmp_path / "watched", "method=ewc"), callbacks=[footprints])
+    assert_same_run(watched, run(tmp_path / "alone", "method=ewc"))
+    assert footprints.steps == [[0, 2, 4, 6], [0, 2, 4, 6]]
+    first, second = footprints.path(0), footprints.path(1)
+    assert torch.equal(second[-1], weights_of(load(watched.folder).backbone))
+    assert torch.equal(second[0], first[-1])
+    assert torch.equal(footprints.anchors[1], first[-1])
+    assert float(footprints.importances[0].sum()) == 0
+    assert float(footprints.importances[1].sum()) > 0
+
+
+@pytest.mark.parametrize("method", ["ewc", "l2", "si", "joint"])
+def test_task_one_is_the_same_whatever_the_method_and_whatever_follows(tmp_path: Path, method: str) -> None:
+    alone = weights(run(tmp_path, "method=finetune", "dataset.angles=[0]"))
+    footprints = Footprints()
+    config = composed_tiny(tmp_path, f"method={method}", "dataset.angles=[0,30]")
+    run_experiment(config, callbacks=[footprints])
+    learned = torch.cat([w.flatten() for w in alone.values()]).to(torch.float64)
+    assert torch.equal(footprints.path(0)[-1], learned)
+    assert not torch.equal(footprints.path(1)[-1], learned)
+
+
+def test_footprints_at_less_than_every_step_are_refused() -> None:
+    with pytest.raises(ValueError, match="every must be an integer >= 1, got 0"):
+        Footprints(0)
+
+
+# The script -----------------------------------------------------------------------------------------------------------
+
+QUICK = ["points=3", "samples=20", "trainer.max_epochs=2", "dataset.source.test_fraction=0.8"]
+
+
+@pytest.mark.slow
+def test_script_draws_each_method_at_its_strengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = landscape.main([*QUICK, "methods=finetune,ewc:1e3,si", f"out={tmp_path}/new"])
+    assert path.read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("finetune", "ewc, λ = 1000", "si, λ = 1000"))
+
+
+def test_script_walks_as_train_does(tmp_path: Path) -> None:
+    options = [
+        "dataset/source=digits",
+        "dataset.angles=[0,30]",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "backbone.widths=[8]",
+    ]
+    found = landscape.walk("mas:3", options, str(tmp_path))
+    assert found.scale == 3
+    assert torch.equal(found.path[-1], weights_of(found.learner.backbone))
+    assert torch.equal(found.path[0], found.footprints.anchors[1])
+
+
+def test_sample_of_the_examples_is_all_of_them_if_they_are_few() -> None:
+    examples = source(4).train
+    assert len(landscape.drawn(examples, 10)) == 10
+    assert isinstance(landscape.drawn(examples, 1000), Examples)
+    assert len(landscape.drawn(examples, 1000)) == len(examples)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["points=1"], "points must be an integer >= 2, got '1'"),
+        (["samples=none"], "samples must be an integer >= 1, got 'none'"),
+        (["methods="], "methods must not be empty"),
+        (["methods=ewk:1"], "method must be one of"),
+        (["methods=ewc:strong"], "method.strength must be a number"),
+        (["dataset.angles=[0,10,20]"], "dataset must have two tasks to be drawn, got 3"),
+        (["dataset=permuted"], "dataset must have two tasks to be drawn, got 5"),
+    ],
+)
+def test_script_refuses_before_it_trains(arguments: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        landscape.main([*arguments, f"out={tmp_path}"])
