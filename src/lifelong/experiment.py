@@ -36,8 +36,8 @@ from lifelong.record import Record
 from lifelong.reference import Reference, compared, find_reference
 from lifelong.result import Result, read_result, show, write_result
 from lifelong.run_folder import RunFolder, whole
-from lifelong.slots import gpu_slot
 from lifelong.sealed import load_sealed
+from lifelong.slots import gpu_slot
 from lifelong.tracking import About, History, Tracker, quiet_libraries
 
 TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,

@@ -61,6 +61,6 @@ def _check_seal(path: Path) -> None:
             left -= len(block) or left
         seal = file.read()
     if not seal.startswith(MARK):
-        raise DamagedError(f"{path} is damaged (its end is missing)")
+        raise DamagedError(f"{path} is damaged (its end is missing, or an older version wrote it)")
     if seal != MARK + sum_of_file.digest():
         raise DamagedError(f"{path} is damaged (wrong check sum)")
