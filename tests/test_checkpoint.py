@@ -1,4 +1,4 @@
-"""A run that was interrupted, killed or found its checkpoint damaged ends as one that was not."""
+"""A run that was interrupted or killed ends as one that was not."""
 
 import signal
 import subprocess
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong import checkpoint, experiment, loop, result, run_folder
-from lifelong.checkpoint import Checkpoints, load_whole
+from lifelong import checkpoint, experiment, loop, run_folder
+from lifelong.checkpoint import Checkpoints
 from lifelong.experiment import Result
 from lifelong.interrupted import Interrupted
 from lifelong.penalties.base import Penalty
 from lifelong.penalties.rwalk import RWalk
 from lifelong.penalties.si import SI
-from lifelong.run_folder import DamagedError, RunFolderError
+from lifelong.sealed import load_sealed
 from lifelong.tracking import Tracker, read_history
 from runs import NUM_STEPS, TINY, assert_same_run, at_every_batch, run
 
@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result, "draw", lambda *_: None)  # half the time of a tiny run
+    monkeypatch.setattr("lifelong.result.draw", lambda *_: None)  # half the time of a tiny run
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_signal_during_the_validation_of_an_epoch_is_saved_at_its_end(
         with pytest.raises(Interrupted) as interrupted:
             run(tmp_path, *SETTINGS["ewc"])
     assert interrupted.value.signum == signum
-    assert load_whole(last_checkpoint(tmp_path))["global_step"] == 3 * (epoch % 2 + 1)
+    assert load_sealed(last_checkpoint(tmp_path))["global_step"] == 3 * (epoch % 2 + 1)
     assert_same_run(run(tmp_path, *SETTINGS["ewc"]), whole["ewc"])
 
 
@@ -219,6 +219,23 @@ def test_killed_at_any_step_goes_on_from_the_last_periodic_checkpoint(
     assert resumed_at == list(range(step, NUM_STEPS + 1))
 
 
+@pytest.mark.parametrize(("every", "saved"), [(1, [*range(1, 13)]), (2, [2, 4, 6, 8, 10, 12]), (4, [4, 10]), (99, [])])
+def test_saved_every_n_optimiser_steps_of_a_task(
+    every: int, saved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted from the last checkpoint: a task's end is one too. The stream ends at 12, each task has 6."""
+    seen: list[int] = []
+    original = Checkpoints._save_in_work
+
+    def noted(self: Checkpoints, trainer: Any) -> None:
+        seen.append(self.record.step + trainer.global_step)
+        original(self, trainer)
+
+    monkeypatch.setattr(Checkpoints, "_save_in_work", noted)
+    run(tmp_path, f"checkpoint_steps={every}")
+    assert seen == saved
+
+
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
@@ -286,69 +303,10 @@ def test_process_that_got_a_signal_says_one_line_and_the_same_command_continues(
         assert steps == [2, 4, 6, 8, 10, 12]
 
 
-# Damaged ------------------------------------------------------------------------------------------------------------
-
-
-def flipped(data: bytes) -> bytes:
-    """One bit in the midst of a tensor: torch.load alone does not see it."""
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda _: b"",
-    "cut off": lambda data: data[: len(data) // 2],
-    "without its end": lambda data: data[:-1],
-    "of another kind": lambda _: b"something else " * 100,
-    "flipped": flipped,
-}
-
-
-@pytest.fixture(scope="module")
-def interrupted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("interrupted")
-    with pytest.MonkeyPatch.context() as patch:
+def test_checkpoint_holds_the_seconds_of_the_task_in_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
         stop(patch, lambda _, done: done == 8, terminate)
         with pytest.raises(Interrupted):
-            run(root, *SETTINGS["ewc"])
-    return last_checkpoint(root).parent
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoint_is_said_in_one_line_and_the_run_starts_over(
-    damage: str, interrupted_folder: Path, whole: dict[str, Result], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "default" / interrupted_folder.name
-    folder.mkdir(parents=True)
-    for path in interrupted_folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    path = folder / "last.ckpt"
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(DamagedError):
-        load_whole(path)
-    capfd.readouterr()
-    assert_same_run(run(tmp_path, *SETTINGS["ewc"]), whole["ewc"])
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith(f"{path} is damaged")
-    assert said.endswith("the run starts over\n")
-
-
-def test_checkpoint_of_another_version_of_the_code_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "accuracy_matrix", raising)
-        with pytest.raises(Killed):
-            run(tmp_path)
-    path = last_checkpoint(tmp_path)
-    saved = load_whole(path)
-    saved["penalty"].pop("anchor")
-    torch.save(saved, path)
-    with pytest.raises(RunFolderError, match=r"last.ckpt is of another version of the code: delete it to start over"):
-        run(tmp_path)
-
-
-def test_checkpoint_holds_the_seconds_of_the_task_in_work(interrupted_folder: Path) -> None:
-    seconds = load_whole(interrupted_folder / "last.ckpt")["record"]["seconds"]
+            run(tmp_path, *SETTINGS["ewc"])
+    seconds = load_sealed(last_checkpoint(tmp_path))["record"]["seconds"]
     assert all(seconds[phase] > 0 for phase in ("train", "importance", "evaluation"))

@@ -17,6 +17,7 @@ from torch.optim import SGD, Optimizer
 
 from lifelong.backbones.mlp import MLP
 from lifelong.checkpoint import Checkpoints
+from lifelong.checkpoint_files import CheckpointFiles
 from lifelong.config import build, compose
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
@@ -176,7 +177,7 @@ def run(
 ) -> Tensor:
     """Learn the stream as train.py does; returns the accuracy matrix (T, T)."""
     record, memory = Record(), NoMemory()
-    checkpoints = Checkpoints(folder / "last.ckpt", record, memory, lambda: 0, every_seconds=1e9)
+    checkpoints = Checkpoints(CheckpointFiles(folder / "last.ckpt", {}), record, memory, lambda: 0, every_seconds=1e9)
     options = {"batch_size": 16, "seed": 0, "record": record, "checkpoints": checkpoints, "on_row": on_row}
     making = partial(make_trainer, penalty, *callbacks, checkpoints, **trainer)
     return run_stream(stream, learner, penalty, memory, making, **options).values

@@ -40,9 +40,9 @@ def _records(path: Path) -> Iterator[Any]:
             yield record
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def rows(path: Path, patience: float = 20.0) -> list[dict[str, Any]]:
     """What was logged, without W&B's own columns."""
-    logged = (r.history.item for r in records(path) if r.WhichOneof("record_type") == "history")
+    logged = (r.history.item for r in records(path, patience) if r.WhichOneof("record_type") == "history")
     return [{key: value for key, value in _nested(items).items() if not key.startswith("_")} for items in logged]
 
 

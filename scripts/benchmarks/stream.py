@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks import floor
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
 from lifelong.checkpoint import Checkpoints
+from lifelong.checkpoint_files import CheckpointFiles
 from lifelong.config import build, compose
 from lifelong.data.examples import Examples
 from lifelong.data.seeds import derive_seed
@@ -167,7 +168,9 @@ def learn_ours(
         learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
         penalty, memory = build(config.method, "method"), build(config.memory, "memory")
         record, history = Record(), History(Path(folder) / "history.jsonl")
-        checkpoints = Checkpoints(Path(folder) / "last.ckpt", record, memory, history.position, every_seconds=60)
+        checkpoints = Checkpoints(
+            CheckpointFiles(Path(folder) / "last.ckpt", {}), record, memory, history.position, every_seconds=60
+        )
         tracker = Tracker(stream, penalty, record, history, [], config.log_every_n_steps)
         bar = StreamProgress(stream, penalty, record, tracker, Console(quiet=True))
         ours: dict[str, Any] = {"callbacks": [tracker, penalty, bar, checkpoints, *callbacks], "logger": False}

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from lifelong.experiment import run as run
 
 __all__ = ["load", "run"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

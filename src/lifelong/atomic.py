@@ -8,8 +8,10 @@ from typing import IO
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = "w", keep_as: Path | None = None) -> Iterator[IO]:
     """Open a temporary file that takes `path`'s place when the block ends without an error; else the old file stays.
+
+    keep_as: what the old file is called then; between the two renames it is there under this name alone.
 
     Raises:
         OSError: full disk, no permission …, always with `path` as its file name.
@@ -20,6 +22,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if keep_as is not None:
+            os.replace(path, keep_as)
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

@@ -1,25 +1,24 @@
 """Checkpoints: of a task in work (Lightning's own, exact to the batch) and between tasks (a few plain tensors).
 
-Both are one file, last.ckpt, written atomically and loaded with weights_only. A checkpoint in work holds weights,
-optimiser, loops, loader position, RNG state, penalty, memory and record, so that a resumed run equals an uninterrupted
-one.
+A checkpoint in work holds weights, optimiser, loops, loader position, RNG state, penalty, memory and record, so that a
+resumed run equals an uninterrupted one. The files are those of lifelong.checkpoint_files.
 """
 
+import math
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from types import FrameType
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from lifelong.atomic import atomic_write
+from lifelong.checkpoint_files import CheckpointFiles, refusal
 from lifelong.cluster import submitted_to
 from lifelong.data.stream import Task
 from lifelong.interrupted import Interrupted
@@ -27,65 +26,75 @@ from lifelong.learner import Learner
 from lifelong.memory.base import Memory
 from lifelong.penalties.base import Penalty
 from lifelong.record import Record
-from lifelong.run_folder import DamagedError, RunFolderError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class Checkpoints(Callback):
-    """Saves the run every `every_seconds` and on request, always behind a whole optimiser step; the last callback.
+    """Saves the run every `every_seconds`, every `every_steps` optimiser steps and on request, always behind a whole
+    step; the last callback.
 
     Args:
-        path: where last.ckpt goes.
+        files: where the checkpoints go.
         record, memory: what the run has come to and keeps of earlier tasks; go into every checkpoint.
         position: returns the length in bytes of the history written so far, so that a resumed run can cut what came
             after the checkpoint.
     """
 
     def __init__(
-        self, path: Path, record: Record, memory: Memory, position: Callable[[], int], every_seconds: float
+        self,
+        files: CheckpointFiles,
+        record: Record,
+        memory: Memory,
+        position: Callable[[], int],
+        every_seconds: float,
+        every_steps: int | None = None,
     ) -> None:
         if not every_seconds > 0:
             raise ValueError(f"checkpoint_seconds must be a number > 0, got {every_seconds!r}")
-        self.path, self.record, self.memory = path, record, memory
-        self.position, self.every_seconds = position, every_seconds
+        if every_steps is not None and every_steps < 1:
+            raise ValueError(f"checkpoint_steps must be an integer >= 1 or null, got {every_steps!r}")
+        self.files, self.record, self.memory = files, record, memory
+        self.position, self.every_seconds, self.every_steps = position, every_seconds, every_steps
         self.signum = 0
-        self._resume: dict[str, Any] | None = None
+        self._resume: tuple[Path, dict[str, Any]] | None = None
         self._in_fit = self._handles_signals = False
-        self._saved_at = monotonic()
+        self._saved_at, self._saved_step = monotonic(), 0
 
     # Reading -------------------------------------------------------------------------------------------------------
 
     def load(self, learner: Learner, penalty: Penalty) -> int | None:
-        """Take up the checkpoint on disk, if there is one; returns the history length it belongs to, else None.
-
-        A damaged one is said so on stderr, and counts as none.
+        """Take up the newest whole checkpoint, if there is one; returns the history length it belongs to, else None.
 
         Raises:
-            RunFolderError: the checkpoint is whole, but of another version of the code.
+            RunFolderError: it is of another configuration or version of the code. Nothing has been changed then.
         """
-        if not self.path.exists():
+        found = self.files.read()
+        if found is None:
             return None
-        try:
-            saved = load_whole(self.path)
-        except DamagedError as error:
-            print(f"{error}: the run starts over", file=sys.stderr)
-            return None
-        try:
-            self.record.load_state_dict(saved["record"])
-            self.memory.load_state_dict(saved["memory"])
-            if "loops" in saved:
-                self._resume = saved
-            else:
-                learner.load_state_dict(saved["state_dict"])
-                penalty.load_state_dict(saved["penalty"])
-            return int(saved["history_bytes"])
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise RunFolderError(f"{self.path} is of another version of the code: delete it to start over") from error
+        path, saved = found
+        in_work = "loops" in saved
+        held = saved["callbacks"].get(penalty.state_key, {}) if in_work else saved["penalty"]  # Lightning leaves out {}
+        for what, then, now in (
+            ("a record", _names(saved["record"]), _names(self.record.state_dict())),
+            ("a memory", _names(saved["memory"]), _names(self.memory.state_dict())),
+            ("a penalty", _names(held), _names(penalty.state_dict())),
+            ("weights", _shapes(saved["state_dict"]), _shapes(learner.state_dict())),
+        ):
+            if misfit := _misfit(then, now):
+                raise refusal(path, f"holds {what} {misfit}")
+        self.record.load_state_dict(saved["record"])
+        self.memory.load_state_dict(saved["memory"])
+        if in_work:
+            self._resume = found
+        else:
+            learner.load_state_dict(saved["state_dict"])
+            penalty.load_state_dict(held)
+        return int(saved["history_bytes"])
 
     def resume_from(self, task: Task) -> Path | None:
         """The checkpoint `task` continues from, if it was interrupted in work."""
-        return self.path if self._resume is not None and self.record.task == task.index else None
+        return self._resume[0] if self._resume is not None and self.record.task == task.index else None
 
     # Writing -------------------------------------------------------------------------------------------------------
 
@@ -102,8 +111,7 @@ class Checkpoints(Callback):
         }
 
     def _write(self, checkpoint: dict[str, Any]) -> None:
-        with atomic_write(self.path, "wb") as file:
-            torch.save(checkpoint, file)
+        self.files.write(checkpoint)
         self._saved_at = monotonic()
 
     def _save_in_work(self, trainer: Trainer) -> None:
@@ -118,17 +126,18 @@ class Checkpoints(Callback):
             checkpoint["cuda_rng"] = torch.cuda.get_rng_state()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._in_fit = True
+        self._in_fit, self._saved_step = True, trainer.global_step
         if self._handles_signals:  # not Lightning's handler, which stops behind any batch, in the midst of a step
             signal.signal(signal.SIGTERM, self._on_signal)
         if self._resume is not None:
+            saved = self._resume[1]
             loader: Any = trainer.train_dataloader
-            loader.load_state_dict(self._resume["loader"])  # Lightning forgets it if an epoch's end was saved
+            loader.load_state_dict(saved["loader"])  # Lightning forgets it if an epoch's end was saved
             epoch: Any = trainer.fit_loop.epoch_progress.current
             epoch.completed = epoch.processed  # Lightning forgets that too if there is a max_steps
-            torch.set_rng_state(self._resume["rng"])
-            if "cuda_rng" in self._resume:
-                torch.cuda.set_rng_state(self._resume["cuda_rng"])
+            torch.set_rng_state(saved["rng"])
+            if "cuda_rng" in saved:
+                torch.cuda.set_rng_state(saved["cuda_rng"])
             self._resume = None
 
     def on_train_batch_end(
@@ -148,14 +157,17 @@ class Checkpoints(Callback):
             raise self._interrupted(self.signum)
 
     def _save_if_due(self, trainer: Trainer) -> None:
-        if self.signum or monotonic() - self._saved_at > self.every_seconds:
+        steps = trainer.global_step - self._saved_step
+        due = monotonic() - self._saved_at > self.every_seconds or (self.every_steps or math.inf) <= steps
+        if self.signum or due:
             self._save_in_work(trainer)
+            self._saved_step = trainer.global_step
         if self.signum:
             raise self._interrupted(self.signum)
 
     def _interrupted(self, signum: int) -> Interrupted:
-        then = "continues" if self.path.exists() else "starts over (nothing was saved yet)"
-        return Interrupted(signum, f"the same command {then}: {self.path.parent}")
+        then = "continues" if self.files.exist else "starts over (nothing was saved yet)"
+        return Interrupted(signum, f"the same command {then}: {self.files.last.parent}")
 
     # Signals -------------------------------------------------------------------------------------------------------
 
@@ -180,17 +192,22 @@ class Checkpoints(Callback):
             self.signum = signum
 
 
-def load_whole(path: Path) -> dict[str, Any]:
-    """torch.load with weights_only onto the CPU, behind a check of every byte: torch itself checks no sums.
+def _names(state: Mapping[str, Any]) -> dict[str, str]:
+    return dict.fromkeys(state, "")
 
-    Raises:
-        DamagedError: the file is not what torch.save wrote.
-    """
-    try:
-        with ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-        raise DamagedError(f"{path} is damaged ({error})") from error
-    if broken:
-        raise DamagedError(f"{path} is damaged (wrong check sum of {broken})")
-    return torch.load(path, map_location="cpu", weights_only=True)
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: str(tuple(tensor.shape)) for name, tensor in state.items()}
+
+
+def _misfit(then: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """What of a state the present code does not know, lacks or has in another shape, in words; None if nothing."""
+    for name in then:
+        if name not in now:
+            return f"with {name}, which the code no longer has"
+    for name in now:
+        if name not in then:
+            return f"without {name}, which the code now has"
+        if then[name] != now[name]:
+            return f"with {name} {then[name]}, now {now[name]}"
+    return None

@@ -59,9 +59,10 @@ class Config:
     rerun: bool = False  # train again although the run is finished
     num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
     log_every_n_steps: int = 10
-    checkpoint_seconds: float = 60.0
     reference: str = "off"  # auto: intransigence against the joint run of the same stream, trained once if need be
     objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
+    checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, behind a whole optimiser step
+    checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone
     resident_bytes: float = 2e9  # larger sets of images stay in host memory, from where batches are fetched ahead
     progress: bool = True
     trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
@@ -88,6 +89,7 @@ BORDERS: dict[str, Border] = {
     "checkpoint_seconds": (lambda v: v > 0, "a number > 0"),
     "reference": (lambda v: v in ("auto", "off"), "auto or off"),
     "objectives": (lambda v: v and set(v) <= set(OBJECTIVES), f"a list of some of {', '.join(OBJECTIVES)}"),
+    "checkpoint_steps": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
     "optimizer.lr": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "logger.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),

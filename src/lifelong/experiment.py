@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from lifelong.checkpoint import Checkpoints, load_whole
+from lifelong.checkpoint import Checkpoints
+from lifelong.checkpoint_files import CheckpointFiles
 from lifelong.cluster import trainer_plugins
 from lifelong.config import ConfigError, build, check, check_group, choice, factory, folded
 from lifelong.data.normalise import Normalise
@@ -22,7 +23,7 @@ from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.explain import composed
 from lifelong.groups import SOURCES
-from lifelong.identity import identifier, title
+from lifelong.identity import identifier, identity, title
 from lifelong.jobs import multirun_job
 from lifelong.learner import Learner
 from lifelong.loop import run_stream
@@ -35,6 +36,7 @@ from lifelong.record import Record
 from lifelong.reference import Reference, compared, find_reference
 from lifelong.result import Result, read_result, show, write_result
 from lifelong.run_folder import RunFolder, whole
+from lifelong.sealed import load_sealed
 from lifelong.slots import gpu_slot
 from lifelong.tracking import About, History, Tracker, quiet_libraries
 
@@ -70,7 +72,7 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     for group in ("backbone", "optimizer"):
         check_group(config, group, trusted)  # type: ignore[arg-type]
     with whole(paths.model):
-        saved = load_whole(paths.model)
+        saved = load_sealed(paths.model)
     learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
     if saved.get("normalise"):
         learner.as_input = Normalise(*saved["normalise"])
@@ -223,11 +225,13 @@ def train(
     callbacks: Sequence[Callback],
 ) -> Result:
     """Wire the parts, learn the stream, write the run folder."""
-    folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     record, history = Record(), History(folder.history)
-    checkpoints = Checkpoints(folder.checkpoint, record, memory, history.position, config.checkpoint_seconds)
+    files = CheckpointFiles(folder.checkpoint, identity(config))
+    every = (config.checkpoint_seconds, config.checkpoint_steps)
+    checkpoints = Checkpoints(files, record, memory, history.position, *every)
     history.truncate(checkpoints.load(learner, penalty) or 0)
+    folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))  # nothing before a checkpoint is accepted
     about = About(folder.path, folder.path.name, title(config), choice(config.method), plain)
     loggers = build(config.logger, "logger", about=about)
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)

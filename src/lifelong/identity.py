@@ -19,6 +19,7 @@ ENVIRONMENT_KEYS = (
     "checkpoint_seconds",
     "reference",
     "objectives",
+    "checkpoint_steps",
     "resident_bytes",
     "trusted",
 )

@@ -24,6 +24,7 @@ from lifelong.penalties.base import Penalty
 from lifelong.progress import result_tables
 from lifelong.record import Record
 from lifelong.run_folder import RunFolder, run_id
+from lifelong.sealed import save_sealed
 from lifelong.tracking import read_history
 
 
@@ -63,7 +64,7 @@ def write_result(
     state = {name: tensor.cpu() for name, tensor in learner.state_dict().items()}
     visible = learner.visible.nonzero().flatten().tolist()
     with atomic_write(folder.model, "wb") as file:
-        torch.save({"state_dict": state, "visible": visible, "normalise": normalise, **shape}, file)
+        save_sealed({"state_dict": state, "visible": visible, "normalise": normalise, **shape}, file)
     folder.write_text(folder.matrix, matrix.to_csv(stream.names))
     val = AccuracyMatrix.from_rows(record.val) if has_val(record) else None
     if val is not None:

@@ -37,6 +37,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.checkpoint = path / "last.ckpt"
+        self.previous_checkpoint = path / "previous.ckpt"
         self.history = path / "history.jsonl"
         self.matrix = path / "accuracy_matrix.csv"
         self.val_matrix = path / "val_accuracy_matrix.csv"
@@ -94,8 +95,8 @@ class RunFolder:
             raise
 
     def start_over(self) -> None:
-        """Forget a finished result (rerun=true); the checkpoint first: killed in between, the run is still finished."""
-        for path in (self.checkpoint, self.metrics, self.history):
+        """Forget a finished result (rerun=true); checkpoints first: killed in between, the run is still finished."""
+        for path in (self.previous_checkpoint, self.checkpoint, self.metrics, self.history):
             path.unlink(missing_ok=True)
 
     def write_text(self, path: Path, text: str) -> None:
@@ -106,6 +107,7 @@ class RunFolder:
         """Flat JSON; what is undefined (nan, or not finite) is null."""
         plain = {key: _json(value) for key, value in metrics.items()}
         self.write_text(self.metrics, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+        self.previous_checkpoint.unlink(missing_ok=True)  # of use to an interrupted run alone
 
     def read_metrics(self) -> dict[str, Any]:
         """Raises RunFolderError if metrics.json is damaged."""

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import tiny
 from lifelong import evaluation
 from lifelong.checkpoint import Checkpoints
+from lifelong.checkpoint_files import CheckpointFiles
 from lifelong.data.examples import Examples
 from lifelong.memory.none import NoMemory
 from lifelong.penalties.ewc import EWC
@@ -176,7 +177,9 @@ def test_trap_importance_and_anchors_missing_from_checkpoints(method: str, tmp_p
     learner = make_learner(stream)
     tiny.run(stream, learner, penalty, tmp_path)
     restored, other = make_penalty(method), make_learner(stream)
-    checkpoints = Checkpoints(tmp_path / "last.ckpt", Record(), NoMemory(), lambda: 0, every_seconds=1e9)
+    checkpoints = Checkpoints(
+        CheckpointFiles(tmp_path / "last.ckpt", {}), Record(), NoMemory(), lambda: 0, every_seconds=1e9
+    )
     assert checkpoints.load(other, restored) == 0
     assert_close(restored.importance, penalty.importance, **EXACT)
     assert_close(restored.anchor, penalty.anchor, **EXACT)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lifelong.importance.closed import add_closed
 from lifelong.importance.path import Path, as_model_input, choose_path, choose_slow_path
 from lifelong.importance.per_sample import add_by_vmap, add_one_by_one
-from lifelong.importance.sums import Params, trainable, zero_sums
+from lifelong.importance.sums import Params, all_or_nothing, in_chunks, over_batches, trainable, zero_sums
 from lifelong.importance.tape import NoClosedForm
 from lifelong.importance.traceless import leaving_no_trace
 
@@ -32,24 +32,27 @@ def mean_power_gradient(
 ) -> Params:
     """Mean over all samples n of Σ_r w_nr |∂(v_nr · z_n)/∂θ|^power, power 1 or 2, keyed by trainable parameter.
 
-    It does not depend on how the batches are cut, and the model is left as it was (see `leaving_no_trace`).
+    It does not depend on how the batches are cut, which they are when memory runs out (see `over_batches`), and the
+    model is left as it was (see `leaving_no_trace`).
 
     Raises:
         ValueError: no sample in `batches`, another `power` or `path`, or `path="closed"` for a model without one.
+        torch.OutOfMemoryError: memory does not suffice for one sample.
     """
-    count, taken = 0, path
+    taken = path
     with leaving_no_trace(model):
         sums = zero_sums(model)
-        for x, y in batches:
+
+        def work(x: Tensor, y: Tensor) -> None:
+            nonlocal taken
             try:
                 taken = _add(model, x, y, cotangents, sums, power, taken, chunk_bytes)
             except NoClosedForm:
                 if path == "closed":
                     raise
                 taken = _add(model, x, y, cotangents, sums, power, choose_slow_path(model, x), chunk_bytes)
-            count += len(x)
-        if count == 0:
-            raise ValueError("batches must hold at least one sample, got none")
+
+        count = over_batches(batches, work, sums)
         return {name: (sums[name] / count).to(p.dtype) for name, p in trainable(model).items()}
 
 
@@ -70,7 +73,11 @@ def batch_power_sums(
     """
     with leaving_no_trace(model):
         sums = zero_sums(model)
-        _add(model, x, y, cotangents, sums, power, path, chunk_bytes)
+
+        def work(x: Tensor, y: Tensor) -> None:
+            _add(model, x, y, cotangents, sums, power, path, chunk_bytes)
+
+        in_chunks(len(x), len(x), all_or_nothing(x, y, work, sums))
         return sums, len(x)
 
 

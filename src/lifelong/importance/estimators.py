@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lifelong.importance.engine import Batches, Cotangents, mean_power_gradient
 from lifelong.importance.path import Path, as_model_input
 from lifelong.importance.per_sample import gradients
-from lifelong.importance.sums import Params, trainable, zero_sums
+from lifelong.importance.sums import Params, over_batches, trainable, zero_sums
 from lifelong.importance.traceless import leaving_no_trace
 
 LABELS = ("exact", "sampled", "empirical")
@@ -31,7 +31,7 @@ def fisher(
     Args:
         labels: "exact" every visible y, weighted by p(y|x); "sampled" one y ~ p(y|x) per sample; "empirical" the label
             that comes with x (van de Ven 2025).
-        generator: needed by "sampled"; the others draw nothing.
+        generator: needed by "sampled"; the others draw nothing. A batch halved for want of memory is drawn anew.
 
     Raises:
         ValueError: another value of `labels`, no generator where one is needed, a label whose column is not visible.
@@ -94,19 +94,21 @@ def sliced_cramer(
     if num_slices is not None and generator is None:
         raise ValueError(f"generator must be a torch.Generator for num_slices={num_slices}, got None")
     sums: Params = {}
-    directions, count = torch.empty(0), 0
+    directions: Tensor | None = None
     with leaving_no_trace(model):
-        for x, _ in batches:
+
+        def work(x: Tensor, y: Tensor) -> None:
+            nonlocal directions
             z = model(as_model_input(model, x))
-            if count == 0:
+            if directions is None:
                 directions = _directions(z, visible, num_slices, generator)
-                sums = {name: s.new_zeros(len(directions), *s.shape) for name, s in zero_sums(model).items()}
+            if not sums:
+                sums.update({name: s.new_zeros(len(directions), *s.shape) for name, s in zero_sums(model).items()})
             for d, direction in enumerate(directions):
                 for name, g in gradients(model, z, direction.expand_as(z)).items():
                     sums[name][d] += g
-            count += len(x)
-        if count == 0:
-            raise ValueError("batches must hold at least one sample, got none")
+
+        count = over_batches(batches, work, sums)
         return {name: (sums[name] / count).square().sum(0).to(p.dtype) for name, p in trainable(model).items()}
 
 

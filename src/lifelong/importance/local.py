@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lifelong.importance.engine import Batches
 from lifelong.importance.path import as_model_input
-from lifelong.importance.sums import Params, trainable, zero_sums
+from lifelong.importance.sums import Params, over_batches, trainable, zero_sums
 from lifelong.importance.traceless import leaving_no_trace
 
 
@@ -24,9 +24,10 @@ def local_mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = No
     named = {f"{name}.{p}" for name, layer in layers.items() for p, _ in layer.named_parameters(recurse=False)}
     if others := sorted(set(trainable(model)) - named):
         raise ValueError(f"method.local must be false for a backbone with other than linear layers, got {others[0]}")
-    sums, count = zero_sums(model), 0
+    sums = zero_sums(model)
     with leaving_no_trace(model):
-        for x, _ in batches:
+
+        def work(x: Tensor, y: Tensor) -> None:
             x = as_model_input(model, x)
             with torch.no_grad(), _activities(model, layers) as seen:
                 z = model(x)
@@ -34,9 +35,8 @@ def local_mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = No
                 shown = visible if visible is not None and y_out.shape == z.shape and y_out.equal(z) else None
                 size = y_out.abs() if shown is None else y_out.abs() * shown
                 _add(sums, name, size, y_in.abs())
-            count += len(x)
-    if count == 0:
-        raise ValueError("batches must hold at least one sample, got none")
+
+        count = over_batches(batches, work, sums)
     return {name: (sums[name] / count).to(p.dtype) for name, p in trainable(model).items()}
 
 

@@ -1,6 +1,7 @@
 """Running sums keyed by parameter name, and how they are filled within a bound on memory."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -36,19 +37,68 @@ def added(total: Tensor | None, g: Tensor, power: int) -> Tensor:
     return new if total is None else total.add_(new)
 
 
-def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> None:
-    """Call `work` on slices that cover range(total), halving them when memory runs out.
+def over_batches(batches: Iterable[tuple[Tensor, Tensor]], work: Callable[[Tensor, Tensor], None], sums: Params) -> int:
+    """Call work(x, y), which adds to `sums`, on every batch, or on parts of it when memory runs out; number of samples.
+
+    What was added in vain is taken back, and from then on no part is larger than what fitted. The sums differ from
+    those of whole batches by rounding alone, if what `work` adds of a sample does not depend on the others.
+
+    Raises:
+        ValueError: no sample in `batches`.
+        torch.OutOfMemoryError: memory does not suffice for one sample.
+    """
+    count, size = 0, sys.maxsize
+    for x, y in batches:
+        size = in_chunks(len(x), size, all_or_nothing(x, y, work, sums))
+        count += len(x)
+    if count == 0:
+        raise ValueError("batches must hold at least one sample, got none")
+    return count
+
+
+def all_or_nothing(
+    x: Tensor, y: Tensor, work: Callable[[Tensor, Tensor], None], sums: Params
+) -> Callable[[slice], None]:
+    """`work` on a slice of the batch, which leaves `sums` as they were when memory runs out."""
+
+    def on_chunk(chunk: slice) -> None:
+        before = {name: s.clone() for name, s in sums.items()}
+        try:
+            work(x[chunk], y[chunk])
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            for name, s in sums.items():  # those that were not there before started at zero
+                s.copy_(before[name]) if name in before else s.zero_()
+            if chunk.stop - chunk.start > 1:
+                raise
+            raise torch.OutOfMemoryError(
+                f"importance does not fit into memory, even one sample at a time: {error}"
+            ) from error
+
+    return on_chunk
+
+
+def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> int:
+    """Call `work` on slices that cover range(total), halving them when memory runs out; returns the size that fitted.
 
     `work` must change nothing before its last allocation. Raises torch.OutOfMemoryError if one sample is too much.
     """
-    start, size = 0, max(1, min(size, total))
+    start, size = 0, max(1, size)
     while start < total:
         stop = min(start + size, total)
         try:
             work(slice(start, stop))
-        except torch.OutOfMemoryError:
-            if stop - start == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error) or stop - start == 1:
                 raise
             size = (stop - start) // 2
         else:
             start = stop
+    return size
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether memory did: a GPU's, or what torch or Python ask the system for."""
+    ours = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return ours or any(name in str(error) for name in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED"))

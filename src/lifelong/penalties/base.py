@@ -248,7 +248,7 @@ class Penalty(Callback):
         off = sum(
             ((p - a).abs() * w).sum(dtype=torch.float64) for p, a, w in zip(params, anchor, importance, strict=True)
         )
-        if not float(off) > 0:
+        if float(off) <= 0:  # nan is another matter: the run has diverged, which its loss will tell
             raise PenaltyError(
                 "the penalty has no gradient although the weights have left the anchor: it would do nothing"
             )

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,18 @@ class History:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def position(self) -> int:
-        """Length in bytes."""
+        """Length in bytes, all of them on the disk: a checkpoint will rest on them."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return self._file.tell()
 
     def truncate(self, length: int) -> None:
-        """Cut what came after a checkpoint: it will be written again."""
+        """Cut what came after a checkpoint: it will be written again. Says so on stderr if that much is not there."""
+        if length > self.path.stat().st_size:
+            print(f"{self.path} is shorter than when the checkpoint was written: rows are missing", file=sys.stderr)
+            length = self.path.read_bytes().rfind(b"\n") + 1
         self._file.truncate(length)
         self._file.seek(length)
 

@@ -28,7 +28,7 @@ from lifelong.tracking.history import History, Row, numbers
 
 
 class DivergedError(RuntimeError):
-    """The task loss is no longer finite."""
+    """The task loss or the weights are no longer finite."""
 
 
 class Tracker(Callback):
@@ -39,7 +39,8 @@ class Tracker(Callback):
     in every repetition; what a run cost (`cost/…`) goes to the loggers alone.
 
     Raises:
-        DivergedError: the mean loss of the logged steps is not finite.
+        DivergedError: the mean loss of the logged steps is not finite, or by the next checkpoint or the task's end the
+            loss or a weight is not: nothing that diverged is saved, so that the last good checkpoint stands.
     """
 
     def __init__(
@@ -116,8 +117,7 @@ class Tracker(Callback):
         self._loss, self._count = torch.zeros_like(self._loss), 0
         step = self.record.step + trainer.global_step
         if not math.isfinite(loss):
-            name = self.stream.names[self.record.task]
-            raise DivergedError(f"train/loss is {loss} at step {step} (task {self.record.task + 1}, {name})")
+            raise self._diverged(f"train/loss is {loss}", trainer)
         self.latest = {
             "train/loss": loss,
             "train/penalty": float(self.penalty.value(pl_module.backbone)),  # type: ignore[arg-type]
@@ -134,6 +134,24 @@ class Tracker(Callback):
         speed = self._samples / (now - self._since)
         self._since, self._samples = now, 0
         return {"cost/samples_per_second": speed, "cost/peak_memory_bytes": peak_memory_bytes(device)}
+
+    def _diverged(self, what: str, trainer: Trainer) -> DivergedError:
+        name, step = self.stream.names[self.record.task], self.record.step + trainer.global_step
+        return DivergedError(f"{what} at step {step} (task {self.record.task + 1}, {name})")
+
+    def _check_finite(self, trainer: Trainer, learner: LightningModule) -> None:
+        """Of the steps since the last row, and of what they made of the weights; the host waits for it."""
+        if not math.isfinite(loss := float(self._loss)):
+            raise self._diverged(f"train/loss is {loss}", trainer)
+        for name, weight in learner.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise self._diverged(f"{name} is not finite", trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._check_finite(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_finite(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         k, begun = self.record.task, perf_counter()

@@ -18,6 +18,8 @@ from lightning.pytorch.loggers import Logger
 from lifelong.tracking.about import About
 from lifelong.tracking.background import Background
 from lifelong.tracking.gallery import Gallery, Shown
+from lifelong.tracking.history import numbers, read_history
+from lifelong.tracking.loggers.wandb_rows import ResumedRows, forget_rows, num_rows_on_disk
 
 PROBE_SECONDS = 5.0
 _unusable = False
@@ -35,7 +37,8 @@ def wandb_logger(
 ) -> list[Logger]:
     """Weights & Biases: online if the machine is logged in (or WANDB_MODE says so), else offline in the run folder.
 
-    The W&B run id is the run id, so a resumed run goes on in the same W&B run.
+    The W&B run id is the run id, so a resumed run goes on in the same W&B run, with the first row W&B has not got; one
+    that begins anew takes its place.
 
     Args:
         group: what the run is grouped with, e.g. its sweep.
@@ -55,6 +58,11 @@ class WandbLogger(Logger, Gallery):
         self._run: Any = None
         self._online = self._has_spoken = False
         self._takes_tables = True
+        self._history = read_history(about.folder / "history.jsonl")  # now: it will grow while W&B is still starting
+        if not self._history:
+            forget_rows(about.folder)
+        self._on_disk = {unsynced: num_rows_on_disk(about.folder, unsynced) for unsynced in (False, True)}
+        self._resumed = ResumedRows([], 0)
         self._background = Background(self._say)
         self._background.do(self._start)
 
@@ -72,7 +80,7 @@ class WandbLogger(Logger, Gallery):
         """The configuration is there from the start."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._background.do(partial(self._log, {**metrics, "step": step}))
+        self._background.do(partial(self._log_row, {**metrics, "step": step}))
 
     def log_task(self, row: Mapping[str, float], step: int, shown: Shown) -> None:
         self._background.do(partial(self._log_task, {**row, "step": step}, shown))
@@ -109,6 +117,10 @@ class WandbLogger(Logger, Gallery):
             self._init("offline")
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
+        num_held = self._run.starting_step + self._on_disk[True] if self._online else self._on_disk[False]
+        self._resumed = ResumedRows(self._history, num_held)
+        for row in self._resumed.lost:
+            self._log({**numbers(row), "step": row["step"]})
 
     @staticmethod
     def _mode() -> str:
@@ -126,14 +138,24 @@ class WandbLogger(Logger, Gallery):
         about = self.about
         self._run = wandb.init(
             id=about.run_id, name=about.title, job_type=about.method, config=about.flat_config, dir=about.folder,
-            resume="allow", mode=mode, settings=settings, **self.what,
+            resume="allow" if self._history else None, mode=mode, settings=settings, **self.what,
         )  # fmt: skip
+
+    def _wants_next(self) -> bool:
+        """Whether W&B is there and lacks the row that comes; to be asked once for each."""
+        return self._run is not None and self._resumed.next_is_new()
+
+    def _log_row(self, row: Mapping[str, Any]) -> None:
+        if self._wants_next():
+            self._log(row)
 
     def _log(self, row: Mapping[str, Any]) -> None:
         if self._run is not None:
             self._run.log(dict(row))
 
     def _log_task(self, row: Mapping[str, float], shown: Shown) -> None:
+        if not self._wants_next():
+            return
         import wandb
 
         seen: dict[str, Any] = {

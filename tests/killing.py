@@ -1,0 +1,231 @@
+"""One warm process that forks: each child is an attempt at a run, killed somewhere. python killing.py ROOT SEED KIND.
+
+Prints one JSON object a case: what killed it where, and what of the finished run is not as in an uninterrupted one.
+Forking saves the start-up of 5 s; the parent runs no thread and trains nothing.
+"""
+
+import gc
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, count, cycle, repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lifelong import loop, result, sealed
+from lifelong.checkpoint import Checkpoints
+from lifelong.interrupted import Interrupted
+from lifelong.memory.base import ExemplarMemory, Memory
+from lifelong.penalties import base
+from lifelong.penalties.base import Penalty
+from lifelong.run_folder import RunFolder
+from lifelong.tracking import History, read_history
+from runs import composed_tiny, run
+
+ALWAYS = ("backbone.dropout=0.2", "augment=affine")
+MEMORIES = ("uniform", "plane_distance", "entropy", "mean_of_features")
+METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
+INTERVALS = {"ewcpp": 2, "rwalk": 3}
+SAVING = ("checkpoint_steps=1", "checkpoint_steps=3", "checkpoint_seconds=1e-9")
+KILLS = {"methods": 6, "wandb": 4}
+"""Of each case."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The n-th call of owner.name, if its arguments are such, is where the signal comes."""
+
+    place: str
+    owner: Any
+    name: str
+    such: Callable[..., bool] = lambda *_, **__: True
+    torn: bool = False
+    """Half of the data is written before."""
+    nth: tuple[int, int] = (1, 2)
+    """n is drawn between these."""
+
+
+def onto(name: str) -> Callable[..., bool]:
+    return lambda source, target, *_: Path(target).name == name
+
+
+STEPS = Aim("a step", Penalty, "on_before_optimizer_step", nth=(8, 28))
+AIMS = (
+    Aim("importance", Penalty, "after_task"),
+    Aim("checkpoint, between the two renames", os, "replace", onto("last.ckpt")),
+    Aim("evaluation", loop, "accuracy_row"),
+    Aim("memory selection", ExemplarMemory, "choose"),
+    Aim("a step", Penalty, "on_before_optimizer_step"),
+    Aim("checkpoint, half written", sealed._Summing, "write", torn=True),
+    Aim("metrics, before they are there", os, "replace", onto("metrics.json")),
+    Aim("history, half a row", History, "append", torn=True),
+    Aim("importance, folded in", base, "check_importance"),
+    Aim("checkpoint, before the first rename", os, "replace", onto("previous.ckpt")),
+    Aim("memory", Memory, "after_task"),
+    Aim("checkpoint between tasks", Checkpoints, "save_boundary"),
+    Aim("matrix, before it is there", os, "replace", onto("accuracy_matrix.csv")),
+    Aim("metrics writing", RunFolder, "write_metrics"),
+)
+
+
+def aimed(aim: Aim, nth: int, signum: int) -> None:
+    """In a child: from the n-th such call on nothing is as it was."""
+    original, calls = getattr(aim.owner, aim.name), count(1)
+
+    def killing(*arguments: Any, **options: Any) -> Any:
+        if aim.such(*arguments, **options) and next(calls) == nth:
+            if aim.torn:
+                tear(*arguments)
+            os.kill(os.getpid(), signum)
+        return original(*arguments, **options)
+
+    setattr(aim.owner, aim.name, killing)
+
+
+def tear(writer: Any, data: Any) -> None:
+    if isinstance(writer, History):
+        writer._file.write(json.dumps(data).encode()[:9])
+        writer._file.flush()
+    else:
+        writer.file.write(data[: len(data) // 2])
+        writer.file.flush()
+
+
+def attempt(root: Path, settings: tuple[str, ...], before: Callable[[], None], delay: float | None, signum: int) -> int:
+    """Fork a child that runs; a signal after `delay` seconds, if not None. Returns the signal that ended it, or 0."""
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            sys.stdout = sys.stderr = open(root.with_suffix(".log"), "a")  # noqa: SIM115 - closed with the process
+            before()
+            run(root, *settings)
+            code = 0
+        except Interrupted as stop:
+            code = 128 + stop.signum
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(child, signum)  # a child that has ended waits for us, and takes no notice
+    status = os.waitpid(child, 0)[1]
+    code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    if code not in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
+        raise RuntimeError(root.with_suffix(".log").read_text())
+    return abs(code) % 128
+
+
+def cases(kind: str) -> Iterator[tuple[str, ...]]:
+    saving = cycle(SAVING)
+    if kind == "wandb":  # 120 steps and 42 other rows, more than W&B keeps in a buffer
+        yield (
+            "method=ewc",
+            *ALWAYS,
+            "logger=wandb",
+            "log_every_n_steps=1",
+            "trainer.max_epochs=20",
+            "checkpoint_steps=7",
+        )
+        return
+    memories = cycle(MEMORIES)
+    for method in METHODS:
+        interval = (f"method.interval={INTERVALS[method]}",) if method in INTERVALS else ()
+        memory = () if method == "joint" else (f"memory={next(memories)}", "memory.per_class=3")
+        yield (f"method={method}", *interval, *memory, *ALWAYS, next(saving))
+
+
+def differences(ours: Path, whole: Path) -> list[str]:
+    """Of a run that was killed from one that was not, bit for bit."""
+    found = []
+    if (ours / "accuracy_matrix.csv").read_bytes() != (whole / "accuracy_matrix.csv").read_bytes():
+        found.append("accuracy_matrix.csv")
+    one, other = (torch.load(path / "model.pt", weights_only=True)["state_dict"] for path in (ours, whole))
+    found += [name for name in other if not torch.equal(one[name], other[name])]
+    if read_history(ours / "history.jsonl") != read_history(whole / "history.jsonl"):
+        found.append("history.jsonl")
+    left = {path.name for path in ours.iterdir()} ^ {path.name for path in whole.iterdir()}
+    return found + sorted(left - {"wandb"})
+
+
+def folder_of(root: Path) -> Path:
+    return next(root.rglob("metrics.json")).parent
+
+
+def work(
+    root: Path, settings: tuple[str, ...], num_kills: int, draw: random.Random, aims: Iterator[Aim | None]
+) -> dict[str, Any]:
+    """Kill the case again and again; if it ends before it was killed often enough, it begins in another folder."""
+    composed_tiny(root, *settings)  # once, for all children
+    start = time.perf_counter()
+    alone = tuple(setting for setting in settings if setting != "logger=wandb")  # that would be the same W&B run
+    attempt(root / "whole", alone, lambda: None, None, signal.SIGKILL)
+    seconds = time.perf_counter() - start
+    killed: list[str] = []
+    wrong: list[str] = []
+    for life in count():
+        place = root / f"killed{life}"
+        while True:
+            signum = draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+            aim = next(aims)
+            if len(killed) >= num_kills:
+                ended = attempt(place, settings, lambda: None, None, signum)
+            elif aim:
+                nth = draw.randint(*aim.nth)
+                ended = attempt(place, settings, lambda a=aim, n=nth, s=signum: aimed(a, n, s), None, signum)
+            else:
+                ended = attempt(place, settings, lambda: None, draw.uniform(0.05, 1.0) * seconds, signum)
+            if not ended:
+                break
+            killed.append(f"{signal.Signals(ended).name} at {aim.place if aim else 'a random moment'}")
+        wrong += differences(folder_of(place), folder_of(root / "whole"))
+        if len(killed) >= num_kills:
+            return {
+                "settings": settings,
+                "killed": killed,
+                "lives": life + 1,
+                "wrong": wrong,
+                "last": str(folder_of(place)),
+            }
+
+
+def main(root: Path, seed: int, kind: str) -> None:
+    result.draw = lambda *_: None  # pictures: half the time of a tiny run
+    torch.set_num_threads(1)
+    if kind == "wandb":
+        import wandb  # noqa: F401 - once, for all children
+    gc.freeze()
+    draw, number = random.Random(seed), count()
+    aims = cycle([STEPS]) if kind == "wandb" else chain.from_iterable((None, aim) for aim in cycle(AIMS))
+    hit: set[str] = set()
+
+    def case(settings: tuple[str, ...], num_kills: int, aims: Iterator[Aim | None]) -> None:
+        place = root / str(next(number))
+        place.mkdir(parents=True)
+        done = work(place, settings, num_kills, draw, aims)
+        hit.update(kill.partition(" at ")[2] for kill in done["killed"])
+        print(json.dumps(done), flush=True)
+
+    for settings in cases(kind):
+        case(settings, KILLS[kind], aims)
+    if kind == "methods":  # where no signal came yet, as the run was over before
+        for aim in AIMS:
+            if aim.place not in hit:
+                case(
+                    ("method=ewc", "memory=uniform", *ALWAYS, SAVING[0]),
+                    1,
+                    chain([replace(aim, nth=(1, 1))], repeat(None)),
+                )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,109 @@
+"""A sealed file shows whichever byte changed, and no file runs code when it is read."""
+
+import os
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lifelong import sealed
+from lifelong.experiment import load
+from lifelong.identity import identifier
+from lifelong.run_folder import DamagedError, RunFolderError
+from lifelong.sealed import load_sealed, save_sealed
+from runs import TINY, command, composed_tiny, run
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.pt"
+    with open(path, "wb") as file:
+        save_sealed({"weights": torch.arange(8.0), "steps": 3}, file)
+    return path
+
+
+def test_sealed_file_is_read_back_by_us_and_by_torch(small: Path) -> None:
+    for saved in (load_sealed(small), torch.load(small, weights_only=True)):
+        assert torch.equal(saved["weights"], torch.arange(8.0))
+        assert saved["steps"] == 3
+
+
+def test_any_flipped_byte_is_seen(small: Path) -> None:
+    """Also one of the archive's own, which neither torch nor a check of the tensors' sums would see."""
+    data = bytearray(small.read_bytes())
+    for i in range(len(data)):
+        data[i] ^= 1 << i % 8
+        small.write_bytes(data)
+        with pytest.raises(DamagedError):
+            load_sealed(small)
+        data[i] ^= 1 << i % 8
+
+
+def test_any_missing_or_added_end_is_seen(small: Path) -> None:
+    data = small.read_bytes()
+    for length in range(len(data)):
+        small.write_bytes(data[:length])
+        with pytest.raises(DamagedError):
+            load_sealed(small)
+    small.write_bytes(data + b"\n")
+    with pytest.raises(DamagedError):
+        load_sealed(small)
+
+
+def test_blocks_make_one_sum(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed, "BLOCK_BYTES", 7)
+    assert load_sealed(small)["steps"] == 3
+
+
+class Malicious:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("writes", [torch.save, lambda value, file: file.write(pickle.dumps(value))])
+def test_file_that_would_run_code_is_refused_and_runs_none(writes: Callable[..., Any], tmp_path: Path) -> None:
+    """With a right seal: anyone can compute one."""
+    path, made = tmp_path / "last.ckpt", tmp_path / "made"
+    with pytest.MonkeyPatch.context() as patch, open(path, "wb") as file:
+        patch.setattr(sealed.torch, "save", writes)
+        save_sealed({"weights": Malicious(made)}, file)
+    with pytest.raises(RunFolderError, match="holds more than tensors and plain values") as error:
+        load_sealed(path)
+    assert "\n" not in str(error.value)
+    assert not made.exists()
+    with suppress(RuntimeError):  # a bare pickle is not torch's, which is seen once it has run
+        torch.load(path, weights_only=False)
+    assert made.exists()  # it would have
+
+
+def test_checkpoint_that_would_run_code_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    folder = tmp_path / "default" / identifier(composed_tiny(tmp_path))
+    folder.mkdir(parents=True)
+    made = tmp_path / "made"
+    with open(folder / "last.ckpt", "wb") as file:
+        save_sealed({"record": Malicious(made)}, file)
+    said = command(*TINY, f"root={tmp_path}")
+    assert said.code == 1
+    assert said.err == (
+        f"error: {folder / 'last.ckpt'} holds more than tensors and plain values, so it is none of ours: "
+        "nothing in it was run\n"
+    )
+    assert not made.exists()
+
+
+def test_weights_that_would_run_code_are_refused_by_load(tmp_path: Path) -> None:
+    folder = run(tmp_path / "runs").folder
+    with open(folder / "model.pt", "wb") as file:
+        save_sealed({"state_dict": Malicious(tmp_path / "made")}, file)
+    with pytest.raises(RunFolderError, match="nothing in it was run"):
+        load(folder)
+    assert not (tmp_path / "made").exists()
