@@ -50,6 +50,7 @@ class Config:
     val_fraction: float = 0.1  # of each task's training data
     batch_size: int = 128
     epochs_per_task: list[int] | None = None  # one number for each task, instead of trainer.max_epochs
+    keep_optimizer: bool = False  # its state (moments) goes on from task to task; false: made anew for each
     name: str = "default"  # runs/<name>/<run id>/
     root: str = "runs"
     rerun: bool = False  # train again although the run is finished
@@ -85,7 +86,10 @@ BORDERS: dict[str, Border] = {
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "logger.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
     "logger.finish_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
-    "trainer.max_epochs": (lambda v: v is not None and v >= 1, "an integer >= 1"),
+    "trainer.max_epochs": (
+        lambda v: v in (None, -1) or v >= 1,
+        "an integer >= 1, or with trainer.max_steps -1 or null (no limit)",
+    ),
     "trainer.max_steps": (lambda v: v >= 1 or v == -1, "an integer >= 1 or -1 (no limit)"),
     "trainer.accumulate_grad_batches": (lambda v: v >= 1, "an integer >= 1"),
     "trainer.gradient_clip_val": (lambda v: v is None or (math.isfinite(v) and v > 0), "a finite number > 0 or null"),
@@ -133,6 +137,15 @@ def check(config: DictConfig) -> None:
         node = config[parent] if parent else config
         if name in node and not allows(node[name]):
             raise ConfigError(f"{key} must be {description}, got {spelled(node[name])}")
+    check_ends(config)
+
+
+def check_ends(config: DictConfig) -> None:
+    """Raises ConfigError if nothing ends a task."""
+    epochs, steps = config.trainer.get("max_epochs"), config.trainer.get("max_steps", -1)
+    if epochs in (None, -1) and steps == -1 and config.epochs_per_task is None:
+        _, description = BORDERS["trainer.max_epochs"]
+        raise ConfigError(f"trainer.max_epochs must be {description}, got {spelled(epochs)}")
 
 
 def folded(config: DictConfig) -> DictConfig:

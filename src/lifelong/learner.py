@@ -30,6 +30,10 @@ class Learner(LightningModule):
             its own task's columns, whichever tasks share its batch. None: all samples see the same columns.
         make_scheduler: optimiser → scheduler stepped once per optimiser step, or None.
         as_input: images (B, C, H, W) uint8 → x, on their device; whatever feeds the backbone images goes through it.
+
+    Attributes:
+        optimizer_state: what the next task's optimiser starts with (moments, step counts, not its learning rate), where
+            it is kept across tasks; None: nothing.
     """
 
     visible: Tensor
@@ -47,6 +51,7 @@ class Learner(LightningModule):
         self.backbone = backbone
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.as_input = as_input
+        self.optimizer_state: dict[int, Any] | None = None
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("visible", torch.ones(num_classes, dtype=torch.bool), persistent=False)
         self.all_visible = True
@@ -75,6 +80,8 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        if self.optimizer_state is not None:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.optimizer_state})
         if self.make_scheduler is None:
             return optimizer
         return {

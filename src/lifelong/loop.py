@@ -36,6 +36,7 @@ def run_stream(
     checkpoints: Checkpoints,
     on_row: Callable[[Task], None],
     epochs: Sequence[int] | None = None,
+    keep_optimizer: bool = False,
     augment: Augment | None = None,
     resident_bytes: float = math.inf,
 ) -> AccuracyMatrix:
@@ -45,6 +46,7 @@ def run_stream(
     a task is a function of (seed, task index).
 
     epochs: (T,) instead of the trainer's own max_epochs.
+    keep_optimizer: a task's optimiser starts with the state of the one before.
     augment: of training batches alone; resident_bytes: as in `Batches`.
     """
     loading = {"as_input": learner.as_input, "resident_bytes": resident_bytes}
@@ -63,6 +65,8 @@ def run_stream(
         with record.timed("train"):
             trainer.fit(learner, batches, ckpt_path=checkpoints.resume_from(task), weights_only=True)
         learner.to(device)
+        if keep_optimizer:
+            learner.optimizer_state = trainer.optimizers[0].state_dict()["state"]
         with record.timed("importance"):
             generator = torch.Generator(device).manual_seed(derive_seed(seed, task.index, 1))
             kept = importance_batches(task.train, penalty.num_samples, device, generator, **loading)
