@@ -5,7 +5,7 @@ import functools
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -105,16 +105,19 @@ def register() -> None:
     OmegaConf.register_new_resolver("by_method", by_method, replace=True)
 
 
-def by_method(table: DictConfig, *, _parent_: DictConfig) -> Any:
-    """`${by_method:{ewc: 100, mas: 0.1}}` below `method`: the entry of the chosen method, for experiments' strengths.
+def by_method(table: DictConfig, *, _root_: DictConfig) -> Any:
+    """`${by_method:{ewc: 100, mas: 0.1}}`: the entry of the chosen method, for strengths and learning rates.
+
+    `others` stands for all methods that are not named; an entry may be a table by scenario: {task: 1, class: 10}.
 
     Raises:
         ConfigError: the chosen method has none.
     """
-    name = choice(_parent_)
-    if name not in table:
+    name = choice(_root_.method)
+    if name not in table and "others" not in table:
         raise ConfigError(f"method must be one of {', '.join(table)} here, or be given a strength, got {name!r}")
-    return table[name]
+    entry = table[name] if name in table else table["others"]
+    return entry[_root_.scenario] if isinstance(entry, Mapping) else entry
 
 
 def check(config: DictConfig) -> None:
