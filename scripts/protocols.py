@@ -106,9 +106,7 @@ def said(command: Sequence[str], outcome: Outcome) -> Outcome:
         part for part in command if part.startswith(("method", "seed", "memory", "dataset.order", "scenario"))
     )
     metrics = outcome.metrics
-    came = (
-        outcome.failed or f"val {percent(metrics['val_average_accuracy'])} test {percent(metrics['average_accuracy'])}"
-    )
+    came = outcome.failed or f"validation {percent(metrics['val_average_accuracy'])}, {seconds(metrics):.0f} s"
     print(f"{own}: {came}", file=sys.stderr, flush=True)
     return outcome
 
