@@ -15,10 +15,10 @@ from results_page import half_interval, plus_minus
 Row = dict[str, str]
 INTRODUCTION = """# Ablations
 
-Made by `python scripts/ablations.py` from [data/ablations.csv](data/ablations.csv) (a line per run, with its run id); no
-number here is typed. `python scripts/ablations.py NAME` trains what is missing of one of them. Test accuracies after the
-last task in points of 100, ± the 95 % confidence interval over seeds (Student's t); where λ varies, arms are compared at
-the λ that is best on validation data, and a band is all seeds.
+Made by `python scripts/ablations.py` from [data/ablations.csv](data/ablations.csv) (a line per run, with its run id);
+no number here is typed. `python scripts/ablations.py NAME` trains what is missing of one of them. Test accuracies after
+the last task in points of 100, ± the 95 % confidence interval over seeds (Student's t); where λ varies, arms are
+compared at the λ that is best on validation data, and a band is all seeds.
 """
 
 
@@ -110,7 +110,7 @@ def page(rows: Sequence[Row]) -> str:
         if not own:
             parts.append(f"Not run: `python scripts/ablations.py {ablation.name}`.")
             continue
-        parts.append(f"{ablation.setting[0].upper()}{ablation.setting[1:]}; {len(own)} runs.")
+        parts.append(f"{ablation.setting}; {len(own)} runs.")
         parts.append(f"![{ablation.question}](ablation_{ablation.name}.png)")
         parts.append(" ".join(sentences(ablation, own)))
     return "\n\n".join(parts) + "\n"
@@ -172,7 +172,7 @@ def particular(ablation: Ablation, rows: Sequence[Row], arms: dict[str, list[Row
     forgets = {arm: statistics.fmean(values(members, "forgetting")) for arm, members in arms.items()}
     least = min(forgets, key=lambda arm: forgets[arm])
     return (
-        f"The accuracy that varies most over seeds is that of {widest} ({spread[widest]:.1f} points of standard deviation);"
+        f"Most over seeds varies {widest}, by {spread[widest]:.1f} points of standard deviation;"
         f" {least} forgets least ({forgets[least]:.1f})."
     )
 

@@ -95,22 +95,28 @@ SCP_SLICES = Ablation(
 RWALK_PARTS = Ablation(
     "rwalk_parts",
     "RWalk without each of its parts",
-    "λ = 10, class-incremental pairs of MNIST digits, MLP 128, five epochs a task, 20 exemplars a class",
+    "Class-incremental pairs of MNIST digits, MLP 128, five epochs a task, 20 exemplars a class (λ = 0: exemplars alone)",
     CLASSES,
     (
-        Arm("whole", ("method=rwalk", *EXEMPLARS)),
-        Arm("without path score", (*variant("rwalk", "moving_fisher.MovingFisher"), *EXEMPLARS)),
-        Arm("without Fisher", (*variant("rwalk", "path_score.PathScore"), *EXEMPLARS)),
-        Arm("without exemplars", ("method=rwalk",)),
-        Arm("exemplars alone", ("method=finetune", *EXEMPLARS)),
+        *over_decades(
+            [
+                ("whole", ("method=rwalk", *EXEMPLARS)),
+                ("without path score", (*variant("rwalk", "moving_fisher.MovingFisher"), *EXEMPLARS)),
+                ("without Fisher", (*variant("rwalk", "path_score.PathScore"), *EXEMPLARS)),
+                ("without exemplars", ("method=rwalk",)),
+            ],
+            -1,
+            2,
+        ),
+        Arm("exemplars alone", ("method=finetune", *EXEMPLARS), "0"),
     ),
     "whole",
-    seeds=(0, 1, 2, 3, 4),
+    axis="λ",
 )
 RWALK_SAMPLERS = Ablation(
     "rwalk_samplers",
     "RWalk's four samplers, 10 and 20 exemplars a class",
-    "λ = 10, class-incremental pairs of MNIST digits, MLP 128, five epochs a task",
+    "Class-incremental pairs of MNIST digits, λ = 10, MLP 128, five epochs a task",
     (*CLASSES, "method=rwalk"),
     tuple(
         Arm(f"{name.replace('_', ' ')}, {num}", (f"memory={name}", f"memory.per_class={num}"))
@@ -141,7 +147,7 @@ STEPS = Ablation(
 ORDER = Ablation(
     "order",
     "How much does the order of the tasks matter?",
-    "rotated digits of MNIST in five orders, default strengths, MLP 128, three epochs a task",
+    "Rotated digits of MNIST in five orders, default strengths, MLP 128, three epochs a task",
     ROTATED,
     tuple(
         Arm(method, (f"method={method}", f"dataset.order={order}"), order)

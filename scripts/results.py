@@ -28,10 +28,11 @@ MEASURES = (
     "min_accuracy",
     "worst_case_accuracy",
 )
-FIELDS = ("protocol", "data", "method", "strength", "seed", "run_id", *MEASURES, "num_tasks", "num_steps", "seconds")
-FIELDS += ("settings", "commit", "failed")
-TUNING = ("protocol", "data", "method", "seed", "chosen_with", "strength", "val_average_accuracy", "run_id", "failed")
-TUNING += ("chosen", "at_edge")
+SITE = ("protocol", "data", "method")
+RUN = ("strength", "seed", "run_id", *MEASURES, "num_tasks", "num_steps", "seconds", "settings", "commit", "failed")
+FIELDS: tuple[str, ...] = (*SITE, *RUN)
+CHOICE = ("seed", "chosen_with", "strength", "val_average_accuracy", "run_id", "failed", "chosen", "at_edge")
+TUNING: tuple[str, ...] = (*SITE, *CHOICE)
 
 
 def collect(runs: Path) -> tuple[list[Row], list[Row]]:
@@ -95,7 +96,7 @@ def renewed(path: Path, fields: tuple[str, ...], found: list[Row]) -> list[Row]:
     """The file's rows with those of each (protocol, data, method) that was found again replaced, in a fixed order."""
 
     def group(row: Row) -> tuple[str, ...]:
-        return row["protocol"], row["data"], row["method"]
+        return tuple(row[key] for key in SITE)
 
     fresh = {group(row) for row in found}
     rows = [row for row in read_csv(path) if group(row) not in fresh] + found

@@ -63,12 +63,10 @@ def summaries(rows: Sequence[Row]) -> dict[str, Summary]:
         members = [row for row in rows if row["method"] == method]
         done = [row for row in members if not row["failed"]]
         if done:
-            columns = [
-                [100 * float(r[k] or "nan") for r in done]
-                for k in ("average_accuracy", "forgetting", "learning_accuracy")
-            ]
+            accuracy, forgetting, learning = ([100 * float(row[key] or "nan") for row in done] for key in MEASURES)
             spent = statistics.fmean(float(row["seconds"]) for row in done)
-            result[method] = Summary(method, float(done[0]["strength"]), *columns, spent, len(members) - len(done))
+            measured = accuracy, forgetting, learning, spent, len(members) - len(done)
+            result[method] = Summary(method, float(done[0]["strength"]), *measured)
     return result
 
 
@@ -125,7 +123,8 @@ def of_best(best: Summary, found: dict[str, Summary]) -> str:
     if math.isnan(share):
         return f"{said}."
     low, high = found["finetune"].mean, found["joint"].mean
-    return f"{said}: {100 * share:.0f} % of the {high - low:.1f} points between finetune ({low:.1f}) and joint ({high:.1f})."
+    way = f"{high - low:.1f} points between finetune ({low:.1f}) and joint ({high:.1f})"
+    return f"{said}: {100 * share:.0f} % of the {way}."
 
 
 def of_rivals(best: Summary, holding: Sequence[Summary]) -> str:
