@@ -95,7 +95,7 @@ SCP_SLICES = Ablation(
 RWALK_PARTS = Ablation(
     "rwalk_parts",
     "RWalk without each of its parts",
-    "Class-incremental pairs of MNIST digits, MLP 128, five epochs a task, 20 exemplars a class (λ = 0: exemplars alone)",
+    "Class-incremental pairs of MNIST digits, MLP 128, five epochs, 20 exemplars a class (λ = 0: those alone)",
     CLASSES,
     (
         *over_decades(

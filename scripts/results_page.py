@@ -71,7 +71,7 @@ def summaries(rows: Sequence[Row]) -> dict[str, Summary]:
 
 
 def gap_closed(summary: Summary, found: dict[str, Summary]) -> float:
-    """Mean over seeds of (accuracy − finetune) / (joint − finetune), a share; nan without both bounds on these seeds."""
+    """Mean over seeds of (accuracy − finetune) / (joint − finetune), a share; nan without the bounds of all seeds."""
     low, high = found.get("finetune"), found.get("joint")
     if low is None or high is None or len({len(s.accuracy) for s in (summary, low, high)}) > 1:
         return math.nan

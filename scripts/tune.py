@@ -41,11 +41,16 @@ def score(outcome: Outcome) -> float:
     return -math.inf if outcome.failed or value is None else float(value)
 
 
+def best_decade(scores: dict[int, float]) -> int:
+    """Of equals the one nearest the method's default."""
+    return max(scores, key=lambda decade: (scores[decade], -abs(decade), -decade))
+
+
 def next_decades(scores: dict[int, float], reach: int) -> list[int]:
     """What the grid still wants: 0 ± 1 first, then the neighbour of a best that lies at its edge."""
     if not scores:
         return [-1, 0, 1]
-    best = max(scores, key=lambda decade: scores[decade])
+    best = best_decade(scores)
     return [d for d in (best - 1, best + 1) if d not in scores and abs(d) <= reach]
 
 
@@ -67,7 +72,7 @@ def choose(plan: Protocol, methods: list[str], common: list[str], seed: int, job
 
 
 def choice_of(method: str, grid: dict[int, Outcome], reach: int) -> dict[str, Any]:
-    best = max(grid, key=lambda decade: score(grid[decade]))
+    best = best_decade({decade: score(outcome) for decade, outcome in grid.items()})
     rows = [
         {
             "strength": strength_at(method, decade),
