@@ -4,8 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test fast check sweep report bench sync dashboard lock clean
-.PHONY: help install train test fast check sweep report results bench lock clean
+.PHONY: help install train test fast check sweep report results bench sync dashboard lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
