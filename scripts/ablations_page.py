@@ -80,7 +80,7 @@ def curves(axes: Axes, rows: Sequence[Row]) -> None:
         low = [min(v) for v in at]
         axes.fill_between([float(x) for x in sound], low, [max(v) for v in at], alpha=0.15, color=color)
         lost = [float(x) for x in xs if x not in sound]
-        axes.plot(lost, [0.0] * len(lost), "x", color=color)
+        axes.plot(lost, [-2.0 * number] * len(lost), "x", color=color)  # below one another
     axes.set_xscale("log")
     axes.set_xlabel("λ (× at the bottom: a run diverged; band: over seeds)", fontsize=8)
     axes.set_ylabel("average accuracy")
@@ -144,7 +144,8 @@ def against(ablation: Ablation, arms: dict[str, list[Row]]) -> str:
             pairs = differences(members, arms[ablation.reference], ablation.axis == "order")
             half = half_interval(pairs)
             settled = not math.isnan(half) and abs(statistics.fmean(pairs)) > half
-            said.append(f"{arm} {statistics.fmean(pairs):+.1f} ± {half:.1f}{'' if settled else ' (not settled)'}")
+            spread = "" if math.isnan(half) else f" ± {half:.1f}"
+            said.append(f"{arm} {statistics.fmean(pairs):+.1f}{spread}{'' if settled else ' (not settled)'}")
     return f"Against {ablation.reference}, seed by seed: {', '.join(said)}."
 
 

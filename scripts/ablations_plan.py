@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 ROTATED = ("dataset=rotated", "backbone.widths=[128]", "optimizer.lr=1e-3", "trainer.max_epochs=3")
 CLASSES = ("dataset=split", "scenario=class", "backbone.widths=[128]", "optimizer.lr=1e-3", "trainer.max_epochs=5")
-DIGITS = ("dataset=rotated", "dataset/source=digits", "backbone.widths=[32]", "optimizer=sgd", "trainer.max_epochs=3")
+DIGITS = ("dataset=rotated", "dataset/source=digits", "backbone.widths=[32]", "optimizer=sgd", "trainer.max_epochs=10")
 EXEMPLARS = ("memory=uniform", "memory.per_class=20")
 
 
@@ -129,7 +129,7 @@ RWALK_SAMPLERS = Ablation(
 STEPS = Ablation(
     "steps",
     "The penalty by its gradient or as a proximal step, over twelve decades of λ",
-    "EWC, MAS, SI and L2 by SGD 0.1, rotated 8 × 8 digits, MLP 32, three epochs a task",
+    "EWC, MAS, SI and L2 by SGD 0.1, rotated 8 × 8 digits, MLP 32, ten epochs a task",
     DIGITS,
     over_decades(
         [

@@ -5,6 +5,7 @@ import io
 import math
 import multiprocessing
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -82,11 +83,12 @@ class Outcome:
 def one_run(overrides: Sequence[str]) -> Outcome:
     """Train, or answer from the run folder; a run that diverges or whose penalty does nothing is an outcome, too."""
     import lifelong
-    from lifelong.penalties.base import PenaltyError
+    from lifelong.penalties.base import PenaltyError, StabilityWarning
     from lifelong.tracking import DivergedError
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", StabilityWarning)  # what comes of it is the outcome
             return Outcome(dict(lifelong.run(*overrides).metrics))
     except (DivergedError, PenaltyError) as error:
         return Outcome({}, f"{type(error).__name__}: {' '.join(str(error).split())}")
