@@ -48,6 +48,7 @@ def test_score_is_validation_accuracy_whatever_the_test_says() -> None:
     assert score(Outcome({}, "DivergedError: nan")) == score(Outcome({"val_average_accuracy": None})) == -math.inf
 
 
+@pytest.mark.slow
 def test_choice_is_the_best_of_its_grid_and_the_reported_seeds_have_it(tuning: Path) -> None:
     content = json.loads(tuning.read_text())
     ewc = content["chosen"]["ewc"]
@@ -59,6 +60,7 @@ def test_choice_is_the_best_of_its_grid_and_the_reported_seeds_have_it(tuning: P
         assert (metrics["strength"], metrics["seed"]) == (ewc["strength"], run["seed"])
 
 
+@pytest.mark.slow
 def test_same_command_trains_nothing_and_more_methods_keep_what_is_there(tuning: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tuning.parent.glob("*/metrics.json")}
     tuned(tuning.parents[3], "finetune,l2")
@@ -82,6 +84,7 @@ def test_protocols_name_methods_that_there_are() -> None:
 # The page ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_page_is_rebuilt_from_its_tables_alone(tuning: Path, tmp_path: Path) -> None:
     made = results.main([str(tuning.parents[3]), "--docs", str(tmp_path)]).read_text()
     again = results.main([str(tmp_path / "no runs"), "--docs", str(tmp_path)]).read_text()
