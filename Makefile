@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test fast check sweep report bench sync dashboard lock clean
+.PHONY: help install train test fast check sweep report results bench sync dashboard lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ sweep: .venv/installed  ## every method, three seeds, two runs at a time, then t
 
 report: .venv/installed  ## a page of the runs below runs/, with figures and tables (ARGS=runs/methods: of some)
 	$(BIN)/python scripts/report.py $(or $(ARGS),runs)
+
+results: .venv/installed  ## docs/results.md and docs/ablations.md from the run folders, or without them from docs/data
+	$(BIN)/python scripts/results.py
+	$(BIN)/python scripts/ablations.py
 
 bench: .venv/installed  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
 	$(BIN)/python scripts/benchmark.py $(ARGS)

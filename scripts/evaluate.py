@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lifelong.atomic import atomic_write
-from lifelong.checkpoint import load_whole
 from lifelong.config import ConfigError, check, choice
 from lifelong.data.stream import TaskStream
 from lifelong.evaluation import accuracy
@@ -27,6 +26,7 @@ from lifelong.groups import choices
 from lifelong.identity import identity, source_names
 from lifelong.learner import Learner
 from lifelong.run_folder import RunFolder, run_id, whole
+from lifelong.sealed import load_sealed
 
 ROOT_KEYS = ("scenario", "val_fraction", "seed")
 ALLOWED = ("dataset", *ROOT_KEYS, "resident_bytes", "trusted")
@@ -109,7 +109,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
         run: DictConfig = OmegaConf.create(paths.config.read_text(encoding="utf-8"))  # type: ignore[assignment]
     config = stream_config(run, overrides)
     learner, stream = load(folder, config.trusted), make_stream(config)
-    check_fits(stream, learner, tuple(load_whole(paths.model)["input_shape"]))
+    check_fits(stream, learner, tuple(load_sealed(paths.model)["input_shape"]))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
     found = accuracies(learner, stream)
     result = {

@@ -90,6 +90,7 @@ class Checkpoints(Callback):
         else:
             learner.load_state_dict(saved["state_dict"])
             penalty.load_state_dict(held)
+            learner.optimizer_state = saved.get("optimizer")
         return int(saved["history_bytes"])
 
     def resume_from(self, task: Task) -> Path | None:
@@ -99,9 +100,11 @@ class Checkpoints(Callback):
     # Writing -------------------------------------------------------------------------------------------------------
 
     def save_boundary(self, learner: Learner, penalty: Penalty) -> None:
-        """Between tasks: weights, penalty, memory and record; a task makes its own optimiser, loader and randomness."""
+        """Between tasks: weights, penalty, memory, record, and the optimiser's state where it is kept; a task makes its
+        own loader and randomness."""
         state = {k: v.cpu() for k, v in learner.state_dict().items()}
-        self._write({"state_dict": state, "penalty": penalty.state_dict(), **self._own()})
+        parts = {"state_dict": state, "penalty": penalty.state_dict(), "optimizer": learner.optimizer_state}
+        self._write({**parts, **self._own()})
 
     def _own(self) -> dict[str, Any]:
         return {
@@ -135,6 +138,9 @@ class Checkpoints(Callback):
             loader.load_state_dict(saved["loader"])  # Lightning forgets it if an epoch's end was saved
             epoch: Any = trainer.fit_loop.epoch_progress.current
             epoch.completed = epoch.processed  # Lightning forgets that too if there is a max_steps
+            if trainer.fit_loop.restarted_on_epoch_end:  # and then would go on in the epoch that is over
+                trainer.fit_loop.reset_restart_stage()
+                trainer.fit_loop.epoch_loop.restarting = False
             torch.set_rng_state(saved["rng"])
             if "cuda_rng" in saved:
                 torch.cuda.set_rng_state(saved["cuda_rng"])

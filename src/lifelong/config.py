@@ -5,7 +5,7 @@ import functools
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -54,6 +54,7 @@ class Config:
     epochs_per_task: list[int] | None = None  # one number for each task, instead of trainer.max_epochs
     compile: bool = False  # torch.compile for training steps; importance and evaluation run the module itself
     tf32: bool = False  # on a GPU: float32 products and convolutions by TF32
+    keep_optimizer: bool = False  # its state (moments) goes on from task to task; false: made anew for each
     name: str = "default"  # runs/<name>/<run id>/
     root: str = "runs"
     rerun: bool = False  # train again although the run is finished
@@ -95,7 +96,10 @@ BORDERS: dict[str, Border] = {
     "logger.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
     "logger.finish_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
     "trainer.precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-    "trainer.max_epochs": (lambda v: v is not None and v >= 1, "an integer >= 1"),
+    "trainer.max_epochs": (
+        lambda v: v in (None, -1) or v >= 1,
+        "an integer >= 1, or with trainer.max_steps -1 or null (no limit)",
+    ),
     "trainer.max_steps": (lambda v: v >= 1 or v == -1, "an integer >= 1 or -1 (no limit)"),
     "trainer.accumulate_grad_batches": (lambda v: v >= 1, "an integer >= 1"),
     "trainer.gradient_clip_val": (lambda v: v is None or (math.isfinite(v) and v > 0), "a finite number > 0 or null"),
@@ -111,16 +115,19 @@ def register() -> None:
     OmegaConf.register_new_resolver("by_method", by_method, replace=True)
 
 
-def by_method(table: DictConfig, *, _parent_: DictConfig) -> Any:
-    """`${by_method:{ewc: 100, mas: 0.1}}` below `method`: the entry of the chosen method, for experiments' strengths.
+def by_method(table: DictConfig, *, _root_: DictConfig) -> Any:
+    """`${by_method:{ewc: 100, mas: 0.1}}`: the entry of the chosen method, for strengths and learning rates.
+
+    `others` stands for all methods that are not named; an entry may be a table by scenario: {task: 1, class: 10}.
 
     Raises:
         ConfigError: the chosen method has none.
     """
-    name = choice(_parent_)
-    if name not in table:
+    name = choice(_root_.method)
+    if name not in table and "others" not in table:
         raise ConfigError(f"method must be one of {', '.join(table)} here, or be given a strength, got {name!r}")
-    return table[name]
+    entry = table[name] if name in table else table["others"]
+    return entry[_root_.scenario] if isinstance(entry, Mapping) else entry
 
 
 def check(config: DictConfig) -> None:
@@ -143,6 +150,15 @@ def check(config: DictConfig) -> None:
         node = config[parent] if parent else config
         if name in node and not allows(node[name]):
             raise ConfigError(f"{key} must be {description}, got {spelled(node[name])}")
+    check_ends(config)
+
+
+def check_ends(config: DictConfig) -> None:
+    """Raises ConfigError if nothing ends a task."""
+    epochs, steps = config.trainer.get("max_epochs"), config.trainer.get("max_steps", -1)
+    if epochs in (None, -1) and steps == -1 and config.epochs_per_task is None:
+        _, description = BORDERS["trainer.max_epochs"]
+        raise ConfigError(f"trainer.max_epochs must be {description}, got {spelled(epochs)}")
 
 
 def folded(config: DictConfig) -> DictConfig:

@@ -249,7 +249,7 @@ def train(
         bar.say(row_line(record, stream.names))
 
     with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
-        options = {key: config[key] for key in ("batch_size", "seed", "resident_bytes")}
+        options = {key: config[key] for key in ("batch_size", "seed", "resident_bytes", "keep_optimizer")}
         options |= {"augment": build(config.augment, "augment"), "epochs": config.epochs_per_task, "record": record}
         run_stream(stream, learner, penalty, memory, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
         result = write_result(config, stream, learner, penalty, memory, record, folder)

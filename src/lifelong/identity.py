@@ -27,6 +27,10 @@ ENVIRONMENT_KEYS = (
 RECIPES = ("experiment", "sweep", "strength_factor")
 """What has set other keys and has no meaning of its own."""
 
+NEUTRAL = {"keep_optimizer": False, "dataset.window": None, "trainer.max_steps": -1}
+"""Keys that came after the first run ids, and the value at which each changes nothing: left out of the id there, so
+that runs from before still answer."""
+
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """What decides the run's numbers, resolved and plain."""
@@ -34,6 +38,11 @@ def identity(config: DictConfig) -> dict[str, Any]:
     dataset = plain["dataset"]
     for source in (dataset.get("source", {}), *dataset.get("sources", {}).values()):
         source.pop("cache", None)
+    for key, value in NEUTRAL.items():
+        parent, _, name = key.rpartition(".")
+        node = plain[parent] if parent else plain
+        if name in node and node[name] == value:
+            del node[name]
     return {k: v for k, v in plain.items() if k not in (*ENVIRONMENT_KEYS, *RECIPES)}
 
 

@@ -34,6 +34,8 @@ class Learner(LightningModule):
     Attributes:
         num_steps: optimiser steps of the task in work, if it is not stopped early; a schedule spans them.
         compiled: takes the backbone's place in training mode; None: the backbone itself.
+        optimizer_state: what the next task's optimiser starts with (moments, step counts, not its learning rate), where
+            it is kept across tasks; None: nothing.
     """
 
     visible: Tensor
@@ -54,6 +56,7 @@ class Learner(LightningModule):
         self.as_input = as_input
         self.num_steps = 1
         self.compiled: Callable[[Tensor], Tensor] | None = None
+        self.optimizer_state: dict[int, Any] | None = None
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("visible", torch.ones(num_classes, dtype=torch.bool), persistent=False)
         self.all_visible = True
@@ -87,6 +90,8 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        if self.optimizer_state is not None:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.optimizer_state})
         scheduler = self.make_scheduler and self.make_scheduler(optimizer, self.num_steps)
         if scheduler is None:
             return optimizer

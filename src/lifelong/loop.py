@@ -36,6 +36,7 @@ def run_stream(
     checkpoints: Checkpoints,
     on_row: Callable[[Task], None],
     epochs: Sequence[int] | None = None,
+    keep_optimizer: bool = False,
     augment: Augment | None = None,
     resident_bytes: float = math.inf,
 ) -> AccuracyMatrix:
@@ -45,6 +46,7 @@ def run_stream(
     a task is a function of (seed, task index).
 
     epochs: (T,) instead of the trainer's own max_epochs.
+    keep_optimizer: a task's optimiser starts with the state of the one before.
     augment: of training batches alone; resident_bytes: as in `Batches`.
     """
     loading = {"as_input": learner.as_input, "resident_bytes": resident_bytes}
@@ -64,6 +66,8 @@ def run_stream(
         with record.timed("train"):
             trainer.fit(learner, batches, ckpt_path=checkpoints.resume_from(task), weights_only=True)
         learner.to(device)
+        if keep_optimizer:
+            learner.optimizer_state = trainer.optimizers[0].state_dict()["state"]
         with record.timed("importance"):
             generator = torch.Generator(device).manual_seed(derive_seed(seed, task.index, 1))
             kept = importance_batches(task.train, penalty.num_samples, device, generator, **loading)
@@ -97,7 +101,9 @@ def planned_steps(trainer: Trainer, num_batches: int) -> int:
     whose position is not restored yet."""
     limit = trainer.limit_train_batches
     num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
-    steps = (trainer.max_epochs or 1) * math.ceil(num_batches / trainer.accumulate_grad_batches)
+    if trainer.max_epochs in (None, -1):
+        return trainer.max_steps
+    steps = trainer.max_epochs * math.ceil(num_batches / trainer.accumulate_grad_batches)
     return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
 

@@ -41,6 +41,21 @@ def as_order(value: str | Sequence[int] | None, num: int, seed: int) -> list[int
     return list(value)
 
 
+def windowed(order: Sequence[int], window: Sequence[int] | None) -> list[int]:
+    """order[first:stop] of window = [first, stop]; None is all of it.
+
+    Raises:
+        ValueError: anything but 0 <= first < stop <= len(order).
+    """
+    if window is None:
+        return list(order)
+    integers = isinstance(window, Sequence) and not isinstance(window, str) and all(type(v) is int for v in window)
+    if not integers or len(window) != 2 or not 0 <= window[0] < window[1] <= len(order):
+        allowed = f"[first, stop] with 0 <= first < stop <= {len(order)} or null"
+        raise ValueError(f"dataset.window must be {allowed}, got {window!r}")
+    return list(order[window[0] : window[1]])
+
+
 def _permutes(value: object, num: int) -> bool:
     integers = isinstance(value, Sequence) and not isinstance(value, str) and all(type(v) is int for v in value)
     return integers and sorted(value) == list(range(num))  # type: ignore[call-overload]

@@ -1,7 +1,7 @@
 """A stream: T tasks made of one source or several, and which output columns are visible when.
 
-Legend: G given tasks, each visited `cycles` times: T = G · cycles tasks; K output columns (width of the shared head),
-C_j classes of given task j.
+Legend: G given tasks, those in the window visited `cycles` times each (T = G · cycles tasks without a window); K output
+columns (width of the shared head), C_j classes of given task j.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lifelong.data.examples import Deferred, Examples, Piece
-from lifelong.data.order import as_order, plain_names, visits
+from lifelong.data.order import as_order, plain_names, visits, windowed
 from lifelong.data.seeds import derived_generator
 from lifelong.data.source import Source, stratified_split
 
@@ -67,6 +67,8 @@ class TaskStream:
         val_fraction: share of a source's training examples, in [0, 1), that goes to validation.
         order: "given" (or None), "reversed", "shuffle" (drawn by `seed`), "shuffle:7" (drawn by 7), or a list: task i
             of the stream is the given task order[i]. Columns do not depend on it.
+        window: [first, stop]: of the ordered tasks only those first..stop − 1 are learned and tested, on the data and
+            columns they have in the whole stream; None: all.
         cycles: how often the whole sequence is gone through.
         seed: of the split into training and validation, and of what a subclass draws.
         resident_bytes: a part of a task with larger images is not made in memory, but batch by batch.
@@ -85,6 +87,7 @@ class TaskStream:
         scenario: str = "domain",
         val_fraction: float = 0.1,
         order: Sequence[int] | str | None = None,
+        window: Sequence[int] | None = None,
         cycles: int = 1,
         seed: int = 0,
         resident_bytes: float = math.inf,
@@ -96,10 +99,10 @@ class TaskStream:
         if type(cycles) is not int or cycles < 1:
             raise ValueError(f"dataset.cycles must be an integer >= 1, got {cycles!r}")
         self.sources = (sources,) if isinstance(sources, Source) else tuple(sources)
-        self.order = as_order(order, len(given_names), seed)
+        self.order = windowed(as_order(order, len(given_names), seed), window)
         """Given tasks in the order of a cycle."""
         self.scenario, self.cycles, self.seed, self.resident_bytes = scenario, cycles, seed, resident_bytes
-        self.num_tasks = len(given_names) * cycles
+        self.num_tasks = len(self.order) * cycles
         given_names = plain_names(given_names)
         self.names = visits([given_names[j] for j in self.order], cycles)
         shape = self.sources[0].train.shape if input_shape is None else input_shape

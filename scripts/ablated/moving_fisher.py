@@ -1,0 +1,15 @@
+"""RWalk without its path score."""
+
+import torch
+
+from lifelong.penalties.base import Batches, Learned, Params
+from lifelong.penalties.ewcpp import min_max_normalised
+from lifelong.penalties.rwalk import RWalk
+
+
+class MovingFisher(RWalk):
+    """λ Σ F̃ (θ − θ*)²: the moving-average Fisher alone, that is EWC++ without the ½."""
+
+    def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
+        super().importance_of_task(learner, batches, generator)
+        return min_max_normalised({name: self.fisher[name] for name in self.held(learner.backbone)})

@@ -1,0 +1,15 @@
+"""RWalk without its Fisher."""
+
+import torch
+
+from lifelong.penalties.base import Batches, Learned, Params
+from lifelong.penalties.ewcpp import min_max_normalised
+from lifelong.penalties.rwalk import RWalk
+
+
+class PathScore(RWalk):
+    """λ Σ s̃ (θ − θ*)²: the path score alone, still measured in the distance that the Fisher gives."""
+
+    def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
+        super().importance_of_task(learner, batches, generator)
+        return min_max_normalised(self.score_before)

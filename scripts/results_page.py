@@ -1,0 +1,204 @@
+"""The text of docs/results.md: tables and sentences, every number computed from the rows of docs/data."""
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from protocols import BOUNDS, METHODS, Protocol, protocol, read_protocols
+
+Row = dict[str, str]
+CONFIDENCE = 0.95
+MEASURES = ("average_accuracy", "forgetting", "learning_accuracy")
+INTRODUCTION = """# Published protocols
+
+Made by `make results` from run folders, by way of [data/results.csv](data/results.csv) (a line per reported run) and
+[data/tuning.csv](data/tuning.csv) (a line per run that chose a strength); no number here is typed. The protocols, with
+their sources, are `configs/experiment/*.yaml`; `python scripts/tune.py PROTOCOL --data DATA` runs one.
+
+Strengths were chosen over decades on validation accuracy at one seed (which runs, and what they came to, is in
+data/tuning.csv), then the reported seeds were trained with them. Accuracies are test accuracies after the last task, in
+points of 100; ± is the 95 % confidence interval of the mean over seeds (Student's t). *Gap closed* is the share of the
+way from finetune to joint, seed by seed. Published numbers are the sources' own, **on MNIST**: where our data are
+others, they say which order to expect, not which number.
+"""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of one method's seeds; accuracies in points of 100."""
+
+    method: str
+    strength: float
+    accuracy: list[float]
+    forgetting: list[float]
+    learning: list[float]
+    seconds: float
+    failed: int
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.accuracy)
+
+    @property
+    def interval(self) -> float:
+        return half_interval(self.accuracy)
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of Student's 95 % confidence interval of the mean; nan for a single value."""
+    if len(values) < 2:
+        return math.nan
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    return float(quantile * statistics.stdev(values) / math.sqrt(len(values)))
+
+
+def summaries(rows: Sequence[Row]) -> dict[str, Summary]:
+    """Of the methods that have a finished run, in the order of METHODS; seeds in order."""
+    result = {}
+    for method in METHODS:
+        members = [row for row in rows if row["method"] == method]
+        done = [row for row in members if not row["failed"]]
+        if done:
+            accuracy, forgetting, learning = ([100 * float(row[key] or "nan") for row in done] for key in MEASURES)
+            spent = statistics.fmean(float(row["seconds"]) for row in done)
+            measured = accuracy, forgetting, learning, spent, len(members) - len(done)
+            result[method] = Summary(method, float(done[0]["strength"]), *measured)
+    return result
+
+
+def gap_closed(summary: Summary, found: dict[str, Summary]) -> float:
+    """Mean over seeds of (accuracy − finetune) / (joint − finetune), a share; nan without the bounds of all seeds."""
+    low, high = found.get("finetune"), found.get("joint")
+    if low is None or high is None or len({len(s.accuracy) for s in (summary, low, high)}) > 1:
+        return math.nan
+    shares = [
+        (a - b) / (c - b) for a, b, c in zip(summary.accuracy, low.accuracy, high.accuracy, strict=True) if c != b
+    ]
+    return statistics.fmean(shares) if shares else math.nan
+
+
+def plus_minus(values: Sequence[float]) -> str:
+    half = half_interval(values)
+    return f"{statistics.fmean(values):.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
+
+
+def table(plan: Protocol, found: dict[str, Summary]) -> str:
+    there = f"published ({plan.source}, MNIST)"
+    lines = [
+        f"| method | λ | average accuracy | forgetting | learning accuracy | gap closed | seconds | seeds | {there} |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
+    for method in METHODS:
+        theirs = f"{plan.published[method]:g}" if method in plan.published else ""
+        if method not in found:
+            lines.append(f"| {method} | | not run | | | | | | {theirs} |")
+            continue
+        s = found[method]
+        share = gap_closed(s, found)
+        closed = "" if math.isnan(share) or method in BOUNDS else f"{100 * share:.0f} %"
+        seeds = f"{len(s.accuracy)}" + (f" ({s.failed} diverged)" if s.failed else "")
+        strength = "" if method in BOUNDS else f"{s.strength:g}"
+        cells = [method, strength, plus_minus(s.accuracy), plus_minus(s.forgetting), plus_minus(s.learning), closed]
+        lines.append(f"| {' | '.join([*cells, f'{s.seconds:.0f}', seeds, theirs])} |")
+    return "\n".join(lines)
+
+
+def sentences(plan: Protocol, found: dict[str, Summary]) -> str:
+    """Five sentences on the table, as far as its rows allow."""
+    holding = [s for s in found.values() if s.method not in BOUNDS]
+    if not holding:
+        return ""
+    best = max(holding, key=lambda s: s.mean)
+    parts = [of_best(best, found), of_rivals(best, holding), of_trade(best, found), *of_published(plan, found)]
+    return " ".join(part for part in parts if part)
+
+
+def of_best(best: Summary, found: dict[str, Summary]) -> str:
+    said = f"Of the methods that keep no data, {best.method} ends highest, at {plus_minus(best.accuracy)}"
+    share = gap_closed(best, found)
+    if math.isnan(share):
+        return f"{said}."
+    low, high = found["finetune"].mean, found["joint"].mean
+    way = f"{high - low:.1f} points between finetune ({low:.1f}) and joint ({high:.1f})"
+    return f"{said}: {100 * share:.0f} % of the {way}."
+
+
+def of_rivals(best: Summary, holding: Sequence[Summary]) -> str:
+    rivals = [s for s in holding if s is not best and s.mean + s.interval >= best.mean - best.interval]
+    if math.isnan(best.interval) or len(holding) == 1:
+        return ""
+    if not rivals:
+        return "No other method's interval reaches its own."
+    names = ", ".join(s.method for s in rivals)
+    return (
+        f"Its interval meets that of {names}, so the order among these {len(rivals) + 1} is not settled by these seeds."
+    )
+
+
+def of_trade(best: Summary, found: dict[str, Summary]) -> str:
+    if "finetune" not in found:
+        return ""
+    low = found["finetune"]
+    forgets, learns = statistics.fmean(best.forgetting), statistics.fmean(best.learning)
+    forgets_low, learns_low = statistics.fmean(low.forgetting), statistics.fmean(low.learning)
+    price = learns_low - learns
+    paid = f"pays with {price:.1f} points of" if price > 0 else f"gains {-price:.1f} points of"
+    return (
+        f"It forgets {forgets:.1f} points where finetune forgets {forgets_low:.1f}, and {paid} learning accuracy"
+        f" ({learns:.1f} against {learns_low:.1f})."
+    )
+
+
+def of_published(plan: Protocol, found: dict[str, Summary]) -> list[str]:
+    """How the published order and numbers compare and, where a row falls short, the likely reason."""
+    both = [(s, plan.published[s.method]) for s in found.values() if s.method in plan.published]
+    if not both:
+        return []
+    pairs = list(itertools.combinations(both, 2))
+    agree = sum((a[0].mean - b[0].mean) * (a[1] - b[1]) > 0 for a, b in pairs)
+    order = f"Of {len(pairs)} pairs of published rows {agree} stand in the published order; " if pairs else ""
+    worst, theirs = min(both, key=lambda pair: pair[0].mean - pair[1])
+    if worst.mean >= theirs:
+        return [order + "no row falls short of its published number."]
+    fall = f"farthest below its published number is {worst.method} ({worst.mean:.1f} against {theirs:g} on MNIST)."
+    return [order + fall, plan.reason]
+
+
+def of_strengths(rows: Sequence[Row], found: dict[str, Summary]) -> str:
+    """Under the table: how strengths were chosen here."""
+    chosen = [row for row in rows if row["chosen"] and row["method"] in found]
+    if not chosen:
+        return ""
+    edge = [row["method"] for row in chosen if row["at_edge"]]
+    end = f"at the end of the grid for {', '.join(edge)}" if edge else "none at the end of its grid"
+    how = chosen[0]["chosen_with"]
+    return f"Strengths: {len(rows)} runs on validation accuracy with `{how}`, seed {chosen[0]['seed']}; {end}."
+
+
+def section(plan: Protocol, rows: Sequence[Row], tuning: Sequence[Row]) -> str:
+    found = summaries(rows)
+    own = rows[0]["settings"]
+    parts = [f"## {plan.title}: on {plan.data_title}", f"`{own}`", table(plan, found), of_strengths(tuning, found)]
+    return "\n\n".join(part for part in [*parts, sentences(plan, found)] if part)
+
+
+def page(rows: Sequence[Row], tuning: Sequence[Row]) -> str:
+    known = read_protocols()
+    parts = [INTRODUCTION.strip()]
+    missing = []
+    for name in known["protocols"]:
+        here = False
+        for data in known["sources"]:
+            of_both = [[r for r in table if (r["protocol"], r["data"]) == (name, data)] for table in (rows, tuning)]
+            if of_both[0]:
+                here = True
+                parts.append(section(protocol(name, data), *of_both))
+        if not here:
+            missing.append(f"- {known['protocols'][name]['title']}: `python scripts/tune.py {name}`")
+    if missing:
+        parts.append("## Not run\n\n" + "\n".join(missing))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,138 @@
+"""What published protocols need of the template: iterations, an optimiser that is kept, a window of the stream."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from lifelong.identity import NEUTRAL, identifier, identity
+from lifelong.interrupted import Interrupted
+from lifelong.sealed import load_sealed
+from runs import NUM_STEPS, assert_same_run, at_every_batch, composed_tiny, run
+
+KEPT = ("method=si", "keep_optimizer=true")
+BY_STEPS = ("method=ewc", "trainer.max_epochs=-1", "trainer.max_steps=7")  # an epoch has three
+
+
+def interrupted_at(step: int, root: Path, *settings: str) -> None:
+    def act(_: Any, done: int) -> None:
+        if done == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_every_batch(patch, act)
+        with pytest.raises(Interrupted):
+            run(root, *settings)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Any]:
+    return {settings: run(tmp_path_factory.mktemp("whole"), *settings) for settings in (KEPT, BY_STEPS)}
+
+
+# An optimiser that is kept -------------------------------------------------------------------------------------------
+
+
+def test_kept_optimizer_counts_the_steps_of_all_tasks(whole: dict[tuple[str, ...], Any], tmp_path: Path) -> None:
+    """Adam's bias correction starts over with an optimiser that is made anew; its step count says which it is."""
+    kept = load_sealed(whole[KEPT].folder / "last.ckpt")["optimizer"]
+    assert {int(state["step"]) for state in kept.values()} == {NUM_STEPS}
+    assert load_sealed(run(tmp_path, "method=si").folder / "last.ckpt")["optimizer"] is None
+
+
+def test_kept_optimizer_changes_the_second_task_alone(whole: dict[tuple[str, ...], Any], tmp_path: Path) -> None:
+    anew = run(tmp_path, "method=si")
+    assert torch.equal(whole[KEPT].matrix[0], anew.matrix[0])
+    assert not torch.equal(whole[KEPT].matrix[1], anew.matrix[1])
+
+
+def test_kept_state_does_not_bring_its_learning_rate() -> None:
+    stream = tiny.permuted()
+    learner = tiny.make_learner(stream)
+    before = learner.configure_optimizers()
+    learner.training_step((torch.rand(4, *stream.input_shape), torch.tensor([0, 1, 0, 1])), 0).backward()
+    before.step()
+    before.param_groups[0]["lr"] = 123.0
+    learner.optimizer_state = before.state_dict()["state"]
+    assert learner.configure_optimizers().param_groups[0]["lr"] != 123.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"), [*((KEPT, n) for n in (2, 3, 6, 7, 9, 12)), *((BY_STEPS, n) for n in (2, 3, 6, 7, 8, 10, 13))]
+)
+def test_interrupted_and_resumed_equals_uninterrupted(
+    settings: tuple[str, ...], step: int, whole: dict[tuple[str, ...], Any], tmp_path: Path
+) -> None:
+    interrupted_at(step, tmp_path, *settings)
+    assert_same_run(run(tmp_path, *settings), whole[settings])
+
+
+# Iterations ----------------------------------------------------------------------------------------------------------
+
+
+def test_task_ends_after_max_steps_whatever_the_epochs(whole: dict[tuple[str, ...], Any]) -> None:
+    assert whole[BY_STEPS].metrics["num_steps"] == 14
+
+
+def test_steps_within_the_epochs_equal_those_epochs(tmp_path: Path) -> None:
+    by_epochs, by_steps = run(tmp_path), run(tmp_path, "trainer.max_epochs=-1", "trainer.max_steps=6")
+    assert torch.equal(by_epochs.matrix, by_steps.matrix)
+
+
+# A window of the stream ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ["domain", "task", "class"])
+def test_tasks_of_a_window_are_those_of_the_whole_stream(scenario: str) -> None:
+    whole, window = (tiny.split(scenario, order="reversed", window=w) for w in (None, [1, 3]))
+    assert window.num_tasks == 2
+    assert (window.names, window.order) == (whole.names[1:3], whole.order[1:3])
+    assert window.num_classes == whole.num_classes
+    for i in range(2):
+        task, same = window.task(i), whole.task(i + 1)
+        assert (task.classes, task.given) == (same.classes, same.given)
+        for part in ("train", "val", "test"):
+            ours, theirs = getattr(task, part), getattr(same, part)
+            assert torch.equal(ours.images, theirs.images)
+            assert torch.equal(ours.labels, theirs.labels)
+
+
+def test_windows_of_one_stream_share_no_task() -> None:
+    """The rule of A-GEM: what strengths are chosen on is none of what is reported."""
+    chosen_on, reported = tiny.permuted(num_tasks=5, window=[0, 2]), tiny.permuted(num_tasks=5, window=[2, 5])
+    assert not set(chosen_on.names) & set(reported.names)
+    assert chosen_on.names + reported.names == tiny.permuted(num_tasks=5).names
+
+
+def test_window_is_of_each_cycle() -> None:
+    assert tiny.permuted(num_tasks=4, window=[1, 3], cycles=2).names == [
+        "perm1",
+        "perm2",
+        "perm1_cycle2",
+        "perm2_cycle2",
+    ]
+
+
+@pytest.mark.parametrize("window", [[0], [2, 2], [2, 1], [-1, 2], [0, 4], [0, 1.5], "01", 3])
+def test_other_windows_are_refused(window: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^dataset.window must be \[first, stop\] with 0 <= first < stop <= 3 or null"
+    ):
+        tiny.permuted(num_tasks=3, window=window)
+
+
+# Run ids -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("override", ["keep_optimizer=true", "dataset.window=[0,1]", "trainer.max_steps=5"])
+def test_new_options_change_the_run_id_only_where_they_change_the_run(override: str, tmp_path: Path) -> None:
+    plain, changed = composed_tiny(tmp_path), composed_tiny(tmp_path, override)
+    assert identifier(plain) != identifier(changed)
+    key = override.split("=")[0]
+    assert key in NEUTRAL
+    parent, _, name = key.rpartition(".")
+    held = identity(plain)
+    assert name not in (held[parent] if parent else held)
