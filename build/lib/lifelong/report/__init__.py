@@ -1,1 +1,0 @@
-"""A report from run folders alone, without an account: page, figures, tables. Nothing of training imports this room."""

@@ -1,1 +1,0 @@
-"""One file a logger; experiment.py calls each with what it is told `About` the run."""
