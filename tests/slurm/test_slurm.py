@@ -73,11 +73,13 @@ class Sweep:
     def log(self, method: str) -> str:
         return "".join(path.read_text() for path in self.root.glob(f"default/.submitit/{self.job(method)}/*.out"))
 
-    def wait_until_within_second_task(self, method: str) -> None:
+    def wait_until_within(self, method: str, task: int = 1) -> None:
+        """Until the first epoch of the task is over."""
+
         def there() -> bool:
             assert self.process.poll() is None, self.end()
             history = self.folder(method) / "history.jsonl"
-            return history.exists() and any(r["task"] == 1 and r.get("epoch", 0) >= 1 for r in read_history(history))
+            return history.exists() and any(r["task"] == task and r.get("epoch", 0) >= 1 for r in read_history(history))
 
         wait_for(there, PATIENCE, lambda: f"{method}: {self.facts(method)}\n{self.log(method)}")
 
@@ -91,10 +93,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 @pytest.fixture(scope="module")
 def limited(slurm: OneMachineSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     """A run that takes longer than its time limit, in the background of the other tests: SLURM counts in minutes."""
-    overrides = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20")
-    sweep = Sweep(slurm, tmp_path_factory.mktemp("limited"), ("ewc",), overrides, seconds_a_row=0.9)
+    overrides = ("hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=20")
+    sweep = Sweep(slurm, tmp_path_factory.mktemp("limited"), ("ewc",), overrides, seconds_a_row=4.0)
     yield sweep
     sweep.process.kill()
+
+
+def limit(sweep: Sweep, method: str, more_seconds: int) -> None:
+    """Lower or raise a job's limit: by SLURM's rules it has so many seconds left, or up to a minute more."""
+    hours, minutes, seconds = map(int, sweep.facts(method)["RunTime"].split(":"))
+    in_minutes = 60 * hours + minutes + -(-(seconds + more_seconds) // 60)
+    sweep.slurm.ask("scontrol", "update", f"JobId={sweep.job(method)}", f"TimeLimit={in_minutes}")
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +112,16 @@ def disturbed(slurm: OneMachineSlurm, limited: Sweep, tmp_path_factory: pytest.T
     overrides = ("logger._target_=throttle.throttled_wandb",)
     sweep = Sweep(slurm, tmp_path_factory.mktemp("disturbed"), METHODS, overrides)
     try:
-        sweep.wait_until_within_second_task("ewc")
+        limited.wait_until_within("ewc", task=0)
+        limit(limited, "ewc", more_seconds=30)
+        sweep.wait_until_within("ewc")
         slurm.ask("scontrol", "requeue", sweep.job("ewc"))
-        sweep.wait_until_within_second_task("si")
+        sweep.wait_until_within("si")
         slurm.ask("scancel", "--signal=USR2", sweep.job("si"))
-        sweep.wait_until_within_second_task("rwalk")
+        sweep.wait_until_within("rwalk")
         node = sweep.facts("rwalk")["NodeList"]
         slurm.ask("sbatch", "--partition=urgent", f"--nodelist={node}", "--output=/dev/null", "--wrap=true")
-        sweep.wait_until_within_second_task("mas")
+        sweep.wait_until_within("mas")
         slurm.ask("scancel", sweep.job("mas"))
         yield sweep
     finally:
@@ -163,8 +174,10 @@ def test_cancelled_job_was_saved_and_the_same_run_goes_on_anywhere(
 def test_job_at_its_time_limit_is_saved_queued_again_and_equals_an_undisturbed_run(
     limited: Sweep, undisturbed: dict[str, Result]
 ) -> None:
+    wait_for(lambda: limited.facts("ewc")["Restarts"] >= "1", PATIENCE, lambda: limited.log("ewc"))
+    limit(limited, "ewc", more_seconds=3600)  # on a busy machine the start alone takes longer than the low one
     said = limited.end()
     assert (said.code, said.err) == (0, ""), said
-    assert int(limited.facts("ewc")["Restarts"]) >= 1
+    assert "interrupted by SIGUSR2; the same command continues" in limited.log("ewc")
     assert "this job is timed-out" in limited.log("ewc")
     assert_same_run(limited.result("ewc"), undisturbed["ewc"])

@@ -2,30 +2,30 @@
 
 import os
 import time
-from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from lifelong.tracking import wandb_logger
+from lifelong.tracking.about import About
+from lifelong.tracking.loggers.wandb import wandb_logger
 
 SECONDS = "THROTTLE_SECONDS"
-"""Environment variable: seconds a row of the history takes."""
+"""Environment variable: seconds a row of the history takes, until the job is queued again."""
 
 
 class Throttle(CSVLogger):
     """Sleeps where others write."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        time.sleep(float(os.environ[SECONDS]))
+        if "SLURM_RESTART_COUNT" not in os.environ:
+            time.sleep(float(os.environ[SECONDS]))
 
     def finalize(self, status: str) -> None:
         pass
 
 
-def throttled(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]:
-    return [Throttle(folder)]
+def throttled(about: About) -> list[Logger]:
+    return [Throttle(about.folder)]
 
 
-def throttled_wandb(folder: Path, run_id: str, config: dict[str, Any]) -> list[Logger]:
-    return [*wandb_logger(folder, run_id, config, "tests", None, []), Throttle(folder)]
+def throttled_wandb(about: About) -> list[Logger]:
+    return [*wandb_logger(about, "tests", None, None, [], 20.0, 30.0), Throttle(about.folder)]
