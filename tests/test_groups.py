@@ -12,6 +12,7 @@ from lifelong.experiment import make_stream
 from lifelong.groups import CONFIGS
 from lifelong.memory.base import Memory
 from lifelong.penalties.base import Penalty
+from lifelong.tracking import About
 from runs import composed_once
 
 
@@ -80,9 +81,13 @@ def test_trainer_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in listed("logger") if n != "wandb"])
 def test_logger_builds(name: str, tmp_path: Path) -> None:
+    """wandb starts a process, and has tests of its own."""
+    if name == "tensorboard":
+        pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
     (tmp_path / "history.jsonl").write_text("")
     node = composed_once((f"logger={name}",)).logger
-    assert isinstance(build(node, "logger", folder=tmp_path, run_id="x", config={}), list)
+    about = About(tmp_path, "x", "ewc λ=1", "ewc", {})
+    assert isinstance(build(node, "logger", about=about), list)
 
 
 @pytest.mark.parametrize("name", listed("dataset"))

@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 from lifelong.experiment import Result
 from lifelong.penalties.base import Penalty
-from lifelong.tracking import DivergedError, History, Tracker, read_history
+from lifelong.tracking import About, DivergedError, History, Tracker, read_history
+from lifelong.tracking.background import Background
+from lifelong.tracking.gallery import MAX_LAYERS, NUM_BINS, importance_histograms
 from runs import NUM_STEPS, at_every_batch, run
 
 
@@ -153,3 +156,46 @@ def test_csv_of_a_killed_and_resumed_run_is_whole(tmp_path: Path, monkeypatch: p
     result = run(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
     assert without_costs(csv_rows(result.folder)) == [numbers(row) for row in history(result)]
     assert len(history(result)) == 12
+
+
+# What loggers are told ------------------------------------------------------------------------------------------------
+
+
+def test_flat_config_has_dotted_keys_and_whole_lists(tmp_path: Path) -> None:
+    config = {"seed": 0, "method": {"strength": 1.0, "exclude": ["head"]}, "dataset": {"source": {"n": 2}}, "empty": {}}
+    assert About(tmp_path, "id", "title", "ewc", config).flat_config == {
+        "seed": 0,
+        "method.strength": 1.0,
+        "method.exclude": ["head"],
+        "dataset.source.n": 2,
+        "empty": {},
+    }
+
+
+def test_importance_histogram_counts_the_positive_entries_by_decade() -> None:
+    omega = torch.tensor([0.0, 1e-3, 1e-3, 1e-2, 1.0])
+    (counts, edges) = importance_histograms({"w": omega, "dead": torch.zeros(3)})["w"]
+    assert (counts.sum(), counts[0], counts[-1]) == (4, 2, 1)
+    assert (edges[0], edges[-1], len(edges)) == (pytest.approx(-3), pytest.approx(0), NUM_BINS + 1)
+    assert set(importance_histograms({"w": omega, "dead": torch.zeros(3)})) == {"w"}
+    (counts, _) = importance_histograms({"same": torch.full((7,), 0.5)})["same"]
+    assert counts.sum() == 7
+
+
+def test_importance_histograms_are_of_the_largest_layers_alone() -> None:
+    layers = {f"layer{i}": torch.ones(i) for i in range(1, MAX_LAYERS + 4)}
+    assert list(importance_histograms(layers)) == list(layers)[3:]
+
+
+def test_background_goes_on_behind_a_failure_and_gives_up_on_a_call_that_hangs() -> None:
+    errors: list[Exception] = []
+    done: list[int] = []
+    release = Event()
+    background = Background(errors.append)
+    for call in (lambda: done.append(1), lambda: 1 / 0, lambda: done.append(2), lambda: release.wait(30)):
+        background.do(call)
+    assert not background.finish(0.2)
+    release.set()
+    assert background.finish(5)
+    assert done == [1, 2]
+    assert [type(error) for error in errors] == [ZeroDivisionError]

@@ -137,8 +137,6 @@ def check(config: DictConfig) -> None:
         ConfigError: an unknown key, a value of the wrong type or outside its border, a `_target_` from elsewhere, a
             secret of the environment.
     """
-    for place, variable in exposures(OmegaConf.to_container(config, resolve=True)):
-        raise ConfigError(refusal(place, variable))
     allowed = [f.name for f in fields(Config)]
     for key in config:
         if key not in allowed:
@@ -151,6 +149,8 @@ def check(config: DictConfig) -> None:
         if name in node and not allows(node[name]):
             raise ConfigError(f"{key} must be {description}, got {spelled(node[name])}")
     check_ends(config)
+    for place, variable in exposures(OmegaConf.to_container(config, resolve=True)):
+        raise ConfigError(refusal(place, variable))
 
 
 def check_ends(config: DictConfig) -> None:
