@@ -50,8 +50,8 @@ LENGTHS = {
     "epochs": ((), [6, 6]),
     "accumulated, the epoch's last step of one batch": (("trainer.accumulate_grad_batches=2",), [4, 4]),
     "epochs of each task": (("epochs_per_task=[1,3]",), [3, 9]),
-    "steps": (("+trainer.max_steps=4",), [4, 4]),
-    "more steps than epochs have": (("+trainer.max_steps=40",), [6, 6]),
+    "steps": (("trainer.max_steps=4",), [4, 4]),
+    "more steps than epochs have": (("trainer.max_steps=40",), [6, 6]),
     "fewer batches": (("+trainer.limit_train_batches=2",), [4, 4]),
     "a share of the batches": (("+trainer.limit_train_batches=0.7",), [4, 4]),
 }
