@@ -144,9 +144,7 @@ def learn_by_all(
             join(config, ranks.num)
             return learn(config, folder, reference, console, wait, callbacks)
     if callbacks:
-        raise ConfigError(
-            f"trainer.devices must be 1 with callbacks unless torchrun starts the script, got {ranks.num}"
-        )
+        raise ConfigError(f"trainer.devices must be 1 with callbacks unless torchrun starts it, got {ranks.num}")
     with folder.locked(wait=wait):
         if folder.finished and not config.rerun:
             return finished_before(config, folder, reference)
