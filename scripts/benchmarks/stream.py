@@ -23,12 +23,13 @@ from lifelong.data.seeds import derive_seed
 from lifelong.data.source import Source
 from lifelong.data.sources.idx import idx
 from lifelong.data.stream import Task
-from lifelong.experiment import TRAINER, make_learner
+from lifelong.experiment import make_learner
 from lifelong.loop import run_stream
 from lifelong.penalties.base import Penalty
 from lifelong.progress import StreamProgress
 from lifelong.record import Record
 from lifelong.tracking import History, Tracker, quiet_libraries
+from lifelong.trainers import TRAINER
 
 LR, STRENGTH = 1e-3, 1000.0
 EWC_ON_CPU = ("method=ewc", "method.labels=empirical", f"method.strength={STRENGTH}", "trainer=cpu")

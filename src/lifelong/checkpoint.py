@@ -21,6 +21,7 @@ from torch import Tensor
 from lifelong.checkpoint_files import CheckpointFiles, refusal
 from lifelong.cluster import submitted_to
 from lifelong.data.stream import Task
+from lifelong.distributed import gathered, is_first, largest_over_ranks, this_share, wait_for_all
 from lifelong.interrupted import Interrupted
 from lifelong.learner import Learner
 from lifelong.memory.base import Memory
@@ -28,11 +29,15 @@ from lifelong.penalties.base import Penalty
 from lifelong.record import Record
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+FIRST = 128
+"""More than the number of any signal."""
 
 
 class Checkpoints(Callback):
     """Saves the run every `every_seconds`, every `every_steps` optimiser steps and on request, always behind a whole
     step; the last callback.
+
+    Ranks decide together, behind each step: rank 0 by its clock, any of them by a signal. Rank 0 writes.
 
     Args:
         files: where the checkpoints go.
@@ -86,6 +91,8 @@ class Checkpoints(Callback):
         self.record.load_state_dict(saved["record"])
         self.memory.load_state_dict(saved["memory"])
         if in_work:
+            if (begun := len(saved["rng"])) != this_share().of:
+                raise refusal(path, f"was written by {begun} processes, now there are {this_share().of}")
             self._resume = found
         else:
             learner.load_state_dict(saved["state_dict"])
@@ -114,19 +121,19 @@ class Checkpoints(Callback):
         }
 
     def _write(self, checkpoint: dict[str, Any]) -> None:
-        self.files.write(checkpoint)
+        if is_first():
+            self.files.write(checkpoint)
         self._saved_at = monotonic()
+        wait_for_all()  # a rank that ended before it is on disk would take the others down
 
     def _save_in_work(self, trainer: Trainer) -> None:
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        if trainer.is_global_zero:
-            self._write(checkpoint)
+        self._write(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         loader: Any = trainer.train_dataloader
-        checkpoint.update(self._own(), loader=loader.state_dict(), rng=torch.get_rng_state())
+        checkpoint.update(self._own(), loader=loader.state_dict(), rng=gathered(torch.get_rng_state()))
         if torch.cuda.is_available():
-            checkpoint["cuda_rng"] = torch.cuda.get_rng_state()
+            checkpoint["cuda_rng"] = gathered(torch.cuda.get_rng_state())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._in_fit, self._saved_step = True, trainer.global_step
@@ -141,9 +148,10 @@ class Checkpoints(Callback):
             if trainer.fit_loop.restarted_on_epoch_end:  # and then would go on in the epoch that is over
                 trainer.fit_loop.reset_restart_stage()
                 trainer.fit_loop.epoch_loop.restarting = False
-            torch.set_rng_state(saved["rng"])
+            rank = this_share().rank
+            torch.set_rng_state(saved["rng"][rank].clone())  # of a view behind the first row torch 2.13 crashes
             if "cuda_rng" in saved:
-                torch.cuda.set_rng_state(saved["cuda_rng"])
+                torch.cuda.set_rng_state(saved["cuda_rng"][rank].clone())
             self._resume = None
 
     def on_train_batch_end(
@@ -159,17 +167,23 @@ class Checkpoints(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._in_fit, self._resume = False, None
-        if self.signum:
-            raise self._interrupted(self.signum)
+        if signum := self._signum_of_all()[0]:
+            raise self._interrupted(signum)
 
     def _save_if_due(self, trainer: Trainer) -> None:
         steps = trainer.global_step - self._saved_step
         due = monotonic() - self._saved_at > self.every_seconds or (self.every_steps or math.inf) <= steps
-        if self.signum or due:
+        signum, due = self._signum_of_all(due and is_first())
+        if signum or due:
             self._save_in_work(trainer)
             self._saved_step = trainer.global_step
-        if self.signum:
-            raise self._interrupted(self.signum)
+        if signum:
+            raise self._interrupted(signum)
+
+    def _signum_of_all(self, due: bool = False) -> tuple[int, bool]:
+        """The signal that came to any rank, SIGUSR2 before others, and whether any rank is due."""
+        asked, is_due = largest_over_ranks(self.signum + FIRST * (self.signum == signal.SIGUSR2), due)
+        return asked % FIRST, bool(is_due)
 
     def _interrupted(self, signum: int) -> Interrupted:
         then = "continues" if self.files.exist else "starts over (nothing was saved yet)"

@@ -11,10 +11,11 @@ from typing import Any
 
 from lifelong import __version__
 from lifelong.atomic import atomic_write
+from lifelong.distributed import is_first
 from lifelong.run_folder import DamagedError, RunFolderError
 from lifelong.sealed import load_sealed, save_sealed
 
-FORMAT = 1
+FORMAT = 2
 """Of what a checkpoint holds and means. Raise it with a change after which an older checkpoint would be misread."""
 SHOWN = 3
 """Differences named in one line."""
@@ -58,7 +59,7 @@ class CheckpointFiles:
                 break
             except DamagedError as error:
                 damages.append(error)
-        if damages:
+        if damages and is_first():
             then = f"{found[0].name}, the one before, is used" if found else "the run starts over"
             print(f"{'; '.join(map(str, damages))}: {then}", file=sys.stderr)
         if found:

@@ -65,6 +65,7 @@ class Config:
     checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, behind a whole optimiser step
     checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone
     resident_bytes: float = 2e9  # larger sets of images stay in host memory, from where batches are fetched ahead
+    rank_timeout_seconds: float = 600.0  # several processes: how long one waits for another before the run fails
     progress: bool = True
     trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
 
@@ -90,6 +91,7 @@ BORDERS: dict[str, Border] = {
     "checkpoint_seconds": (lambda v: v > 0, "a number > 0"),
     "reference": (lambda v: v in ("auto", "off"), "auto or off"),
     "objectives": (lambda v: v and set(v) <= set(OBJECTIVES), f"a list of some of {', '.join(OBJECTIVES)}"),
+    "rank_timeout_seconds": (lambda v: math.isfinite(v) and v > 0, "a finite number > 0"),
     "checkpoint_steps": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
     "optimizer.lr": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),

@@ -1,8 +1,7 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,15 +15,16 @@ from torch import Tensor
 
 from lifelong.checkpoint import Checkpoints
 from lifelong.checkpoint_files import CheckpointFiles
-from lifelong.cluster import trainer_plugins
 from lifelong.config import ConfigError, build, check, check_group, choice, factory, folded
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
+from lifelong.distributed import from_rank_zero, is_first, losing_contact, this_share, wait_for_all
 from lifelong.explain import composed
 from lifelong.groups import SOURCES
 from lifelong.identity import identifier, identity, title
 from lifelong.jobs import multirun_job
+from lifelong.launch import launch
 from lifelong.learner import Learner
 from lifelong.loop import run_stream
 from lifelong.memory.base import Memory
@@ -38,11 +38,8 @@ from lifelong.result import Result, read_result, show, write_result
 from lifelong.run_folder import RunFolder, whole
 from lifelong.sealed import load_sealed
 from lifelong.slots import gpu_slot
-from lifelong.tracking import About, History, Tracker, quiet_libraries
-
-TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,
-           "use_distributed_sampler": False}  # fmt: skip
-"""What of Lightning's Trainer is our own business."""
+from lifelong.tracking import About, History, NoHistory, Tracker, quiet_libraries
+from lifelong.trainers import is_first_started, join, make_trainer, trial_trainer, wanted_ranks
 
 
 def run(*overrides: str, callbacks: Sequence[Callback] = ()) -> Result:
@@ -90,37 +87,71 @@ def make_learner(
     return Learner(backbone, make_optimizer, num_classes, groups)
 
 
-def run_experiment(config: DictConfig, *, wait: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
+def run_experiment(
+    config: DictConfig, *, wait: bool = False, callbacks: Sequence[Callback] = (), shown: bool = True
+) -> Result:
     """Train, or answer from the run folder if this very run is finished there.
 
     wait: for another process that trains this run to end, as the jobs of a multirun do. callbacks: as in `run`.
+    shown: whether the result is printed; by the first of several processes alone.
 
     Raises:
         ConfigError: a setting outside what is allowed, before anything is written.
         RunFolderError: the run folder cannot be written, is in use or is damaged.
         PenaltyError, DivergedError: the run cannot go on sensibly.
+        RankError: one of several processes failed or was killed.
     """
     check(config)
     quiet_libraries()
     config = folded(config)
     folder = RunFolder(Path(config.root) / config.name / identifier(config))
-    console = Console(quiet=not config.progress)
+    console = Console(quiet=not config.progress or not is_first_started(config))
     before = folder.finished and not config.rerun
     known = before and read_result(folder).metrics.get("intransigence") is not None
     wanted = config.reference == "auto" and not known
     reference = find_reference(config, partial(run_experiment, wait=True)) if wanted else None
     wait = wait or multirun_job() is not None
-    result = (
-        finished_before(folder, reference) if before else learn(config, folder, reference, console, wait, callbacks)
-    )
-    show(result, console)
+    if before:
+        result = finished_before(config, folder, reference)
+    else:
+        result = learn_by_all(config, folder, reference, console, wait, callbacks)
+    if shown:
+        show(result, console)
     return result
 
 
-def finished_before(folder: RunFolder, reference: Reference | None) -> Result:
-    print(f"finished before, not trained again (rerun=true does): {folder.path}")
+def finished_before(config: DictConfig, folder: RunFolder, reference: Reference | None) -> Result:
+    if is_first_started(config):
+        print(f"finished before, not trained again (rerun=true does): {folder.path}")
     result = replace(read_result(folder), trained=False)
     return compared(result, reference) if reference else result
+
+
+def learn_by_all(
+    config: DictConfig,
+    folder: RunFolder,
+    reference: Reference | None,
+    console: Console,
+    wait: bool,
+    callbacks: Sequence[Callback],
+) -> Result:
+    """Train in this process, with the other ranks if it is one of several, or have all ranks started."""
+    ranks = wanted_ranks(config)
+    if ranks.num == 1:
+        return learn(config, folder, reference, console, wait, callbacks)
+    if ranks.started:
+        with losing_contact():
+            join(config, ranks.num)
+            return learn(config, folder, reference, console, wait, callbacks)
+    if callbacks:
+        raise ConfigError(f"trainer.devices must be 1 with callbacks unless torchrun starts it, got {ranks.num}")
+    with folder.locked(wait=wait):
+        if folder.finished and not config.rerun:
+            return finished_before(config, folder, reference)
+    compare = {"reference": "auto" if reference else "off"}
+    with folder.failures_told():
+        launch(OmegaConf.to_yaml(OmegaConf.merge(config, compare), resolve=True), ranks.num)
+    return read_result(folder)
 
 
 def learn(
@@ -131,7 +162,7 @@ def learn(
     wait: bool,
     callbacks: Sequence[Callback],
 ) -> Result:
-    """Build the parts, hold the folder and train."""
+    """Build the parts, hold the folder and train; of several ranks the first one holds and writes it."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     stream = make_stream(config)
@@ -143,12 +174,13 @@ def learn(
     memory: Memory = build(config.memory, "memory")
     device = check_together(config, stream, learner, penalty, memory)
     set_arithmetic(config, learner, device)
-    with folder.locked(wait=wait):
-        if folder.finished and not config.rerun:
-            return finished_before(folder, reference)
-        if folder.finished:
+    with folder.locked(wait=wait) if is_first() else nullcontext():
+        if from_rank_zero(folder.finished and not config.rerun):
+            return finished_before(config, folder, reference)
+        if folder.finished and is_first():
             folder.start_over()
-        with folder.failures_told():
+        wait_for_all()
+        with folder.failures_told() if is_first() else nullcontext():
             return train(config, stream, learner, penalty, memory, folder, reference, console, callbacks)
 
 
@@ -170,9 +202,6 @@ def check_together(
             f"memory must be none with method={choice(config.method)}, which keeps all data, "
             f"got {choice(config.memory)}"
         )
-    trainer = trial_trainer(config)
-    if (ranks := trainer.world_size) > 1:
-        raise ConfigError(f"trainer.devices must be 1: penalties are not yet reduced over ranks, got {ranks} ranks")
     build(config.augment, "augment")  # refuses impossible settings before anything is written
     if config.epochs_per_task is not None and len(config.epochs_per_task) != stream.num_tasks:
         raise ConfigError(
@@ -184,24 +213,17 @@ def check_together(
         raise ConfigError(
             f"early_stopping must be none without validation data to watch, got val_fraction={config.val_fraction}"
         )
+    device = trial_trainer(config).strategy.root_device
     num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
     try:
         optimizer = learner.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
         build(config.scheduler, "scheduler", optimizer=optimizer, num_steps=2)
-        check_precision(config.trainer.precision, trainer.strategy.root_device, optimizer)
+        check_precision(config.trainer.precision, device, optimizer)
         penalty.held(learner.backbone)
         memory.check(learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return trainer.strategy.root_device
-
-
-def trial_trainer(config: DictConfig) -> Trainer:
-    """A Trainer that trains nothing: what it refuses is refused early, and it knows the run's device."""
-    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")  # we refuse it
-        return build(config.trainer, "trainer", **dict.fromkeys(silent, False))
+    return device
 
 
 def set_arithmetic(config: DictConfig, learner: Learner, device: torch.device) -> None:
@@ -226,23 +248,23 @@ def train(
 ) -> Result:
     """Wire the parts, learn the stream, write the run folder."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    record, history = Record(), History(folder.history)
+    record, history = Record(), History(folder.history) if is_first() else NoHistory()
     files = CheckpointFiles(folder.checkpoint, identity(config))
     every = (config.checkpoint_seconds, config.checkpoint_steps)
     checkpoints = Checkpoints(files, record, memory, history.position, *every)
     history.truncate(checkpoints.load(learner, penalty) or 0)
-    folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))  # nothing before a checkpoint is accepted
+    if is_first():  # and nothing before a checkpoint is accepted
+        folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     about = About(folder.path, folder.path.name, title(config), choice(config.method), plain)
-    loggers = build(config.logger, "logger", about=about)
+    loggers = build(config.logger, "logger", about=about) if is_first() else []
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, penalty, record, tracker, console)
-    ours: dict[str, Any] = {"logger": loggers or False, "default_root_dir": folder.path, **TRAINER, **trainer_plugins()}
+    ours: dict[str, Any] = {"logger": loggers or False, "default_root_dir": folder.path}
 
-    def make_trainer(**replaced: int) -> Trainer:
-        node = OmegaConf.merge(config.trainer, device, replaced)
+    def trainer_of_task(**replaced: int) -> Trainer:
         stopping = build(config.early_stopping, "early_stopping")
         all_of_them = [tracker, penalty, *stopping, *callbacks, bar, checkpoints]
-        return build(node, "trainer", callbacks=all_of_them, **ours)  # type: ignore[arg-type]
+        return make_trainer(config, this_share().of, {**device, **replaced}, callbacks=all_of_them, **ours)
 
     def on_row(task: Task) -> None:
         tracker.log_test_row(about.title)
@@ -251,9 +273,12 @@ def train(
     with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
         options = {key: config[key] for key in ("batch_size", "seed", "resident_bytes", "keep_optimizer")}
         options |= {"augment": build(config.augment, "augment"), "epochs": config.epochs_per_task, "record": record}
-        run_stream(stream, learner, penalty, memory, make_trainer, **options, checkpoints=checkpoints, on_row=on_row)
-        result = write_result(config, stream, learner, penalty, memory, record, folder)
-        result = compared(result, reference) if reference else result
+        run_stream(stream, learner, penalty, memory, trainer_of_task, **options, checkpoints=checkpoints, on_row=on_row)
+        result: Any = None
+        if is_first():
+            result = write_result(config, stream, learner, penalty, memory, record, folder)
+            result = compared(result, reference) if reference else result
+        result = from_rank_zero(result)
         tracker.summarise(result.metrics)
     return result
 

@@ -22,6 +22,7 @@ ENVIRONMENT_KEYS = (
     "checkpoint_steps",
     "resident_bytes",
     "trusted",
+    "rank_timeout_seconds",
 )
 """Where and how a run is watched, not what it computes: left out of the run id."""
 RECIPES = ("experiment", "sweep", "strength_factor")

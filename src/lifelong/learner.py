@@ -60,6 +60,7 @@ class Learner(LightningModule):
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("visible", torch.ones(num_classes, dtype=torch.bool), persistent=False)
         self.all_visible = True
+        self._ddp_params_and_buffers_to_ignore = ["groups", "visible"]  # every rank sets them, DDP need not send them
 
     def show(self, columns: Sequence[int]) -> None:
         """Make these output columns, and no others, visible."""
@@ -85,8 +86,11 @@ class Learner(LightningModule):
         others = self.groups != self.groups[y].unsqueeze(1)
         return F.cross_entropy(self._logits(x).masked_fill(others, -torch.inf), y)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self.loss(*batch)
+    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
+        """Loss of (x, y), times the weight of this rank's share of the batch if that comes with it."""
+        x, y, *weight = batch
+        loss = self.loss(x, y)
+        return loss * weight[0] if weight else loss
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)

@@ -13,6 +13,7 @@ from lifelong.data.examples import Examples
 from lifelong.data.loader import Augment, Batches
 from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
+from lifelong.distributed import check_same_on_ranks, copy_from_rank_zero_, this_share
 from lifelong.evaluation import accuracy_row
 from lifelong.learner import Learner
 from lifelong.memory.base import Memory
@@ -45,11 +46,14 @@ def run_stream(
     `record` is filled as the run goes on; `on_row` is called after each task's rows were appended. All randomness of
     a task is a function of (seed, task index).
 
+    With several ranks every batch, of `batch_size` samples in all, is shared among them; see `distributed`.
+
     epochs: (T,) instead of the trainer's own max_epochs.
     keep_optimizer: a task's optimiser starts with the state of the one before.
     augment: of training batches alone; resident_bytes: as in `Batches`.
     """
-    loading = {"as_input": learner.as_input, "resident_bytes": resident_bytes}
+    share = this_share()
+    loading = {"as_input": learner.as_input, "resident_bytes": resident_bytes, "share": share}
     device = make_trainer().strategy.root_device
     learner.to(device)
     if not record.baseline:
@@ -57,7 +61,7 @@ def run_stream(
             record.baseline = accuracy_row(learner, stream, -1, "test").tolist()
     for task in collecting(map(stream.task, range(record.task, stream.num_tasks))):
         task_seed = derive_seed(seed, task.index)
-        torch.manual_seed(task_seed)
+        torch.manual_seed(task_seed if share.rank == 0 else derive_seed(task_seed, share.rank))  # dropout
         learner.show(stream.visible(task.index, task.index))
         trainer = make_trainer() if epochs is None else make_trainer(max_epochs=epochs[task.index])
         examples = training_data(stream, task, penalty)
@@ -68,10 +72,12 @@ def run_stream(
         learner.to(device)
         if keep_optimizer:
             learner.optimizer_state = trainer.optimizers[0].state_dict()["state"]
+        copy_from_rank_zero_(learner.backbone.buffers())
         with record.timed("importance"):
             generator = torch.Generator(device).manual_seed(derive_seed(seed, task.index, 1))
             kept = importance_batches(task.train, penalty.num_samples, device, generator, **loading)
             penalty.after_task(learner, kept, generator)
+        check_same_on_ranks([*learner.state_dict().values(), *penalty.anchor.values(), *penalty.importance.values()])
         with record.timed("memory"):
             memory.after_task(learner, task.train, task.given, derived_generator(seed, task.index, 2))
         with record.timed("evaluation"):
@@ -118,8 +124,9 @@ def training_data(stream: TaskStream, task: Task, penalty: Penalty) -> Examples:
 def importance_batches(
     examples: Examples, num_samples: int | None, device: torch.device, generator: torch.Generator, **loading: Any
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of the task's training data, or of `num_samples` of them drawn without replacement."""
+    """Batches of the task's training data, or of `num_samples` of them drawn without replacement: this rank's share."""
     if num_samples is not None:
         order = torch.randperm(len(examples), generator=generator, device=device)
         examples = examples.subset(order[:num_samples].to(examples.labels.device))
-    return iter(Batches(examples, IMPORTANCE_BATCH_SIZE, seed=0, device=device, shuffle=False, **loading))
+    batches = Batches(examples, IMPORTANCE_BATCH_SIZE, seed=0, device=device, shuffle=False, **loading)
+    return ((x, y) for x, y, *weight in batches if weight != [0])

@@ -14,6 +14,7 @@ from lifelong.atomic import atomic_write
 from lifelong.config import choice
 from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
+from lifelong.distributed import this_share
 from lifelong.environment import environment, peak_memory_bytes
 from lifelong.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.identity import setting, source_names
@@ -94,6 +95,7 @@ def write_result(
             "peak_memory_bytes": peak_memory_bytes(learner.device),
             "penalty_state_bytes": penalty.state_bytes(),
             "memory_bytes": memory.state_bytes(),
+            "num_processes": this_share().of,
             **environment(learner.device),
         }
     )

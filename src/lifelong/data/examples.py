@@ -10,6 +10,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -50,10 +52,11 @@ class Examples:
         """The examples at these positions, in this order, in memory."""
         return Examples(self.images[index], self.labels[index])
 
-    def chunks(self, size: int) -> Iterator[Examples]:
-        """All examples in order, `size` at a time; the last chunk may be smaller."""
-        for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
-            yield Examples(images, labels)
+    def chunks(self, size: int, rows: slice = ALL) -> Iterator[Examples]:
+        """The examples at these rows in order, `size` at a time; the last chunk may be smaller."""
+        images, labels = self.images[rows], self.labels[rows]
+        for start in range(0, len(labels), size):
+            yield Examples(images[start : start + size], labels[start : start + size])
 
     @staticmethod
     def concat(parts: Sequence[Examples]) -> Examples:
@@ -119,9 +122,10 @@ class Deferred(Examples):
             images[here] = piece.take(index[here] - start)
         return Examples(images, self.labels[index])
 
-    def chunks(self, size: int) -> Iterator[Examples]:
-        for index in torch.arange(len(self)).split(size):
-            yield self.subset(index)
+    def chunks(self, size: int, rows: slice = ALL) -> Iterator[Examples]:
+        index = torch.arange(len(self))[rows]
+        for start in range(0, len(index), size):
+            yield self.subset(index[start : start + size])
 
 
 def _pieces(examples: Examples) -> list[Piece]:

@@ -8,19 +8,23 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lifelong.data.examples import Deferred, Examples, as_input
 from lifelong.data.seeds import derived_generator
+from lifelong.distributed import Share
 
 DRAWS = 4
 """Keeps the draws of augmentation apart from the other draws of an epoch."""
 
 Gather = Callable[[int], tuple[Tensor, Tensor]]
 """Position of a batch in its epoch → its images and labels, on the device."""
+Rows = Callable[[int], slice]
+"""Position of a batch in its epoch → where in the epoch's order its samples stand."""
+WHOLE = Share()
 
 
 class Augment(Protocol):
@@ -39,7 +43,12 @@ class Batches:
     An epoch's permutation and augmentation are functions of (seed, epoch) alone, so the state is two numbers and a run
     resumes behind the last batch given.
 
+    With a share of several ranks each takes its part of the very batches one process has, and gives (x, y, weight):
+    the mean over ranks of weight · (mean over x) is the mean over the batch. A rank that a short batch leaves without
+    a sample gets its first one with weight 0, so that it takes part in what all ranks do together.
+
     Args:
+        share: what of each batch is given; batch_size counts the whole.
         as_input: uint8 images → x, on their device.
         augment: applied to every batch; None: the images as they are.
         resident_bytes: larger sets of images are not moved to the device as a whole.
@@ -59,6 +68,7 @@ class Batches:
         as_input: Callable[[Tensor], Tensor] = as_input,
         augment: Augment | None = None,
         resident_bytes: float = math.inf,
+        share: Share = WHOLE,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
@@ -69,27 +79,39 @@ class Batches:
         self.resident = examples.nbytes <= resident_bytes or not elsewhere
         self.examples = examples.to(device) if self.resident else examples
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.as_input, self.augment = as_input, augment
+        self.as_input, self.augment, self.share = as_input, augment, share
         self.epoch = self.position = 0
         self._started = False
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         if self._started or self.position == len(self):
             self.epoch, self.position = self.epoch + 1, 0
         self._started = True
         order = self._order()
+        self._num_ordered = len(order)
         draws = None if self.augment is None else self._draws(len(order), self.augment.num_draws)
         with self._gathering(order) as gather:
             while self.position < len(self):
                 images, labels = gather(self.position)
                 if self.augment is not None and draws is not None:
-                    start = self.position * self.batch_size
-                    images = self.augment(images, draws[start : start + self.batch_size])
+                    images = self.augment(images, draws[self._rows(self.position)])
+                weight = self._weight(self.position)
                 self.position += 1
-                yield self.as_input(images), labels
+                yield (self.as_input(images), labels, *weight)
+
+    def _num(self, k: int) -> int:
+        """Samples of batch k, of all ranks together."""
+        return min(self.batch_size, self._num_ordered - k * self.batch_size)
+
+    def _rows(self, k: int) -> slice:
+        start, num = k * self.batch_size, self._num(k)
+        return self.share.rows(start, start + num) if self.share.count(num) else slice(start, start + 1)
+
+    def _weight(self, k: int) -> list[float]:
+        return [] if self.share.of == 1 else [self.share.weight(self._num(k))]
 
     def _order(self) -> Tensor:
         """Positions of the epoch's examples, one batch after the other, on the CPU."""
@@ -103,8 +125,8 @@ class Batches:
 
     def _gathering(self, order: Tensor) -> AbstractContextManager[Gather]:
         if self.resident:
-            return on_device(self.examples, order, self.batch_size)
-        return ahead(self.examples, order, self.batch_size, self.device)
+            return on_device(self.examples, order, self._rows)
+        return ahead(self.examples, order, len(self), self._rows, self.device)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
@@ -115,27 +137,26 @@ class Batches:
 
 
 @contextmanager
-def on_device(examples: Examples, order: Tensor, batch_size: int) -> Iterator[Gather]:
+def on_device(examples: Examples, order: Tensor, rows: Rows) -> Iterator[Gather]:
     """The positions move to the examples."""
     images, labels = examples.images, examples.labels
     order = order.to(labels.device)
 
     def gather(k: int) -> tuple[Tensor, Tensor]:
-        index = order[k * batch_size : (k + 1) * batch_size]
+        index = order[rows(k)]
         return images.index_select(0, index), labels.index_select(0, index)
 
     yield gather
 
 
 @contextmanager
-def ahead(examples: Examples, order: Tensor, batch_size: int, device: torch.device) -> Iterator[Gather]:
+def ahead(examples: Examples, order: Tensor, num_batches: int, rows: Rows, device: torch.device) -> Iterator[Gather]:
     """The examples move to the device, gathered a batch ahead by a thread; a CUDA device copies them from pinned memory
     while it works."""
-    batches = order.split(batch_size)
     waiting: dict[int, Future[tuple[Tensor, Tensor]]] = {}
 
     def gathered(k: int) -> tuple[Tensor, Tensor]:
-        batch = examples.subset(batches[k])
+        batch = examples.subset(order[rows(k)])
         if device.type == "cuda":
             return batch.images.pin_memory(), batch.labels.pin_memory()
         return batch.images, batch.labels
@@ -144,7 +165,7 @@ def ahead(examples: Examples, order: Tensor, batch_size: int, device: torch.devi
 
         def gather(k: int) -> tuple[Tensor, Tensor]:
             images, labels = waiting.pop(k).result() if k in waiting else gathered(k)
-            if k + 1 < len(batches):
+            if k + 1 < num_batches:
                 waiting[k + 1] = thread.submit(gathered, k + 1)
             return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 

@@ -32,8 +32,8 @@ def mean_power_gradient(
 ) -> Params:
     """Mean over all samples n of Σ_r w_nr |∂(v_nr · z_n)/∂θ|^power, power 1 or 2, keyed by trainable parameter.
 
-    It does not depend on how the batches are cut, which they are when memory runs out (see `over_batches`), and the
-    model is left as it was (see `leaving_no_trace`).
+    It does not depend on how the batches are cut, which they are when memory runs out, nor on how they are shared among
+    ranks (see `over_batches`), and the model is left as it was (see `leaving_no_trace`).
 
     Raises:
         ValueError: no sample in `batches`, another `power` or `path`, or `path="closed"` for a model without one.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lifelong.distributed import own_generator
 from lifelong.importance.engine import Batches, Cotangents, mean_power_gradient
 from lifelong.importance.path import Path, as_model_input
 from lifelong.importance.per_sample import gradients
@@ -31,22 +32,25 @@ def fisher(
     Args:
         labels: "exact" every visible y, weighted by p(y|x); "sampled" one y ~ p(y|x) per sample; "empirical" the label
             that comes with x (van de Ven 2025).
-        generator: needed by "sampled"; the others draw nothing. A batch halved for want of memory is drawn anew.
+        generator: needed by "sampled"; the others draw nothing. A batch halved for want of memory is drawn anew. Rank 0
+            draws from it, other ranks from one that is a function of its seed and their rank: labels follow the same
+            law on any number of ranks, but are not equal.
 
     Raises:
         ValueError: another value of `labels`, no generator where one is needed, a label whose column is not visible.
     """
     if labels not in LABELS:
         raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
+    draws = None if generator is None else own_generator(generator)
 
     def exact(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return score_covariance(*_probabilities(z, visible))
 
     def sampled(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        if generator is None:
+        if draws is None:
             raise ValueError("generator must be a torch.Generator for labels='sampled', got None")
         p, _ = _probabilities(z, visible)
-        drawn = torch.multinomial(p.to(generator.device), 1, generator=generator).squeeze(1)
+        drawn = torch.multinomial(p.to(draws.device), 1, generator=draws).squeeze(1)
         return score(p, drawn.to(p.device)).unsqueeze(0), p.new_ones(1, len(p))
 
     def empirical(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +84,8 @@ def sliced_cramer(
 ) -> Params:
     """Mean over slices ξ of (∂(ξ · φ̄)/∂θ)², φ̄ the mean of z over all samples (SCP, Kolouri et al. 2020).
 
-    The square comes after the mean over the whole data set. Holds min(K, num_slices) gradients at once.
+    The square comes after the mean over the whole data set, all ranks' samples included. Holds min(K, num_slices)
+    gradients at once.
 
     Args:
         num_slices: L directions drawn from `generator`, uniform on the sphere of the visible columns; None: their
@@ -97,18 +102,25 @@ def sliced_cramer(
     directions: Tensor | None = None
     with leaving_no_trace(model):
 
-        def work(x: Tensor, y: Tensor) -> None:
+        def begin(z: Tensor) -> Tensor:
             nonlocal directions
-            z = model(as_model_input(model, x))
             if directions is None:
                 directions = _directions(z, visible, num_slices, generator)
             if not sums:
                 sums.update({name: s.new_zeros(len(directions), *s.shape) for name, s in zero_sums(model).items()})
-            for d, direction in enumerate(directions):
+            return directions
+
+        def begin_without_samples() -> None:
+            if visible is not None:
+                begin(visible.new_zeros(1, len(visible), dtype=torch.float32))
+
+        def work(x: Tensor, y: Tensor) -> None:
+            z = model(as_model_input(model, x))
+            for d, direction in enumerate(begin(z)):
                 for name, g in gradients(model, z, direction.expand_as(z)).items():
                     sums[name][d] += g
 
-        count = over_batches(batches, work, sums)
+        count = over_batches(batches, work, sums, begin_without_samples)
         return {name: (sums[name] / count).square().sum(0).to(p.dtype) for name, p in trainable(model).items()}
 
 

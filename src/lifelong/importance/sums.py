@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from lifelong.distributed import sum_over_ranks_, total_over_ranks
+
 Params = dict[str, Tensor]
 
 
@@ -37,14 +39,22 @@ def added(total: Tensor | None, g: Tensor, power: int) -> Tensor:
     return new if total is None else total.add_(new)
 
 
-def over_batches(batches: Iterable[tuple[Tensor, Tensor]], work: Callable[[Tensor, Tensor], None], sums: Params) -> int:
+def over_batches(
+    batches: Iterable[tuple[Tensor, Tensor]],
+    work: Callable[[Tensor, Tensor], None],
+    sums: Params,
+    begin: Callable[[], object] = bool,
+) -> int:
     """Call work(x, y), which adds to `sums`, on every batch, or on parts of it when memory runs out; number of samples.
+
+    Each rank hands in its own batches, which may be none: then `begin`, which is to make what is not in `sums` from the
+    beginning, is called instead. Sums and number are those of all ranks.
 
     What was added in vain is taken back, and from then on no part is larger than what fitted. The sums differ from
     those of whole batches by rounding alone, if what `work` adds of a sample does not depend on the others.
 
     Raises:
-        ValueError: no sample in `batches`.
+        ValueError: no sample in `batches`, on any rank.
         torch.OutOfMemoryError: memory does not suffice for one sample.
     """
     count, size = 0, sys.maxsize
@@ -52,8 +62,12 @@ def over_batches(batches: Iterable[tuple[Tensor, Tensor]], work: Callable[[Tenso
         size = in_chunks(len(x), size, all_or_nothing(x, y, work, sums))
         count += len(x)
     if count == 0:
+        begin()
+    total = total_over_ranks(count)
+    if total == 0:
         raise ValueError("batches must hold at least one sample, got none")
-    return count
+    sum_over_ranks_(sums.values())
+    return total
 
 
 def all_or_nothing(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
 from lifelong.data.replay import BalancedBatches
+from lifelong.distributed import from_rank_zero
 from lifelong.importance.traceless import leaving_no_trace
 
 REPLAYS = ("joined", "balanced")
@@ -143,6 +144,8 @@ class ExemplarMemory(Memory):
     def after_task(self, learner: Learned, train: Examples, task_index: int, generator: torch.Generator) -> None:
         """Shrink the older cells to their share and choose those of this task, in the order of their columns.
 
+        Every rank keeps what rank 0 chooses: where a GPU rounds differently twice, a close choice could differ.
+
         Raises:
             ExemplarError: what the choice rests on is not finite.
         """
@@ -154,7 +157,7 @@ class ExemplarMemory(Memory):
             for label in classes:
                 candidates = train.subset((train.labels == label).nonzero().flatten())
                 num = min(self.share(len(self.cells), num_cells), len(candidates))
-                chosen = self.choose(learner, candidates, num, generator)
+                chosen = from_rank_zero(self.choose(learner, candidates, num, generator).cpu())
                 self.cells[task_index, label] = candidates.images[chosen.to(candidates.images.device)]
 
     def batches(self, train: Examples, batch_size: int, *, seed: int, **loading: Any) -> Batches:

@@ -199,7 +199,9 @@ class Penalty(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._prepares and self.wants_batches():
-            self._batches.append(tuple(batch))
+            x, y, *weight = batch
+            num = 0 if weight == [0] else len(y)  # of weight 0 is a sample that only keeps this rank in step
+            self._batches.append((x[:num], y[:num]))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self._prepares:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lifelong.distributed import total_over_ranks
 from lifelong.importance import Path, choose_path, fisher
 from lifelong.penalties.base import Batches, Learned, Params, Penalty, PenaltyError, check_number
 from lifelong.penalties.ewc import check_labels
@@ -54,14 +55,14 @@ class EWCPP(Penalty):
         self.fresh = {}
 
     def fisher_of(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> Params:
-        """F_batch over the samples of all micro-batches of a step; {} if none is the current task's."""
+        """F_batch over the samples of all micro-batches of a step, on all ranks; {} if none is the current task's."""
         own = [(x[shown], y[shown]) for x, y in batches if (shown := learner.visible[y]).any()]
-        if not own:
+        if total_over_ranks(len(own)) == 0:
             return {}
-        generator = torch.Generator(own[0][0].device).manual_seed(torch.initial_seed() + self.steps + 1)
-        if self._path is None:
+        generator = torch.Generator(learner.visible.device).manual_seed(torch.initial_seed() + self.steps + 1)
+        if self._path is None and own:
             self._path = choose_path(learner.backbone, own[0][0])
-        options: dict[str, Any] = {"visible": learner.visible, "generator": generator, "path": self._path}
+        options: dict[str, Any] = {"visible": learner.visible, "generator": generator, "path": self._path or "auto"}
         return fisher(learner.backbone, own, labels=self.labels, **options)
 
     def update_fisher(self, new: Params) -> None:

@@ -46,6 +46,25 @@ class History:
         self._file.close()
 
 
+class NoHistory(History):
+    """Of all ranks but the first: it writes."""
+
+    def __init__(self) -> None:
+        pass
+
+    def append(self, row: Row) -> None:
+        pass
+
+    def position(self) -> int:
+        return 0
+
+    def truncate(self, length: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The rows of a history.jsonl; a torn last line (the run was killed while writing it) is left out."""
     rows = []

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lifelong.data.stream import TaskStream
+from lifelong.distributed import gathered, sum_over_ranks_, this_share
 from lifelong.environment import peak_memory_bytes
 from lifelong.evaluation import accuracy_row
 from lifelong.penalties.base import Penalty
@@ -37,6 +37,8 @@ class Tracker(Callback):
     Losses are summed on the device; the host waits for them only when a row is written. Comes before the penalty among
     the callbacks, so that it sees the task's own gradient. The history holds what the configuration decides, the same
     in every repetition; what a run cost (`cost/…`) goes to the loggers alone.
+
+    With several ranks losses are means over all of them; only the first one has a history and loggers.
 
     Raises:
         DivergedError: the mean loss of the logged steps is not finite, or by the next checkpoint or the task's end the
@@ -111,9 +113,8 @@ class Tracker(Callback):
             self._log_training(trainer, pl_module)
         self._stepped = False
 
-    @rank_zero_only
     def _log_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = float(self._loss) * trainer.accumulate_grad_batches / self._count
+        loss = self._loss_of_all() * trainer.accumulate_grad_batches / self._count
         self._loss, self._count = torch.zeros_like(self._loss), 0
         step = self.record.step + trainer.global_step
         if not math.isfinite(loss):
@@ -128,10 +129,16 @@ class Tracker(Callback):
         row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
         self.write(row, step, self._costs(pl_module.device))
 
+    def _loss_of_all(self) -> float:
+        """Mean over ranks of the summed losses: all of them go on, or none; the host waits for it."""
+        total = self._loss.clone()
+        sum_over_ranks_([total])
+        return float(total) / this_share().of
+
     def _costs(self, device: torch.device) -> dict[str, float]:
         """Since the row before, the validations between left out; called behind a wait for the device."""
         now = perf_counter()
-        speed = self._samples / (now - self._since)
+        speed = self._samples * this_share().of / (now - self._since)
         self._since, self._samples = now, 0
         return {"cost/samples_per_second": speed, "cost/peak_memory_bytes": peak_memory_bytes(device)}
 
@@ -141,7 +148,7 @@ class Tracker(Callback):
 
     def _check_finite(self, trainer: Trainer, learner: LightningModule) -> None:
         """Of the steps since the last row, and of what they made of the weights; the host waits for it."""
-        if not math.isfinite(loss := float(self._loss)):
+        if not math.isfinite(loss := self._loss_of_all()):
             raise self._diverged(f"train/loss is {loss}", trainer)
         for name, weight in learner.named_parameters():
             if not bool(weight.isfinite().all()):
@@ -183,10 +190,10 @@ class Tracker(Callback):
                     logger.finalize("success" if success else "failed")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self._loss, "count": self._count}
+        return {"loss": gathered(self._loss), "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loss, self._count = state_dict["loss"], state_dict["count"]
+        self._loss, self._count = state_dict["loss"][this_share().rank], state_dict["count"]
 
 
 def penalty_gradient_ratio(penalty: Penalty, backbone: nn.Module) -> float:
@@ -208,4 +215,5 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # a first step that overflowed
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what is logged is the same on every rank
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # on every login node
