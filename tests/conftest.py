@@ -5,8 +5,11 @@ import os
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from wandb_session import server, wandb_afresh  # noqa: F401 - fixtures
 
@@ -16,6 +19,13 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _first_rank() -> Iterator[None]:
+    """A Trainer built as another rank makes Lightning say nothing for the rest of the process."""
+    yield
+    rank_zero_only.rank = 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

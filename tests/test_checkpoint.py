@@ -109,7 +109,7 @@ def test_interrupted_between_accumulated_batches_is_saved_behind_their_step(
 def test_task_that_ends_amid_an_epoch_is_resumed_too(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limited = (*SETTINGS["ewc"], "+trainer.max_steps=4")
+    limited = (*SETTINGS["ewc"], "trainer.max_steps=4")
     with monkeypatch.context() as patch:
         stop(patch, lambda _, done: done == step, terminate)
         with pytest.raises(Interrupted):

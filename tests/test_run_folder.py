@@ -29,6 +29,7 @@ FILES = {
     "last.ckpt",
     "metrics.json",
     "model.pt",
+    "val_accuracy_matrix.csv",
 }
 
 

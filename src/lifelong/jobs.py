@@ -81,6 +81,7 @@ def job_results(failed: Callable[[Sequence[str], Exception], Any]) -> Iterator[l
     The result of a job that failed is failed(overrides, error); Hydra itself prints and raises.
     """
     from hydra.core.utils import JobReturn, JobStatus
+    from hydra.types import RunMode
 
     original = JobReturn.return_value
     results: list[Objectives] = []
@@ -89,7 +90,7 @@ def job_results(failed: Callable[[Sequence[str], Exception], Any]) -> Iterator[l
         if job.status is JobStatus.FAILED:
             return failed(job.overrides or [], job._return_value)
         value = original.fget(job)
-        if isinstance(value, Objectives) and not any(value is known for known in results):
+        if job.hydra_cfg.hydra.mode == RunMode.MULTIRUN and isinstance(value, Objectives) and not any(value is known for known in results):
             results.append(value)  # a sweeper may ask twice
         return value
 
