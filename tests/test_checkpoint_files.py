@@ -224,7 +224,7 @@ def test_checkpoint_of_another_configuration_is_refused_and_says_what_differs(
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("__version__", "0.9.0", "by lifelong 0.1.0, now 0.9.0"), ("FORMAT", 99, "in format 1, now 99")],
+    [("__version__", "0.9.0", "by lifelong 0.1.0, now 0.9.0"), ("FORMAT", 99, "in format 2, now 99")],
 )
 def test_checkpoint_of_another_version_is_refused(
     name: str, value: Any, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
