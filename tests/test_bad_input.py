@@ -69,6 +69,7 @@ REFUSALS = {
     "seed=-1": "seed must be an integer >= 0, got -1",
     "method.strength=-1": "method.strength must be a finite number >= 0, got -1",
     "trainer.max_epochs=0": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
+    "trainer.devices=999": "trainer.devices must be at most the number of CPU cores, ",
     "+trainer.logger=true": "trainer.logger must not be set: the program sets it, got true",
     "dataset.angles=[]": "dataset.angles must be a non-empty list of finite numbers (degrees), got []",
     "val_fraction=1.0": "val_fraction must be a number in [0, 1), got 1.0",

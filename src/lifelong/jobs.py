@@ -90,7 +90,11 @@ def job_results(failed: Callable[[Sequence[str], Exception], Any]) -> Iterator[l
         if job.status is JobStatus.FAILED:
             return failed(job.overrides or [], job._return_value)
         value = original.fget(job)
-        if job.hydra_cfg.hydra.mode == RunMode.MULTIRUN and isinstance(value, Objectives) and not any(value is known for known in results):
+        if (
+            job.hydra_cfg.hydra.mode == RunMode.MULTIRUN
+            and isinstance(value, Objectives)
+            and not any(value is known for known in results)
+        ):
             results.append(value)  # a sweeper may ask twice
         return value
 

@@ -41,14 +41,17 @@ def report_of(error: BaseException) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
-    rank = os.environ["LOCAL_RANK"]
+    rank, code = os.environ["LOCAL_RANK"], 0
     try:
         run_experiment(OmegaConf.load(folder / "config.yaml"), shown=False)  # type: ignore[arg-type]
     except BaseException as error:
         (folder / f"{rank}.json").write_text(json.dumps(report_of(error)), encoding="utf-8")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # at once: the end of a process group can wait for the others, who may wait for this one
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: the end of a process group can wait for the others, who may wait for this one; and now and then the
+    # interpreter's own end, which stops threads amid torch's code, aborts a rank that has done its part.
+    os._exit(code)
 
 
 if __name__ == "__main__":
