@@ -180,6 +180,7 @@ def work(
             if len(killed) >= num_kills:
                 ended = attempt(place, settings, lambda: None, None, signum)
             elif aim:
+                signum = signal.SIGKILL if aim.torn else signum  # SIGTERM lets a write end
                 nth = draw.randint(*aim.nth)
                 ended = attempt(place, settings, lambda a=aim, n=nth, s=signum: aimed(a, n, s), None, signum)
             else:
