@@ -26,7 +26,13 @@ SETTINGS = {
     "ewc": ("method=ewc", "backbone.dropout=0.2"),
     "si": ("method=si", "backbone.dropout=0.2"),
     "rwalk": ("method=rwalk", "method.interval=4", "backbone.dropout=0.2"),
-    "mixed": ("method=si", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=0.5", "scheduler=one_cycle"),
+    "mixed": (
+        "method=si",
+        "trainer.precision=bf16-mixed",
+        "optimizer.fused=false",
+        "trainer.gradient_clip_val=0.5",
+        "scheduler=one_cycle",
+    ),
     "accumulating": ("method=ewcpp", "method.interval=2", "augment=affine", "trainer.accumulate_grad_batches=2"),
 }
 

@@ -218,7 +218,8 @@ def check_together(
     try:
         optimizer = learner.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
         build(config.scheduler, "scheduler", optimizer=optimizer, num_steps=2)
-        check_precision(config.trainer.precision, device, optimizer)
+        clips = bool(config.trainer.gradient_clip_val)
+        check_precision(config.trainer.precision, device, optimizer, clips=clips)
         penalty.held(learner.backbone)
         memory.check(learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
     except ValueError as error:

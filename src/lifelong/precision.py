@@ -13,8 +13,15 @@ RECOMPILATIONS = 256
 """Torch's own limit, 8, is soon reached by exemplars, which give each task a last batch of another size."""
 
 
-def check_precision(precision: str, device: torch.device, optimizer: Optimizer) -> None:
-    """Raises ValueError if 16-mixed would be something else on this device, or hide gradients from the penalty."""
+def check_precision(precision: str, device: torch.device, optimizer: Optimizer, *, clips: bool = False) -> None:
+    """Raises ValueError if 16-mixed would be something else on this device, or hide gradients from the penalty, or if
+    Lightning would refuse to clip."""
+    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+    if precision == "bf16-mixed" and clips and fused:
+        raise ValueError(
+            "optimizer.fused must be false with trainer.precision=bf16-mixed and trainer.gradient_clip_val (Lightning "
+            "clips no gradients of a fused optimiser under mixed precision), got true"
+        )
     if precision != "16-mixed":
         return
     if device.type == "cpu":
@@ -22,7 +29,7 @@ def check_precision(precision: str, device: torch.device, optimizer: Optimizer) 
             "trainer.precision must be 32-true or bf16-mixed on a CPU (Lightning would train bf16-mixed instead), "
             "got '16-mixed'"
         )
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
+    if fused:
         raise ValueError(
             "optimizer.fused must be false with trainer.precision=16-mixed (a fused step divides the loss scale out of "
             "the gradients too late for penalty and clipping), got true"
