@@ -83,7 +83,7 @@ class Outcome:
 def one_run(overrides: Sequence[str]) -> Outcome:
     """Train, or answer from the run folder; a run that diverges or whose penalty does nothing is an outcome, too."""
     import lifelong
-    from lifelong.penalties.base import PenaltyError, StabilityWarning
+    from lifelong.penalties.guards import PenaltyError, StabilityWarning
     from lifelong.tracking import DivergedError
 
     try:

@@ -11,7 +11,8 @@ from torch.optim import SGD
 
 import tiny
 from lifelong.config import ConfigError
-from lifelong.penalties.base import Penalty, PenaltyError, StabilityWarning, check_importance
+from lifelong.penalties.base import Penalty
+from lifelong.penalties.guards import PenaltyError, StabilityWarning, check_importance
 from lifelong.penalties.l2 import L2
 from tiny import HOLDING, METHODS, StandIn, drive, learn_by_hand, make_learner, make_penalty, random_batches
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lifelong.importance import fisher
 from lifelong.importance.estimators import LABELS
-from lifelong.penalties.base import Batches, Learned, Params, Penalty, check_number
+from lifelong.penalties.base import Batches, Learned, Params, Penalty
+from lifelong.penalties.guards import check_number
 from lifelong.penalties.quadratic import merge_quadratics
 
 

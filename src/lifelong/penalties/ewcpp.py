@@ -7,8 +7,9 @@ from torch import Tensor
 
 from lifelong.distributed import total_over_ranks
 from lifelong.importance import Path, choose_path, fisher
-from lifelong.penalties.base import Batches, Learned, Params, Penalty, PenaltyError, check_number
+from lifelong.penalties.base import Batches, Learned, Params, Penalty
 from lifelong.penalties.ewc import check_labels
+from lifelong.penalties.guards import PenaltyError, check_number
 
 
 class EWCPP(Penalty):

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from lifelong.penalties.base import Params, check_number
+from lifelong.penalties.base import Params
 from lifelong.penalties.ewc import EWC
+from lifelong.penalties.guards import check_number
 
 
 class OnlineEWC(EWC):

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from lifelong.penalties import quadratic
-from lifelong.penalties.base import Batches, Learned, Params, check_number
+from lifelong.penalties.base import Batches, Learned, Params
 from lifelong.penalties.ewcpp import EWCPP, min_max_normalised
+from lifelong.penalties.guards import check_number
 
 
 class RWalk(EWCPP):

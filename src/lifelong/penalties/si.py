@@ -5,7 +5,8 @@ from typing import Any
 import torch
 
 from lifelong.penalties import quadratic
-from lifelong.penalties.base import Batches, Learned, Params, Penalty, check_number
+from lifelong.penalties.base import Batches, Learned, Params, Penalty
+from lifelong.penalties.guards import check_number
 
 
 class SI(Penalty):
