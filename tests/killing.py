@@ -23,7 +23,7 @@ import torch
 from lifelong import loop, result, sealed
 from lifelong.checkpoint import Checkpoints
 from lifelong.interrupted import Interrupted
-from lifelong.memory.base import ExemplarMemory, Memory
+from lifelong.memory.base import ExemplarMemory
 from lifelong.penalties import base
 from lifelong.penalties.base import Penalty
 from lifelong.run_folder import RunFolder
@@ -69,7 +69,7 @@ AIMS = (
     Aim("history, half a row", History, "append", torn=True),
     Aim("importance, folded in", base, "check_importance"),
     Aim("checkpoint, before the first rename", os, "replace", onto("previous.ckpt")),
-    Aim("memory", Memory, "after_task"),
+    Aim("memory", ExemplarMemory, "after_task"),
     Aim("checkpoint between tasks", Checkpoints, "save_boundary"),
     Aim("matrix, before it is there", os, "replace", onto("accuracy_matrix.csv")),
     Aim("metrics writing", RunFolder, "write_metrics"),
