@@ -58,8 +58,9 @@ def over_batches(
         torch.OutOfMemoryError: memory does not suffice for one sample.
     """
     count, size = 0, sys.maxsize
+    kept: Params = {}
     for x, y in batches:
-        size = in_chunks(len(x), size, all_or_nothing(x, y, work, sums))
+        size = in_chunks(len(x), size, all_or_nothing(x, y, work, sums, kept))
         count += len(x)
     if count == 0:
         begin()
@@ -71,19 +72,23 @@ def over_batches(
 
 
 def all_or_nothing(
-    x: Tensor, y: Tensor, work: Callable[[Tensor, Tensor], None], sums: Params
+    x: Tensor, y: Tensor, work: Callable[[Tensor, Tensor], None], sums: Params, kept: Params
 ) -> Callable[[slice], None]:
-    """`work` on a slice of the batch, which leaves `sums` as they were when memory runs out."""
+    """`work` on a slice of the batch, which leaves `sums` as they were when memory runs out.
+
+    kept: takes what they were; the same one for all batches, as fresh memory costs more than the copy.
+    """
 
     def on_chunk(chunk: slice) -> None:
-        before = {name: s.clone() for name, s in sums.items()}
+        for name, s in sums.items():
+            kept[name] = kept[name].copy_(s) if name in kept else s.clone()
         try:
             work(x[chunk], y[chunk])
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
             for name, s in sums.items():  # those that were not there before started at zero
-                s.copy_(before[name]) if name in before else s.zero_()
+                s.copy_(kept[name]) if name in kept else s.zero_()
             if chunk.stop - chunk.start > 1:
                 raise
             raise torch.OutOfMemoryError(
