@@ -75,6 +75,7 @@ def test_wrong_values_are_refused_before_anything_is_written(tmp_path: Path, ove
 # Nothing trained twice ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_trains_what_is_missing(tmp_path: Path) -> None:
     sweep = ("-m", *SHORT, f"root={tmp_path}", "method=ewc,finetune", "strength_factor=0.1,1")
     said = command(*sweep, "seed=0")
@@ -186,6 +187,7 @@ def test_two_sweeps_at_once_killed_and_issued_again_train_every_run_once(tmp_pat
 # References ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_joint_run_is_trained_once_for_all_jobs_of_a_seed(tmp_path: Path) -> None:
     said = command("-m", *SHORT, f"root={tmp_path}", "method=ewc,mas", "seed=0,1", "reference=auto")
     assert said.out.count("reference for intransigence:") == 2
@@ -266,6 +268,7 @@ def test_objectives_survive_the_way_between_processes() -> None:
 OPTUNA = ("-m", *SHORT, "method=ewc", "hydra.sweeper.n_trials=3")
 
 
+@pytest.mark.slow
 def test_optuna_finds_the_strength_best_on_validation_data(tmp_path: Path) -> None:
     arguments = (*OPTUNA, f"root={tmp_path}", "sweep=optuna")
     assert last_line(command(*arguments).out) == "3 jobs: 3 trained, 0 finished before, 0 failed"
@@ -278,6 +281,7 @@ def test_optuna_finds_the_strength_best_on_validation_data(tmp_path: Path) -> No
     assert last_line(command(*arguments).out) == "3 jobs: 0 trained, 3 finished before, 0 failed"
 
 
+@pytest.mark.slow
 def test_optuna_weighs_accuracy_against_forgetting(tmp_path: Path) -> None:
     said = command(*OPTUNA, f"root={tmp_path}", "sweep=optuna_pareto")
     assert said.code == 0
@@ -287,6 +291,7 @@ def test_optuna_weighs_accuracy_against_forgetting(tmp_path: Path) -> None:
     assert {tuple(solution["values"]) for solution in found} == front
 
 
+@pytest.mark.slow
 def test_optuna_without_validation_data_is_refused(tmp_path: Path) -> None:
     said = command(*OPTUNA, f"root={tmp_path}", "sweep=optuna", "val_fraction=0", "hydra.sweeper.n_trials=1")
     assert said.code == 1
