@@ -77,7 +77,7 @@ def batch_power_sums(
         def work(x: Tensor, y: Tensor) -> None:
             _add(model, x, y, cotangents, sums, power, path, chunk_bytes)
 
-        in_chunks(len(x), len(x), all_or_nothing(x, y, work, sums, {}))
+        in_chunks(len(x), len(x), all_or_nothing(x, y, work, sums, {}, fresh=True))
         return sums, len(x)
 
 

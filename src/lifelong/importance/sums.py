@@ -60,7 +60,7 @@ def over_batches(
     count, size = 0, sys.maxsize
     kept: Params = {}
     for x, y in batches:
-        size = in_chunks(len(x), size, all_or_nothing(x, y, work, sums, kept))
+        size = in_chunks(len(x), size, all_or_nothing(x, y, work, sums, kept, fresh=count == 0))
         count += len(x)
     if count == 0:
         begin()
@@ -72,16 +72,18 @@ def over_batches(
 
 
 def all_or_nothing(
-    x: Tensor, y: Tensor, work: Callable[[Tensor, Tensor], None], sums: Params, kept: Params
+    x: Tensor, y: Tensor, work: Callable[[Tensor, Tensor], None], sums: Params, kept: Params, *, fresh: bool
 ) -> Callable[[slice], None]:
     """`work` on a slice of the batch, which leaves `sums` as they were when memory runs out.
 
-    kept: takes what they were; the same one for all batches, as fresh memory costs more than the copy.
+    kept: takes what they were; the same one for all batches, as new memory costs more than the copy.
+    fresh: nothing was added before this batch, so there is nothing to keep of it until its second slice.
     """
 
     def on_chunk(chunk: slice) -> None:
-        for name, s in sums.items():
-            kept[name] = kept[name].copy_(s) if name in kept else s.clone()
+        if chunk.start > 0 or not fresh:
+            for name, s in sums.items():
+                kept[name] = kept[name].copy_(s) if name in kept else s.clone()
         try:
             work(x[chunk], y[chunk])
         except (RuntimeError, MemoryError) as error:
