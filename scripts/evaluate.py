@@ -7,7 +7,6 @@ the run, to RUN/evaluations/<dataset>-<hash>.json.
 
 import copy
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from lifelong.config import ConfigError, check, choice
 from lifelong.data.stream import TaskStream
 from lifelong.evaluation import accuracy
 from lifelong.experiment import load, make_stream
-from lifelong.explain import composed, one_line_errors
+from lifelong.explain import composed
 from lifelong.groups import choices
 from lifelong.identity import identity, source_names
 from lifelong.learner import Learner
 from lifelong.run_folder import RunFolder, run_id, whole
 from lifelong.sealed import load_sealed
+from own_options import run_script
 
 ROOT_KEYS = ("scenario", "val_fraction", "seed")
 ALLOWED = ("dataset", *ROOT_KEYS, "resident_bytes", "trusted")
@@ -144,8 +144,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-    else:
-        with one_line_errors():
-            main(sys.argv[1:])
+    run_script(main, __doc__)

@@ -9,7 +9,6 @@ methods; out, a folder; samples of a task that the losses are means over (500); 
 A penalty acts by its proximal step, so that any strength can be drawn.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,12 @@ from lifelong.data.examples import Examples
 from lifelong.data.seeds import derived_generator
 from lifelong.data.stream import TaskStream
 from lifelong.experiment import load, make_stream, run_experiment
-from lifelong.explain import composed, one_line_errors
+from lifelong.explain import composed
 from lifelong.figures import save_figure
 from lifelong.landscape import Footprints, Plane, losses, penalty_on
 from lifelong.learner import Learner
 from lifelong.penalties.base import Penalty
+from own_options import own_options, run_script, whole_number
 
 OWN = {"methods": "finetune,ewc:100,ewc:1e5,l2:10", "out": "landscape", "samples": "500", "points": "41"}
 SMALL = {
@@ -159,16 +159,8 @@ def table(walks: Sequence[Walk], panels: Sequence[Panel]) -> Table:
 
 def main(arguments: Sequence[str]) -> Path:
     """Returns where the picture is. Raises ConfigError for a setting outside what is allowed."""
-    own, overrides = dict(OWN), []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in own:
-            own[key] = value
-        else:
-            overrides.append(argument)
-    for key, least in (("samples", 1), ("points", 2)):
-        if not own[key].isdecimal() or int(own[key]) < least:
-            raise ConfigError(f"{key} must be an integer >= {least}, got {own[key]!r}")
+    own, overrides = own_options(arguments, OWN)
+    samples, points = whole_number(own, "samples", 1), whole_number(own, "points", 2)
     for key in ("methods", "out"):
         if not own[key]:
             raise ConfigError(f"{key} must not be empty")
@@ -178,7 +170,7 @@ def main(arguments: Sequence[str]) -> Path:
     with TemporaryDirectory() as root:
         walks = [walk(method, overrides, root) for method in own["methods"].split(",")]
         joint = walk("joint", overrides, root)
-    panels = measured(walks, joint, int(own["samples"]), int(own["points"]))
+    panels = measured(walks, joint, samples, points)
     path = Path(own["out"]) / "landscape.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(landscape_figure(panels, walks[0].stream.names), path)
@@ -187,8 +179,4 @@ def main(arguments: Sequence[str]) -> Path:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-    else:
-        with one_line_errors():
-            print(main(sys.argv[1:]))
+    run_script(main, __doc__)

@@ -1,0 +1,38 @@
+"""Command lines of scripts that take options of their own beside those of train.py."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lifelong.config import ConfigError
+from lifelong.explain import one_line_errors
+
+
+def own_options(arguments: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """(each key of `defaults` with the value it is given, the other arguments)."""
+    own, others = dict(defaults), []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in own:
+            own[key] = value
+        else:
+            others.append(argument)
+    return own, others
+
+
+def whole_number(own: Mapping[str, str], key: str, least: int) -> int:
+    """Raises ConfigError unless the option is an integer >= least."""
+    if not own[key].isdecimal() or int(own[key]) < least:
+        raise ConfigError(f"{key} must be an integer >= {least}, got {own[key]!r}")
+    return int(own[key])
+
+
+def run_script(main: Callable[[Sequence[str]], Any], description: str | None) -> None:
+    """The description if it is asked for; else what `main` returns of the command line, if anything, on stdout."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(description)
+        return
+    with one_line_errors():
+        result = main(sys.argv[1:])
+        if result is not None:
+            print(result)
