@@ -4,8 +4,9 @@ import contextlib
 import copy
 import functools
 import io
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lifelong.checkpoint import Checkpoints
 from lifelong.config import register
 from lifelong.experiment import Result, run_experiment
 from lifelong.explain import composed, one_line_errors
+from lifelong.interrupted import Interrupted
 from lifelong.tracking import read_history
 
 TINY = (
@@ -88,6 +90,31 @@ def assert_same_run(one: Result, other: Result) -> None:
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert read_history(one.folder / "history.jsonl") == read_history(other.folder / "history.jsonl")
+
+
+def assert_refused(root: Path, arguments: str, message: str) -> None:
+    """The command ends in one line that begins so, and writes nothing."""
+    said = command(*TINY, f"root={root}", *arguments.split())
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith(f"error: {message}")
+    assert said.err.count("\n") == 1
+    assert not any(root.iterdir())
+
+
+def assert_resumes(patch: pytest.MonkeyPatch, root: Path, steps: Sequence[int], *settings: str) -> None:
+    """A run that SIGTERM stops behind each of these steps, issued again each time, equals an uninterrupted one."""
+    whole, seen = run(root / "whole", *settings), set[int]()
+
+    def terminate_once(_: Any, done: int) -> None:
+        if done in steps and done not in seen:
+            seen.add(done)
+            signal.raise_signal(signal.SIGTERM)
+
+    at_every_batch(patch, terminate_once)
+    for _ in steps:
+        with pytest.raises(Interrupted):
+            run(root / "resumed", *settings)
+    assert_same_run(run(root / "resumed", *settings), whole)
 
 
 def at_every_batch(patch: pytest.MonkeyPatch, action: Callable[[Any, int], None]) -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,8 @@ from torch.optim import SGD, Adam
 import tiny
 from lifelong import precision, result
 from lifelong.experiment import load
-from lifelong.interrupted import Interrupted
 from lifelong.precision import check_precision, set_tf32
-from runs import TINY, assert_same_run, at_every_batch, command, run, weights
+from runs import TINY, assert_refused, assert_resumes, assert_same_run, run, weights
 from syncs import QUIET, VARIANTS, settings, waits_of_steps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,11 +44,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("arguments", REFUSED)
 def test_impossible_arithmetic_ends_in_one_line_before_anything_is_written(arguments: str, tmp_path: Path) -> None:
-    said = command(*TINY, f"root={tmp_path}", *arguments.split())
-    assert (said.code, said.out) == (1, "")
-    assert said.err.startswith(f"error: {REFUSED[arguments]}")
-    assert said.err.count("\n") == 1
-    assert not any(tmp_path.iterdir())
+    assert_refused(tmp_path, arguments, REFUSED[arguments])
 
 
 @pytest.mark.parametrize("make", [Adam, SGD])
@@ -134,19 +128,8 @@ def test_compiled_run_is_near_the_plain_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_compiled_run_resumes_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also from before the epoch's last, smaller batch, whose graph is then compiled first; with dropout."""
-    settings, seen = ("method=si", "backbone.dropout=0.2", "compile=true"), set[int]()
-    whole = run(tmp_path / "whole", *settings)
-
-    def terminate_once(_: Any, done: int) -> None:
-        if done in (2, 3, 7) and done not in seen:
-            seen.add(done)
-            signal.raise_signal(signal.SIGTERM)
-
-    at_every_batch(monkeypatch, terminate_once)
-    for _ in range(3):
-        with pytest.raises(Interrupted):
-            run(tmp_path / "resumed", *settings)
-    assert_same_run(run(tmp_path / "resumed", *settings), whole)
+    settings = ("method=si", "backbone.dropout=0.2", "compile=true")
+    assert_resumes(monkeypatch, tmp_path, (2, 3, 7), *settings)
 
 
 @pytest.mark.slow

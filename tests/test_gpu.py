@@ -1,7 +1,6 @@
 """On a CUDA device: the numbers of a CPU, data where the model lives, no step that waits, and runs that resume."""
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from lifelong import result
 from lifelong.checkpoint import Checkpoints
 from lifelong.experiment import Result, run_experiment
 from lifelong.explain import composed
-from lifelong.interrupted import Interrupted
 from lifelong.penalties.base import Penalty
 from probe import Overflow, Probe
-from runs import TINY, assert_same_run, at_every_batch, run, weights
+from runs import TINY, assert_resumes, assert_same_run, at_every_batch, run, weights
 from syncs import QUIET, VARIANTS, settings
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the process first multiplies on the device
@@ -225,15 +223,4 @@ def test_interrupted_and_resumed_equals_uninterrupted_on_the_device(
 ) -> None:
     """Bit by bit, with dropout, whose random numbers are the device's own."""
     exact = options(method, "backbone.dropout=0.2", "+trainer.deterministic=warn", *ON_GPU)
-    whole, seen = run(tmp_path / "whole", *exact), set[int]()
-
-    def terminate_once(_: Any, done: int) -> None:
-        if done in (2, 3, 7, 11) and done not in seen:
-            seen.add(done)
-            signal.raise_signal(signal.SIGTERM)
-
-    at_every_batch(monkeypatch, terminate_once)
-    for _ in range(4):
-        with pytest.raises(Interrupted):
-            run(tmp_path / "resumed", *exact)
-    assert_same_run(run(tmp_path / "resumed", *exact), whole)
+    assert_resumes(monkeypatch, tmp_path, (2, 3, 7, 11), *exact)

@@ -11,42 +11,32 @@ from PIL import Image
 from lifelong.config import build, compose
 from lifelong.data.sources import hub as module
 from lifelong.data.sources.hub import hub
-from parquet_files import CLASS_LABEL, labels, pixels, write, write_zoo
+from parquet_files import CLASS_LABEL, labels, pixels, write
 
 datasets = pytest.importorskip("datasets", reason="needs the extra hub")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> str:
-    return str(tmp_path / "cache")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_zoo(tmp_path / "zoo")
 
 
 def channels_first(images: np.ndarray) -> list:
     return images.transpose(0, 3, 1, 2).tolist()
 
 
-def test_parts_are_what_the_files_hold_in_their_order(folder: Path, cache: str) -> None:
-    source = hub(path=str(folder), cache=cache)
+def test_parts_are_what_the_files_hold_in_their_order(zoo: Path, cache: str) -> None:
+    source = hub(path=str(zoo), cache=cache)
     assert (source.name, source.classes) == ("zoo", ("ape", "bee", "cow"))
     assert source.train.images.tolist() == [*channels_first(pixels(3, 0)), *channels_first(pixels(3, 1))]
     assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert source.test.images.tolist() == channels_first(pixels(3, 9))
 
 
-def test_files_agree_with_what_the_library_itself_reads(folder: Path, cache: str, tmp_path: Path) -> None:
-    theirs = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "theirs"))
-    ours = hub(path=str(folder), cache=cache).train
+def test_files_agree_with_what_the_library_itself_reads(zoo: Path, cache: str, tmp_path: Path) -> None:
+    theirs = datasets.load_dataset(str(zoo), split="train", cache_dir=str(tmp_path / "theirs"))
+    ours = hub(path=str(zoo), cache=cache).train
     assert ours.images.tolist() == [np.asarray(image).transpose(2, 0, 1).tolist() for image in theirs["image"]]
     assert ours.labels.tolist() == list(theirs["label"])
 
 
-def test_grey_or_resized_as_pillow_does_it(folder: Path, cache: str) -> None:
-    source = hub(path=str(folder), mode="L", size=[4, 3], cache=cache)
+def test_grey_or_resized_as_pillow_does_it(zoo: Path, cache: str) -> None:
+    source = hub(path=str(zoo), mode="L", size=[4, 3], cache=cache)
     image = Image.fromarray(pixels(3, 9)[0]).convert("L").resize((3, 4), Image.Resampling.BILINEAR)
     assert source.test.images[0, 0].tolist() == np.asarray(image).tolist()
     assert source.train.images.shape == (6, 1, 4, 3)
@@ -58,15 +48,15 @@ def test_a_grey_set_stays_grey(tmp_path: Path, cache: str) -> None:
     assert hub(path=str(tmp_path / "grey"), cache=cache).train.images[:, 0].tolist() == pixels(3, mode="L").tolist()
 
 
-def test_decoded_once_and_needed_no_library_then(folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = hub(path=str(folder), cache=cache)
+def test_decoded_once_and_needed_no_library_then(zoo: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = hub(path=str(zoo), cache=cache)
     monkeypatch.setattr(module, "write_images", lambda *_: pytest.fail("decoded again"))
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if the extra hub were not installed
-    assert hub(path=str(folder), cache=cache).train.images.equal(first.train.images)
+    assert hub(path=str(zoo), cache=cache).train.images.equal(first.train.images)
     assert not list(Path(cache).glob("*/*/")), "no files of the library are left"
 
 
-def test_what_is_asked_for_otherwise_is_decoded_anew(folder: Path, cache: str) -> None:
+def test_what_is_asked_for_otherwise_is_decoded_anew(zoo: Path, cache: str) -> None:
     for options in (
         {},
         {"mode": "L"},
@@ -74,34 +64,34 @@ def test_what_is_asked_for_otherwise_is_decoded_anew(folder: Path, cache: str) -
         {"test_split": "train"},
         {"test_split": None, "test_fraction": 0.5},
     ):
-        hub(path=str(folder), **options, cache=cache)  # type: ignore[arg-type]
+        hub(path=str(zoo), **options, cache=cache)  # type: ignore[arg-type]
     assert len(list(Path(cache).glob("*/about.json"))) == 5
 
 
-def test_splits_may_be_parts_and_sums(folder: Path, cache: str) -> None:
-    source = hub(path=str(folder), train_split="train[:2]+test", test_split="train[5:]", cache=cache)
+def test_splits_may_be_parts_and_sums(zoo: Path, cache: str) -> None:
+    source = hub(path=str(zoo), train_split="train[:2]+test", test_split="train[5:]", cache=cache)
     assert source.train.labels.tolist() == [0, 1, 0, 1, 2]
     assert source.test.labels.tolist() == [2]
 
 
-def test_without_a_test_split_a_stratified_share_is_held_out(folder: Path, cache: str) -> None:
-    source = hub(path=str(folder), test_split=None, test_fraction=0.5, cache=cache)
+def test_without_a_test_split_a_stratified_share_is_held_out(zoo: Path, cache: str) -> None:
+    source = hub(path=str(zoo), test_split=None, test_fraction=0.5, cache=cache)
     assert source.test.labels.bincount().tolist() == [1, 1, 1]
     everything = [*source.train.images.tolist(), *source.test.images.tolist()]
     assert sorted(everything) == sorted([*channels_first(pixels(3, 0)), *channels_first(pixels(3, 1))])
 
 
-def test_a_single_file_is_the_training_split(folder: Path, cache: str) -> None:
-    file = folder / "data" / "train-00000-of-00002.parquet"
+def test_a_single_file_is_the_training_split(zoo: Path, cache: str) -> None:
+    file = zoo / "data" / "train-00000-of-00002.parquet"
     source = hub(path=str(file), test_split="train[2:]", train_split="train[:2]", cache=cache)
     assert (len(source.train), len(source.test)) == (2, 1)
 
 
-def test_a_configuration_is_a_folder(folder: Path, cache: str) -> None:
+def test_a_configuration_is_a_folder(zoo: Path, cache: str) -> None:
     for part in ("train", "test"):
-        write(folder / "cropped" / f"{part}-00000-of-00001.parquet", [*pixels(3, 5)], labels(3))
-    assert len(hub(path=str(folder), cache=cache).train) == 9
-    assert len(hub(path=str(folder), config="cropped", cache=cache).train) == 3
+        write(zoo / "cropped" / f"{part}-00000-of-00001.parquet", [*pixels(3, 5)], labels(3))
+    assert len(hub(path=str(zoo), cache=cache).train) == 9
+    assert len(hub(path=str(zoo), config="cropped", cache=cache).train) == 3
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,9 @@ from typing import Any
 import pytest
 
 from lifelong.data.sources.hub import hub
-from parquet_files import CLASS_LABEL, encoded, labels, pixels, write, write_zoo
+from parquet_files import CLASS_LABEL, encoded, labels, pixels, write
 
 datasets = pytest.importorskip("datasets", reason="needs the extra hub")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> str:
-    return str(tmp_path / "cache")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_zoo(tmp_path / "zoo")
 
 
 def refused(message: str, **options: Any) -> None:
@@ -30,8 +20,8 @@ def refused(message: str, **options: Any) -> None:
     assert "\n" not in str(error.value)
 
 
-def rewritten(folder: Path, images: Sequence[Any], values: Sequence[Any], feature: dict | None = CLASS_LABEL) -> None:
-    write(folder / "data" / "test-00000-of-00001.parquet", images, values, label_feature=feature)
+def rewritten(zoo: Path, images: Sequence[Any], values: Sequence[Any], feature: dict | None = CLASS_LABEL) -> None:
+    write(zoo / "data" / "test-00000-of-00001.parquet", images, values, label_feature=feature)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +54,13 @@ def rewritten(folder: Path, images: Sequence[Any], values: Sequence[Any], featur
     ],
 )
 def test_settings_that_do_not_fit_the_set_are_refused(
-    folder: Path, cache: str, options: dict[str, Any], message: str
+    zoo: Path, cache: str, options: dict[str, Any], message: str
 ) -> None:
-    refused(message, **({"path": str(folder), "cache": cache} | options))
+    refused(message, **({"path": str(zoo), "cache": cache} | options))
 
 
-def test_known_counts_that_are_right_pass(folder: Path, cache: str) -> None:
-    hub(path=str(folder), num_train=6, num_test=3, num_classes=3, cache=cache)
+def test_known_counts_that_are_right_pass(zoo: Path, cache: str) -> None:
+    hub(path=str(zoo), num_train=6, num_test=3, num_classes=3, cache=cache)
 
 
 @pytest.mark.parametrize(
@@ -95,21 +85,21 @@ def test_known_counts_that_are_right_pass(folder: Path, cache: str) -> None:
     ],
 )
 def test_data_that_cannot_be_used_are_refused_and_named(
-    folder: Path, cache: str, images: list, values: list, message: str
+    zoo: Path, cache: str, images: list, values: list, message: str
 ) -> None:
-    rewritten(folder, images, values)
-    refused(message, path=str(folder), cache=cache)
+    rewritten(zoo, images, values)
+    refused(message, path=str(zoo), cache=cache)
     assert not list(Path(cache).glob("*/")), "nothing is kept of what was refused"
 
 
-def test_a_file_cut_short_is_refused(folder: Path, cache: str) -> None:
-    file = folder / "data" / "train-00001-of-00002.parquet"
+def test_a_file_cut_short_is_refused(zoo: Path, cache: str) -> None:
+    file = zoo / "data" / "train-00001-of-00002.parquet"
     file.write_bytes(file.read_bytes()[:200])
-    refused(r"^dataset.source.path: split 'train' of /.*/zoo cannot be read \(.*\)$", path=str(folder), cache=cache)
+    refused(r"^dataset.source.path: split 'train' of /.*/zoo cannot be read \(.*\)$", path=str(zoo), cache=cache)
 
 
-def test_a_single_file_has_no_test_split(folder: Path, cache: str) -> None:
-    file = str(folder / "data" / "train-00000-of-00002.parquet")
+def test_a_single_file_has_no_test_split(zoo: Path, cache: str) -> None:
+    file = str(zoo / "data" / "train-00000-of-00002.parquet")
     refused("^dataset.source.path must be a folder for the split 'test', got '/.*parquet'$", path=file, cache=cache)
 
 
@@ -154,11 +144,11 @@ def test_what_the_library_raises_is_one_line(
 
 @pytest.mark.parametrize("option", ["name", "path"])
 def test_without_the_extra_it_says_what_to_install(
-    folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch, option: str
+    zoo: Path, cache: str, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     refused(
         r"^dataset.source hub: the library datasets is not installed: pip install -e .\[hub\]$",
-        **{option: str(folder)},
+        **{option: str(zoo)},
         cache=cache,
     )

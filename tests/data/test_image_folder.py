@@ -25,11 +25,6 @@ def draw(path: Path, seed: int = 0, size: tuple[int, int] = (6, 5), mode: str = 
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> str:
-    return str(tmp_path / "cache")
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Classes cat and dog, five images each, in class order the seeds 0..9."""
     for i in range(10):
