@@ -36,8 +36,9 @@ def trained(ablation: Ablation, root: str, jobs: int) -> list[Row]:
 
 def row(ablation: Ablation, arm: Arm, seed: int, outcome: Outcome) -> Row:
     metrics = outcome.metrics
-    values = {key: metrics.get(key) for key in (*MEASURES, "run_id")}
-    where = {"ablation": ablation.name, "arm": arm.label, "x": arm.x, "seed": seed, "failed": outcome.failed}
+    values = {key: metrics.get(key) for key in MEASURES}
+    where = {"ablation": ablation.name, "arm": arm.label, "x": arm.x, "seed": seed}
+    values |= {"run_id": outcome.run_id, "failed": outcome.failed}
     return plain({**values, **where, "seconds": f"{seconds(metrics):.2f}" if metrics else None}, FIELDS)
 
 

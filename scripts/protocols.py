@@ -80,8 +80,18 @@ def protocol(name: str, data: str) -> Protocol:
 class Outcome:
     """A finished run's metrics, or what it failed of ("" if it did not)."""
 
+    run_id: str
     metrics: dict[str, Any]
     failed: str = ""
+
+
+def run_id_of(overrides: Sequence[str]) -> str:
+    """The name of the run's folder; nothing is trained."""
+    from lifelong.config import folded
+    from lifelong.explain import composed
+    from lifelong.identity import identifier
+
+    return identifier(folded(composed(overrides)))
 
 
 def one_run(overrides: Sequence[str]) -> Outcome:
@@ -93,9 +103,10 @@ def one_run(overrides: Sequence[str]) -> Outcome:
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # what comes of it is the outcome
-            return Outcome(dict(lifelong.run(*overrides).metrics))
+            metrics = dict(lifelong.run(*overrides).metrics)
+            return Outcome(metrics["run_id"], metrics)
     except (DivergedError, PenaltyError) as error:
-        return Outcome({}, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Outcome(run_id_of(overrides), {}, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def all_runs(commands: Iterable[Sequence[str]], jobs: int) -> list[Outcome]:

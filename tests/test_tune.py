@@ -35,30 +35,40 @@ def tuning(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tuned(tmp_path_factory.mktemp("runs"))
 
 
+def grid(around: int, reach: int) -> tune.Search:
+    return tune.Search((0,), around, reach)
+
+
 def test_grid_grows_until_its_best_is_inside() -> None:
-    assert next_decades({}, around=1, reach=4) == [-1, 0, 1]
-    assert next_decades({}, around=2, reach=4) == [-2, -1, 0, 1, 2]
-    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.4}, around=1, reach=4) == []
-    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.6}, around=1, reach=4) == [2]
-    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.6, 2: 0.7}, around=1, reach=2) == []
-    assert next_decades({-1: 0.5, 0: 0.5, 1: 0.5}, around=1, reach=4) == []  # of equals the one nearest the default
+    assert next_decades({}, grid(1, 4)) == [-1, 0, 1]
+    assert next_decades({}, grid(2, 4)) == [-2, -1, 0, 1, 2]
+    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.4}, grid(1, 4)) == []
+    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.6}, grid(1, 4)) == [2]
+    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.6, 2: 0.7}, grid(1, 2)) == []
+    assert next_decades({-1: 0.5, 0: 0.5, 1: 0.5}, grid(1, 4)) == []  # of equals the one nearest the default
     failed = -math.inf
-    assert next_decades({-1: failed, 0: failed, 1: failed}, around=1, reach=4) == [-2, 2]
-    assert next_decades({-2: 0.3, -1: failed, 0: failed, 1: failed, 2: failed}, around=1, reach=4) == [-3]
-    assert next_decades({-2: failed, 0: failed, 2: failed}, around=1, reach=2) == []
+    assert next_decades({-1: failed, 0: failed, 1: failed}, grid(1, 4)) == [-2, 2]
+    assert next_decades({-2: 0.3, -1: failed, 0: failed, 1: failed, 2: failed}, grid(1, 4)) == [-3]
+    assert next_decades({-2: failed, 0: failed, 2: failed}, grid(1, 2)) == []
 
 
 def test_score_is_validation_accuracy_whatever_the_test_says() -> None:
-    assert score(Outcome({"val_average_accuracy": 0.2, "average_accuracy": 0.9})) == 0.2
-    assert score(Outcome({}, "DivergedError: nan")) == score(Outcome({"val_average_accuracy": None})) == -math.inf
+    low, high = (Outcome("id", {"val_average_accuracy": v, "average_accuracy": 1 - v}) for v in (0.2, 0.6))
+    failed = Outcome("id", {}, "DivergedError: nan")
+    assert score([low]) == 0.2
+    assert score([low, high]) == pytest.approx(0.4)
+    assert score([low, failed]) == score([Outcome("id", {"val_average_accuracy": None})]) == -math.inf
 
 
 @pytest.mark.slow
 def test_choice_is_the_best_of_its_grid_and_the_reported_seeds_have_it(tuning: Path) -> None:
     content = json.loads(tuning.read_text())
     ewc = content["chosen"]["ewc"]
-    scores = {run["strength"]: run["val_average_accuracy"] for run in ewc["grid"]}
-    assert scores[ewc["strength"]] == max(scores.values())
+    scores: dict[float, list[float]] = {}
+    for run in ewc["grid"]:
+        scores.setdefault(run["strength"], []).append(run["val_average_accuracy"])
+    assert {len(found) for found in scores.values()} == {2} == {len(ewc["seeds"])}
+    assert sum(scores[ewc["strength"]]) == max(sum(found) for found in scores.values())
     assert set(content["chosen"]) == {"ewc"}  # the bounds have nothing to choose
     for run in content["runs"]["ewc"]:
         metrics = json.loads((tuning.parent / run["run_id"] / "metrics.json").read_text())
@@ -75,13 +85,20 @@ def test_same_command_trains_nothing_and_more_methods_keep_what_is_there(tuning:
 
 
 def test_methods_of_other_settings_do_not_stay(tmp_path: Path) -> None:
-    def content(overrides: list[str], method: str) -> dict[str, object]:
-        return {"overrides": overrides, "chosen": {}, "runs": {method: [{"seed": 0}]}}
+    def content(overrides: list[str], method: str, setting: str = "a") -> dict[str, object]:
+        return {"overrides": overrides, "setting": setting, "chosen": {}, "runs": {method: [{"seed": 0}]}}
 
     path = tmp_path / "tuning.json"
     path.write_text(json.dumps(content(["trainer.max_steps=5"], "ewc")))
     assert set(tune.merged(path, content(["trainer.max_steps=5"], "si"))["runs"]) == {"ewc", "si"}
     assert set(tune.merged(path, content([], "si"))["runs"]) == {"si"}
+    assert set(tune.merged(path, content(["trainer.max_steps=5"], "si", "b"))["runs"]) == {"si"}  # experiment= changed
+
+
+@pytest.mark.parametrize("wrong", ["--methods=nope", "--seeds=a", "--seeds=0,0", "--choose-seeds=0"])
+def test_wrong_option_is_one_line(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{wrong.partition('=')[0]} must be "):
+        tune.main(["homework", wrong])
 
 
 def test_unknown_protocol_and_data_are_refused() -> None:
