@@ -16,7 +16,8 @@ from lifelong.atomic import atomic_write
 from lifelong.config import ConfigError
 from lifelong.explain import one_line_errors
 from protocols import DATA, Outcome, all_runs, seconds
-from results import Row, plain, read_csv, write_csv
+from results import plain, read_csv, write_csv
+from results_stats import Row
 from tune import QUIET
 
 MEASURES = ("average_accuracy", "val_average_accuracy", "forgetting", "learning_accuracy")
@@ -42,6 +43,12 @@ def row(ablation: Ablation, arm: Arm, seed: int, outcome: Outcome) -> Row:
     return plain({**values, **where, "seconds": f"{seconds(metrics):.2f}" if metrics else None}, FIELDS)
 
 
+def planned(row: Row) -> bool:
+    """Whether the plan still has the row's run: an older plan's are not shown beside the new one's."""
+    ablation = ABLATIONS.get(row["ablation"])
+    return ablation is not None and any((arm.label, str(arm.x)) == (row["arm"], row["x"]) for arm in ablation.arms)
+
+
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Returns the page's path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     for name in names:
         rows = trained(ABLATIONS[name], args.root, args.jobs)
         write_csv(path, FIELDS, [row for row in read_csv(path) if row["ablation"] != name] + rows)
-    done = read_csv(path)
+    done = [row for row in read_csv(path) if planned(row)]
     for name, ablation in ABLATIONS.items():
         if own := [row for row in done if row["ablation"] == name]:
             draw(ablation, own, args.docs)

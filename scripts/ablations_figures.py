@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from ablations_plan import Ablation
 from lifelong.figures import COLOURS, MARKERS, empty_figure, save_figure
-from results_page import Row, half_interval, values
+from results_stats import Row, half_interval, values
 
 ACCURACY = "average accuracy (%)"
 HIGHEST_CROSSES, CROSSES_APART = 0.17, 0.045  # of the axes' height

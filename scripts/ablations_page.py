@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ablations_figures import arms
 from ablations_plan import ABLATIONS, Ablation
-from results_page import Row, half_interval, listed, plus_minus, values
+from results_stats import Row, listed, plus_minus, settled, signed, values
 
 INTRODUCTION = """# Ablations
 
@@ -14,7 +14,8 @@ Made by `python scripts/ablations.py` from [data/ablations.csv](data/ablations.c
 no number here is typed. `python scripts/ablations.py NAME` trains what is missing of one of them. Test accuracies after
 the last task in points of 100, ± the 95 % confidence interval over seeds (Student's t). Where λ varies, arms are
 compared at the λ that is best on validation data. A difference is *settled* if the interval of its mean, paired by
-seed, leaves zero out (each by itself: nothing is corrected for there being many).
+seed, leaves zero out (each by itself: nothing is corrected for there being many); it is settled for these strengths and
+these orders of tasks, whose choice no interval covers.
 """
 Arms = dict[str, list[Row]]
 
@@ -69,7 +70,7 @@ def table(ablation: Ablation, rows: Sequence[Row], found: Arms) -> str:
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for arm, members in found.items():
         cells = [arm, *([strength_of(rows, arm, members)] if by_strength else [])]
-        cells += [plus_minus(values(members, key)) for key in ("average_accuracy", "forgetting")]
+        cells += [plus_minus(seed_means(members, key)) for key in ("average_accuracy", "forgetting")]
         pairs = paired(ablation, arm, found)
         cells.append("" if arm.endswith(ablation.reference) or not pairs else signed(pairs))
         if by_strength:
@@ -86,6 +87,15 @@ def strength_of(rows: Sequence[Row], arm: str, members: Sequence[Row]) -> str:
     return f"{best:g}" + (" (end of grid)" if len(tried) > 1 and best in (min(tried), max(tried)) else "")
 
 
+def seed_means(rows: Sequence[Row], key: str) -> list[float]:
+    """Of the runs that finished, in points of 100, a value for each seed: the mean over x where there are several."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if not row["failed"]:
+            found.setdefault(row["seed"], []).append(100 * float(row[key]))
+    return [statistics.fmean(of_seed) for of_seed in found.values()]
+
+
 def paired(ablation: Ablation, arm: str, found: Arms) -> list[float]:
     """Differences from the reference; none for the reference itself."""
     beside = ablation.reference.startswith(",")
@@ -94,26 +104,18 @@ def paired(ablation: Ablation, arm: str, found: Arms) -> list[float]:
 
 
 def differences(members: Sequence[Row], reference: Sequence[Row], with_x: bool) -> list[float]:
-    """Of average accuracies in points of 100, paired by seed, and by x if asked."""
+    """Of average accuracies in points of 100, one for each seed; with_x: the mean of those that are paired by x."""
 
     def key(row: Row) -> tuple[str, str]:
         return (row["x"] if with_x else "", row["seed"])
 
     base = {key(row): row for row in reference if not row["failed"]}
-    return [
-        100 * (float(row["average_accuracy"]) - float(base[key(row)]["average_accuracy"]))
-        for row in members
-        if not row["failed"] and key(row) in base
-    ]
-
-
-def signed(pairs: Sequence[float]) -> str:
-    return plus_minus(pairs) if statistics.fmean(pairs) < 0 else f"+{plus_minus(pairs)}"
-
-
-def settled(pairs: Sequence[float]) -> bool:
-    half = half_interval(pairs)
-    return not math.isnan(half) and abs(statistics.fmean(pairs)) > half
+    found: dict[str, list[float]] = {}
+    for row in members:
+        if not row["failed"] and key(row) in base:
+            less = float(row["average_accuracy"]) - float(base[key(row)]["average_accuracy"])
+            found.setdefault(row["seed"], []).append(100 * less)
+    return [statistics.fmean(of_seed) for of_seed in found.values()]
 
 
 # Sentences ------------------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def sentences(ablation: Ablation, rows: Sequence[Row], found: Arms) -> list[str]
 
 
 def highest(found: Arms) -> str:
-    means = {arm: values(members, "average_accuracy") for arm, members in found.items()}
+    means = {arm: seed_means(members, "average_accuracy") for arm, members in found.items()}
     ordered = sorted(means, key=lambda arm: -statistics.fmean(means[arm]))
     first, last = (
         f"*{arm}* {where}, at {plus_minus(means[arm])}"
@@ -177,17 +179,18 @@ def particular(ablation: Ablation, rows: Sequence[Row], found: Arms) -> str:
 
 
 def of_strengths(rows: Sequence[Row]) -> str:
-    """How many of its decades leave an arm within two points of its best, and how many runs diverged."""
-    within = {}
+    """What a decade more or less costs at least, and how many runs diverged."""
+    losses = {}
     for arm in arms(rows):
         own = by_x(row for row in rows if row["arm"] == arm)
         means = [statistics.fmean(found) for found in (values(m, "average_accuracy") for m in own.values()) if found]
-        if len(own) > 1:
-            within[arm] = f"{sum(mean > max(means) - 2 for mean in means) if means else 0} of {len(own)} for *{arm}*"
+        if len(means) > 1:
+            first, second = sorted(means, reverse=True)[:2]
+            losses[arm] = f"{first - second:.1f} points for *{arm}*"
     lost = sum(bool(row["failed"]) for row in rows)
     return (
-        f"Strengths that come within 2 points of an arm's best: {listed(list(within.values()))}; of all runs"
-        f" {f'{lost} diverged' if lost else 'none diverged'}."
+        f"The second-best decade loses {listed(list(losses.values()))}, so that smaller differences may come of where"
+        f" the decades lie; of all runs {f'{lost} diverged' if lost else 'none diverged'}."
     )
 
 

@@ -9,15 +9,17 @@ import argparse
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lifelong.atomic import atomic_write
+from lifelong.explain import one_line_errors
 from protocols import DATA, seconds
 from results_page import page
+from results_stats import Row
 
-Row = dict[str, str]
 MEASURES = (
     "average_accuracy",
     "forgetting",
@@ -29,31 +31,44 @@ MEASURES = (
     "worst_case_accuracy",
 )
 SITE = ("protocol", "data", "method")
-RUN = ("strength", "seed", "run_id", *MEASURES, "num_tasks", "num_steps", "seconds", "settings", "commit", "failed")
+TASKS = ("num_tasks", "num_steps", "seconds")
+RUN = ("strength", "seed", "run_id", *MEASURES, *TASKS, "settings", "setting", "commit", "failed")
 FIELDS: tuple[str, ...] = (*SITE, *RUN)
-CHOICE = ("seed", "chosen_with", "strength", "val_average_accuracy", "run_id", "failed", "chosen", "at_edge")
+CHOICE = ("seed", "chosen_with", "strength", "val_average_accuracy", "run_id", "failed", "chosen", "at_edge", "setting")
 TUNING: tuple[str, ...] = (*SITE, *CHOICE)
 
 
 def collect(runs: Path) -> tuple[list[Row], list[Row]]:
-    """(reported runs, grid runs) of every tuning.json below runs/results."""
+    """(reported runs, grid runs) of every tuning.json below runs/results; what is not there is said on stderr."""
     reported: list[Row] = []
     grid: list[Row] = []
     for path in sorted(runs.glob("results/*/*/tuning.json")):
         tuning = json.loads(path.read_text(encoding="utf-8"))
+        if "setting" not in tuning:
+            warn(f"{path} is of an earlier version and left out: the same scripts/tune.py command again renews it")
+            continue
         for method, members in tuning["runs"].items():
-            reported += [reported_row(path.parent, tuning, method, run) for run in members]
+            reported += [row for run in members if (row := reported_row(path.parent, tuning, method, run))]
         for method, chosen in tuning["chosen"].items():
             grid += [grid_row(tuning, method, chosen, run) for run in chosen["grid"]]
     return reported, grid
 
 
-def reported_row(folder: Path, tuning: dict[str, Any], method: str, run: dict[str, Any]) -> Row:
+def warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def reported_row(folder: Path, tuning: dict[str, Any], method: str, run: dict[str, Any]) -> Row | None:
+    """None, said on stderr, if the run's folder is gone."""
     metrics = {"strength": tuning["chosen"].get(method, {}).get("strength")}  # all that is known of one that failed
     if not run["failed"]:
-        metrics = json.loads((folder / run["run_id"] / "metrics.json").read_text(encoding="utf-8"))
+        path = folder / run["run_id"] / "metrics.json"
+        if not path.exists():
+            warn(f"{path} is not there: the run is left out")
+            return None
+        metrics = json.loads(path.read_text(encoding="utf-8"))
     values = {
-        **{key: tuning[key] for key in ("protocol", "data")},
+        **{key: tuning[key] for key in ("protocol", "data", "setting")},
         "method": method,
         **{key: run[key] for key in ("seed", "run_id", "failed")},
         **{key: metrics.get(key) for key in (*MEASURES, "strength", "num_tasks", "num_steps", "commit")},
@@ -65,10 +80,9 @@ def reported_row(folder: Path, tuning: dict[str, Any], method: str, run: dict[st
 
 def grid_row(tuning: dict[str, Any], method: str, chosen: dict[str, Any], run: dict[str, Any]) -> Row:
     values = {
-        **{key: tuning[key] for key in ("protocol", "data")},
+        **{key: tuning[key] for key in ("protocol", "data", "setting")},
         "method": method,
-        "seed": tuning["chosen_at_seed"],
-        "chosen_with": " ".join(tuning["chosen_with"]),
+        "chosen_with": " ".join(chosen["chosen_with"]),
         **run,
         "chosen": "yes" if run["strength"] == chosen["strength"] else "",
         "at_edge": "yes" if chosen["at_edge"] else "",
@@ -89,20 +103,22 @@ def read_csv(path: Path) -> list[Row]:
 
 def write_csv(path: Path, fields: Iterable[str], rows: Iterable[Row]) -> None:
     with atomic_write(path) as file:
-        writer = csv.DictWriter(file, list(fields), lineterminator="\n")
+        writer = csv.DictWriter(file, list(fields), lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 
 
 def renewed(path: Path, fields: tuple[str, ...], found: list[Row]) -> list[Row]:
-    """The file's rows with those of each (protocol, data, method) that was found again replaced, in a fixed order."""
+    """The file's rows with those that were found again replaced, and without those of older settings of a protocol."""
+    settings = {(row["protocol"], row["data"]): row["setting"] for row in found}
+    fresh = {tuple(row[key] for key in SITE) for row in found}
 
-    def group(row: Row) -> tuple[str, ...]:
-        return tuple(row[key] for key in SITE)
+    def stays(row: Row) -> bool:
+        same = settings.get((row["protocol"], row["data"]), row.get("setting")) == row.get("setting")
+        return same and tuple(row[key] for key in SITE) not in fresh
 
-    fresh = {group(row) for row in found}
-    rows = [row for row in read_csv(path) if group(row) not in fresh] + found
-    rows.sort(key=lambda row: (*group(row), int(row["seed"]), float(row["strength"] or 0)))
+    rows = [row for row in read_csv(path) if stays(row)] + found
+    rows.sort(key=lambda row: (*(row[key] for key in SITE), float(row["strength"] or 0), int(row["seed"])))
     if found:
         write_csv(path, fields, rows)
     return rows
@@ -125,4 +141,5 @@ def main(arguments: list[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    print(main())
+    with one_line_errors():
+        print(main())

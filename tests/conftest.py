@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from tuned import tuning  # noqa: F401 - a fixture
 from wandb_session import server, wandb_afresh  # noqa: F401 - fixtures
 
 torch.set_num_threads(1)

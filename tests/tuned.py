@@ -1,0 +1,26 @@
+"""A protocol tuned on the smallest data there is."""
+
+from pathlib import Path
+
+import pytest
+
+import tune
+
+SMALL = (
+    "backbone.widths=[8]",
+    "dataset.source.test_fraction=0.8",
+    "trainer.max_epochs=1",
+    "trainer=cpu",
+    "num_threads=1",
+    "log_every_n_steps=2",
+)
+
+
+def tuned(root: Path, methods: str = "finetune,ewc,joint", seeds: str = "0,1") -> Path:
+    where = ["hsu_split_class", "--data", "digits", "--root", str(root), "--reach", "2"]
+    return tune.main([*where, "--methods", methods, "--seeds", seeds, *SMALL])
+
+
+@pytest.fixture(scope="session")
+def tuning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tuned(tmp_path_factory.mktemp("runs"))
