@@ -88,8 +88,13 @@ def of_order(both: Sequence[tuple[Summary, float]]) -> str:
     agree = sum(ours * theirs > 0 for ours, theirs in sure)
     if not pairs:
         return ""
-    of = f"Of {len(pairs)} pairs of published rows" if len(pairs) > 1 else "Of the one pair of published rows"
-    return f"{of} our seeds settle {len(sure)}: {agree} in the published order, {len(sure) - agree} against it."
+    if len(pairs) == 1:
+        stands = "in the published order" if agree else "against the published order" if sure else "in no settled order"
+        return f"The one pair of published rows stands {stands}."
+    return (
+        f"Of {len(pairs)} pairs of published rows our seeds settle {len(sure)}: {agree} in the published order,"
+        f" {len(sure) - agree} against it."
+    )
 
 
 def of_diverged(rows: Sequence[Row], chosen_with: str) -> str:
