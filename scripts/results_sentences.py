@@ -91,10 +91,8 @@ def of_order(both: Sequence[tuple[Summary, float]]) -> str:
     if len(pairs) == 1:
         stands = "in the published order" if agree else "against the published order" if sure else "in no settled order"
         return f"The one pair of published rows stands {stands}."
-    return (
-        f"Of {len(pairs)} pairs of published rows our seeds settle {len(sure)}: {agree} in the published order,"
-        f" {len(sure) - agree} against it."
-    )
+    said = f"Of {len(pairs)} pairs of published rows our seeds settle {len(sure) or 'none'}"
+    return f"{said}: {agree} in the published order, {len(sure) - agree} against it." if sure else f"{said}."
 
 
 def of_diverged(rows: Sequence[Row], chosen_with: str) -> str:
