@@ -57,17 +57,17 @@ def chosen_of(method: str, rows: Sequence[Row], tuning: Sequence[Row]) -> str:
 def section(plan: Protocol, rows: Sequence[Row], tuning: Sequence[Row]) -> str:
     found = summaries(rows)
     chosen_with = tuning[0]["chosen_with"] if tuning else ""
-    text = " ".join(filter(None, [sentences(plan, found), of_diverged(rows, chosen_with)]))
-    shown = [f"## {plan.title}: on {plan.data_title}", as_run(plan, rows), table(plan, rows, tuning, found)]
+    changed = changed_of(plan, rows)
+    text = " ".join(filter(None, [sentences(plan, found, changed), of_diverged(rows, chosen_with)]))
+    line = f"`{' '.join([*plan.overrides, *plan.penalties])}`" + (f"; **changed here:** `{changed}`" if changed else "")
+    shown = [f"## {plan.title}: on {plan.data_title}", line, table(plan, rows, tuning, found)]
     return "\n\n".join(part for part in [*shown, of_strengths(tuning, found), text] if part)
 
 
-def as_run(plan: Protocol, rows: Sequence[Row]) -> str:
-    """The overrides of the table's runs; those that are not the protocol's are marked."""
+def changed_of(plan: Protocol, rows: Sequence[Row]) -> str:
+    """The overrides of the table's runs that are not the protocol's."""
     own = [*plan.overrides, *plan.penalties]
-    changed = [part for part in rows[0]["settings"].split(" ") if part not in own]
-    line = f"`{' '.join(own)}`"
-    return f"{line}; **changed here:** `{' '.join(changed)}`" if changed else line
+    return " ".join(part for part in rows[0]["settings"].split(" ") if part not in own)
 
 
 def overview(by_table: dict[tuple[str, str], list[Row]]) -> str:

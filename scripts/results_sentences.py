@@ -12,10 +12,13 @@ from results_stats import Row, Summary, differences, gap_closed, listed, plus_mi
 Found = Mapping[str, Summary]
 
 
-def sentences(plan: Protocol, found: Found) -> str:
-    """As far as the table's rows allow: who is highest, beside whom, at what price; published order and numbers."""
+def sentences(plan: Protocol, found: Found, changed: str = "") -> str:
+    """As far as the table's rows allow: who is highest, beside whom, at what price; published order and numbers.
+
+    changed: overrides beside the protocol's own.
+    """
     sound = [s for s in found.values() if s.method not in BOUNDS and not s.failed]
-    parts = [*of_published(plan, found)]
+    parts = [*of_published(plan, found, changed)]
     if sound:
         best = max(sound, key=lambda s: s.mean)
         parts = [of_best(best, found), of_rivals(best, sound), of_finetune(sound, found), of_trade(best, found), *parts]
@@ -69,7 +72,7 @@ def of_finetune(sound: Sequence[Summary], found: Found) -> str:
     return f"Above finetune, paired by seed: {said}" + (f"; below it: {listed(below)}." if below else ".")
 
 
-def of_published(plan: Protocol, found: Found) -> list[str]:
+def of_published(plan: Protocol, found: Found, changed: str) -> list[str]:
     """How the published order and numbers compare and, where a row falls short, the likely reason."""
     both = [(s, plan.published[s.method]) for s in found.values() if s.method in plan.published and not s.failed]
     if not both:
@@ -77,8 +80,9 @@ def of_published(plan: Protocol, found: Found) -> list[str]:
     short = [(s, theirs) for s, theirs in both if s.mean + (0 if math.isnan(s.interval) else s.interval) < theirs]
     if not short:
         return [of_order(both), "No row falls short of its published number by more than its interval."]
+    first = f"What was changed here, `{changed}`, may explain it alone." if changed else ""
     rows = listed([f"{s.method} ({rounded(s.mean, 1)} against {theirs:g})" for s, theirs in short])
-    return [of_order(both), f"Below its published number by more than its interval: {rows}.", plan.reason]
+    return [of_order(both), f"Below its published number by more than its interval: {rows}.", first, plan.reason]
 
 
 def of_order(both: Sequence[tuple[Summary, float]]) -> str:

@@ -158,6 +158,9 @@ def test_only_a_row_below_its_published_number_by_more_than_its_interval_falls_s
     short = said.sentences(plan, summaries(rows_of(ewc=[0.1, 0.1], joint=[0.99, 0.99])))
     assert "Below its published number by more than its interval: ewc (10.0 against 19.8)." in short
     assert plan.reason in short
+    assert "`trainer.max_steps=5`, may explain it alone. " in said.sentences(
+        plan, summaries(rows_of(ewc=[0.1, 0.1])), "trainer.max_steps=5"
+    )
     within = said.sentences(plan, summaries(rows_of(ewc=[0.1, 0.25])))
     assert "No row falls short" in within
     assert plan.reason not in within
