@@ -22,8 +22,9 @@ tasks after the last one, *forgetting* how far a task's has fallen since its bes
 after it was learned; all in points of 100. ± is half the 95 % confidence interval of the mean over seeds (Student's t;
 of few seeds it may pass 100). *Gap closed*: the share of the way from finetune to joint, in percent (none where joint
 was not run). Comparisons are paired by seed, each by itself: nothing is corrected for there being many. Seconds are a
-run's wall time, two at a time on two CPU cores. Published numbers are the sources' own, **on MNIST** (blank: we have
-none, not that there is none); where our data are others, they say which order to expect, not which number.
+run's wall time, two at a time on two CPU cores which other work kept busy at times: they say the order of magnitude.
+Published numbers are the sources' own, **on MNIST** (blank: we have none, not that there is none); where our data are
+others, they say which order to expect, not which number.
 """
 
 
