@@ -46,7 +46,7 @@ def row(ablation: Ablation, arm: Arm, seed: int, outcome: Outcome) -> Row:
 def planned(row: Row) -> bool:
     """Whether the plan still has the row's run: an older plan's are not shown beside the new one's."""
     ablation = ABLATIONS.get(row["ablation"])
-    return ablation is not None and any((arm.label, str(arm.x)) == (row["arm"], row["x"]) for arm in ablation.arms)
+    return ablation is not None and any((arm.label, arm.x) == (row["arm"], row["x"]) for arm in ablation.arms)
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:

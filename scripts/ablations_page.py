@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ablations_figures import arms
 from ablations_plan import ABLATIONS, Ablation
-from results_stats import Row, listed, plus_minus, settled, signed, values
+from results_stats import Row, by_seed, listed, plus_minus, settled, signed, values
 
 INTRODUCTION = """# Ablations
 
@@ -70,7 +70,7 @@ def table(ablation: Ablation, rows: Sequence[Row], found: Arms) -> str:
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for arm, members in found.items():
         cells = [arm, *([strength_of(rows, arm, members)] if by_strength else [])]
-        cells += [plus_minus(seed_means(members, key)) for key in ("average_accuracy", "forgetting")]
+        cells += [plus_minus(by_seed(members, key).values()) for key in ("average_accuracy", "forgetting")]
         pairs = paired(ablation, arm, found)
         cells.append("" if arm.endswith(ablation.reference) or not pairs else signed(pairs))
         if by_strength:
@@ -85,15 +85,6 @@ def strength_of(rows: Sequence[Row], arm: str, members: Sequence[Row]) -> str:
     tried = [float(x) for x in by_x(row for row in rows if row["arm"] == arm)]
     best = float(members[0]["x"])
     return f"{best:g}" + (" (end of grid)" if len(tried) > 1 and best in (min(tried), max(tried)) else "")
-
-
-def seed_means(rows: Sequence[Row], key: str) -> list[float]:
-    """Of the runs that finished, in points of 100, a value for each seed: the mean over x where there are several."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if not row["failed"]:
-            found.setdefault(row["seed"], []).append(100 * float(row[key]))
-    return [statistics.fmean(of_seed) for of_seed in found.values()]
 
 
 def paired(ablation: Ablation, arm: str, found: Arms) -> list[float]:
@@ -129,7 +120,7 @@ def sentences(ablation: Ablation, rows: Sequence[Row], found: Arms) -> list[str]
 
 
 def highest(found: Arms) -> str:
-    means = {arm: seed_means(members, "average_accuracy") for arm, members in found.items()}
+    means = {arm: list(by_seed(members, "average_accuracy").values()) for arm, members in found.items()}
     ordered = sorted(means, key=lambda arm: -statistics.fmean(means[arm]))
     first, last = (
         f"*{arm}* {where}, at {plus_minus(means[arm])}"

@@ -1,6 +1,7 @@
 """The published protocols of docs/data/protocols.yaml, and runs of them: several processes, each run once."""
 
 import contextlib
+import functools
 import io
 import math
 import multiprocessing
@@ -50,6 +51,7 @@ class Protocol:
         return f"results/{self.name}/{self.data}"
 
 
+@functools.cache
 def read_protocols() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((DATA / "protocols.yaml").read_text(encoding="utf-8"))
     return loaded

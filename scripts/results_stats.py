@@ -49,8 +49,12 @@ class Share:
 
 
 def by_seed(rows: Iterable[Row], key: str) -> By:
-    """Of the runs that finished, in points of 100."""
-    return {row["seed"]: 100 * float(row[key]) for row in rows if not row["failed"] and row[key]}
+    """Of the runs that finished, in points of 100; the mean of a seed's runs where it has several."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if not row["failed"] and row[key]:
+            found.setdefault(row["seed"], []).append(100 * float(row[key]))
+    return {seed: statistics.fmean(of_seed) for seed, of_seed in found.items()}
 
 
 def values(rows: Iterable[Row], key: str) -> list[float]:

@@ -137,7 +137,7 @@ def merged(path: Path, new: dict[str, Any]) -> dict[str, Any]:
     return {**new, **{key: {**old.get(key, {}), **new[key]} for key in ("chosen", "runs")}}
 
 
-def listed(given: str, key: str, allowed: Sequence[str] | None = None) -> list[str]:
+def parts_of(given: str, key: str, allowed: Sequence[str] | None = None) -> list[str]:
     """a,b as a list. Raises ConfigError unless all are allowed (None: integers, none of them twice)."""
     parts = given.split(",")
     wrong = [part for part in parts if part not in allowed] if allowed else [p for p in parts if not p.isdecimal()]
@@ -162,8 +162,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_intermixed_args(arguments)
     if args.choose_seeds < 1:
         raise ConfigError(f"--choose-seeds must be an integer >= 1, got {args.choose_seeds}")
-    args.methods = listed(args.methods, "methods", METHODS)
-    args.seeds = [int(seed) for seed in listed(args.seeds, "seeds")]
+    args.methods = parts_of(args.methods, "methods", METHODS)
+    args.seeds = [int(seed) for seed in parts_of(args.seeds, "seeds")]
     return args
 
 

@@ -100,6 +100,14 @@ def test_arms_are_compared_at_the_strength_that_is_best_on_validation_data() -> 
     assert [row["x"] for row in best_rows(rows, "a")] == ["10"]
 
 
+def test_rows_of_an_older_plan_are_not_shown() -> None:
+    arm = ABLATIONS["scp_slices"].arms[0]
+    row = {"ablation": "scp_slices", "arm": arm.label, "x": arm.x}
+    assert ablations.planned(row)
+    assert not ablations.planned({**row, "x": ""})
+    assert not ablations.planned({**row, "ablation": "one that is gone"})
+
+
 def test_differences_are_paired_by_seed() -> None:
     ours, theirs = (
         [line(arm, "1", s, 0, a) for s, a in enumerate(both)] for arm, both in (("a", (0.5, 0.8)), ("b", (0.4, 0.6)))

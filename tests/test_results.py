@@ -169,9 +169,13 @@ def test_only_a_row_below_its_published_number_by_more_than_its_interval_falls_s
 def test_published_order_counts_pairs_that_our_seeds_settle() -> None:
     found = summaries(rows_of(ewc=[0.5, 0.6], mas=[0.1, 0.2], si=[0.5, 0.59], joint=[0.8, 0.9]))
     both = list(zip(found.values(), (20.0, 30.0, 25.0, 90.0), strict=True))
-    assert said.of_order(both).startswith(
-        "Of 6 pairs of published rows our seeds settle 5: 3 in the published order, 2 "
-    )
+    order = "Of 6 pairs of published rows our seeds settle 5: 3 in the published order, 2 against it."
+    assert said.of_order(both) == order
+    assert said.of_order(both[:2]) == "The one pair of published rows stands against the published order."
+    assert said.of_order(both[:1]) == ""
+    noisy = list(summaries(rows_of(ewc=[0.5, 0.6], mas=[0.6, 0.5], si=[0.5, 0.55])).values())
+    unsure = [(summary, theirs) for summary, theirs in zip(noisy, (20.0, 30.0, 40.0), strict=True)]
+    assert said.of_order(unsure) == "Of 3 pairs of published rows our seeds settle none."
 
 
 def test_cause_of_divergence_is_said_only_behind_the_tasks_of_the_choice() -> None:
