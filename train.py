@@ -3,16 +3,16 @@
 import hydra
 from omegaconf import DictConfig
 
-from lifelong.config import ConfigError, register
-from lifelong.explain import one_line_errors, one_line_job
-from lifelong.groups import CONFIGS
-from lifelong.jobs import Objectives, chosen_by_objectives
+from lifelong.config.groups import CONFIGS
+from lifelong.config.schema import ConfigError, register
+from lifelong.experiment.errors import one_line_errors, one_line_job
+from lifelong.launch.jobs import Objectives, chosen_by_objectives
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")  # type: ignore[untyped-decorator]
 def main(config: DictConfig) -> float | None:
     with one_line_job():
-        from lifelong.experiment import run_experiment  # loads torch and lightning: --help does not wait for them
+        from lifelong.experiment.run import run_experiment  # loads torch and lightning: --help does not wait for them
 
         if chosen_by_objectives() and not config.val_fraction:
             raise ConfigError(f"val_fraction must be > 0 where a sweep chooses by it, got {config.val_fraction}")

@@ -9,15 +9,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablations_figures import draw
-from ablations_page import page
-from ablations_plan import ABLATIONS, Ablation, Arm
-from lifelong.atomic import atomic_write
-from lifelong.config import ConfigError
-from lifelong.explain import one_line_errors
-from protocols import DATA, Outcome, all_runs, seconds
+from lifelong.config.schema import ConfigError
+from lifelong.experiment.errors import one_line_errors
+from lifelong.runs.atomic import atomic_write
 from results import plain, read_csv, write_csv
-from results_stats import Row
+from studies.ablations_figures import draw
+from studies.ablations_page import page
+from studies.ablations_plan import ABLATIONS, Ablation, Arm
+from studies.protocols import DATA, Outcome, all_runs, seconds
+from studies.results_stats import Row
 from tune import QUIET
 
 MEASURES = ("average_accuracy", "val_average_accuracy", "forgetting", "learning_accuracy")

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import device, growth, importance, methods, page, startup, stream
 from benchmarks.table import Settings, Table
-from lifelong.environment import commit
+from lifelong.runs.environment import commit
 
 SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "importance": importance.measure,

@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lifelong.config import ConfigError
-from lifelong.explain import one_line_errors
-from lifelong.report.runs import Run, read_run
-from lifelong.report.tables import MEASURES, PHASES
-from lifelong.run_folder import RunFolderError
+from lifelong.config.schema import ConfigError
+from lifelong.experiment.errors import one_line_errors
+from lifelong.plots.report.runs import Run, read_run
+from lifelong.plots.report.tables import MEASURES, PHASES
+from lifelong.runs.folder import RunFolderError
 
 ABSENT = "–"
 BYTES = ("peak_memory_bytes", "penalty_state_bytes", "memory_bytes")

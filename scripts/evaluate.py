@@ -15,17 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from lifelong.atomic import atomic_write
-from lifelong.config import ConfigError, check, choice
+from lifelong.config.groups import choices
+from lifelong.config.schema import ConfigError, check, choice
 from lifelong.data.stream import TaskStream
-from lifelong.evaluation import accuracy
-from lifelong.experiment import load, make_stream
-from lifelong.explain import composed
-from lifelong.groups import choices
-from lifelong.identity import identity, source_names
-from lifelong.learner import Learner
-from lifelong.run_folder import RunFolder, run_id, whole
-from lifelong.sealed import load_sealed
+from lifelong.experiment.errors import composed
+from lifelong.experiment.run import load, make_stream
+from lifelong.models.evaluation import accuracy
+from lifelong.models.learner import Learner
+from lifelong.runs.atomic import atomic_write
+from lifelong.runs.checksum import load_sealed
+from lifelong.runs.folder import RunFolder, run_id, whole
+from lifelong.runs.identity import identity, source_names
 from own_options import run_script
 
 ROOT_KEYS = ("scenario", "val_fraction", "seed")

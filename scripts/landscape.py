@@ -20,16 +20,16 @@ from rich.table import Table
 from torch import Tensor
 
 from landscape_figure import Panel, landscape_figure
-from lifelong.config import ConfigError, build, check
+from lifelong.config.schema import ConfigError, build, check
 from lifelong.data.examples import Examples
 from lifelong.data.seeds import derived_generator
 from lifelong.data.stream import TaskStream
-from lifelong.experiment import load, make_stream, run_experiment
-from lifelong.explain import composed
-from lifelong.figures import save_figure
-from lifelong.landscape import Footprints, Plane, losses, penalty_on
-from lifelong.learner import Learner
-from lifelong.penalties.base import Penalty
+from lifelong.experiment.errors import composed
+from lifelong.experiment.run import load, make_stream, run_experiment
+from lifelong.methods.penalty import Penalty
+from lifelong.models.learner import Learner
+from lifelong.plots.figures import save_figure
+from lifelong.plots.landscape import Footprints, Plane, losses, penalty_on
 from own_options import own_options, run_script, whole_number
 
 OWN = {"methods": "finetune,ewc:100,ewc:1e5,l2:10", "out": "landscape", "samples": "500", "points": "41"}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from lifelong.figures import COLOURS
-from lifelong.landscape import Quadratic
+from lifelong.plots.figures import COLOURS
+from lifelong.plots.landscape import Quadratic
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lifelong.config import ConfigError
-from lifelong.explain import one_line_errors
+from lifelong.config.schema import ConfigError
+from lifelong.experiment.errors import one_line_errors
 
 
 def own_options(arguments: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -6,11 +6,11 @@ Beside the options of train.py: out, the picture's file (preview.png); samples, 
 from collections.abc import Sequence
 from pathlib import Path
 
-from lifelong.config import ConfigError, check
+from lifelong.config.schema import ConfigError, check
 from lifelong.data.preview import preview_figure
-from lifelong.experiment import make_stream
-from lifelong.explain import composed
-from lifelong.figures import save_figure
+from lifelong.experiment.errors import composed
+from lifelong.experiment.run import make_stream
+from lifelong.plots.figures import save_figure
 from own_options import own_options, run_script, whole_number
 
 OWN = {"out": "preview.png", "samples": "10"}

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from lifelong.explain import one_line_errors
-from lifelong.report.page import write_report
+from lifelong.experiment.errors import one_line_errors
+from lifelong.plots.report.page import write_report
 
 
 def main() -> None:

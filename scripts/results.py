@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lifelong.atomic import atomic_write
-from lifelong.explain import one_line_errors
-from protocols import DATA, seconds
-from results_page import page
-from results_stats import Row
+from lifelong.experiment.errors import one_line_errors
+from lifelong.runs.atomic import atomic_write
+from studies.protocols import DATA, seconds
+from studies.results_page import page
+from studies.results_stats import Row
 
 MEASURES = (
     "average_accuracy",

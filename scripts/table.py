@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lifelong.report.interval import mean_and_std
-from lifelong.report.runs import Metrics, grouped, read_runs
+from lifelong.plots.report.interval import mean_and_std
+from lifelong.plots.report.runs import Metrics, grouped, read_runs
 
 KEYS = ("dataset", "source", "scenario", "order", "cycles", "method", "memory", "strength")
 POINTS = ("average_accuracy", "val_average_accuracy", "forgetting", "learning_accuracy")

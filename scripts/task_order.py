@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from lifelong.report.interval import mean_and_std
-from lifelong.report.runs import Metrics, grouped
+from lifelong.plots.report.interval import mean_and_std
+from lifelong.plots.report.runs import Metrics, grouped
 from table import print_runs
 
 KEYS = ("dataset", "source", "scenario", "cycles", "method", "memory", "strength")

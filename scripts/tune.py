@@ -21,11 +21,11 @@ from typing import Any
 
 import yaml
 
-from lifelong.atomic import atomic_write
-from lifelong.config import ConfigError
-from lifelong.explain import one_line_errors
-from lifelong.groups import CONFIGS
-from protocols import BOUNDS, METHODS, Outcome, Protocol, all_runs, protocol, run_id_of, seconds
+from lifelong.config.groups import CONFIGS
+from lifelong.config.schema import ConfigError
+from lifelong.experiment.errors import one_line_errors
+from lifelong.runs.atomic import atomic_write
+from studies.protocols import BOUNDS, METHODS, Outcome, Protocol, all_runs, protocol, run_id_of, seconds
 
 CRITERION = "val_average_accuracy"
 QUIET = ("logger=none", "progress=false")

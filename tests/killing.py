@@ -20,14 +20,16 @@ from typing import Any
 
 import torch
 
-from lifelong import loop, result, sealed
-from lifelong.checkpoint import Checkpoints
-from lifelong.interrupted import Interrupted
+from lifelong.experiment import result
 from lifelong.memory.base import ExemplarMemory
-from lifelong.penalties import base
-from lifelong.penalties.base import Penalty
-from lifelong.run_folder import RunFolder
+from lifelong.methods import penalty as penalties
+from lifelong.methods.penalty import Penalty
+from lifelong.runs import checksum as sealed
+from lifelong.runs.folder import RunFolder
+from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import History, read_history
+from lifelong.training import loop
+from lifelong.training.checkpoint import Checkpoints
 from runs import composed_tiny, run
 
 ALWAYS = ("backbone.dropout=0.2", "augment=affine")
@@ -67,7 +69,7 @@ AIMS = (
     Aim("checkpoint, half written", sealed._Summing, "write", torn=True),
     Aim("metrics, before they are there", os, "replace", onto("metrics.json")),
     Aim("history, half a row", History, "append", torn=True),
-    Aim("importance, folded in", base, "check_importance"),
+    Aim("importance, folded in", penalties, "check_importance"),
     Aim("checkpoint, before the first rename", os, "replace", onto("previous.ckpt")),
     Aim("memory", ExemplarMemory, "after_task"),
     Aim("checkpoint between tasks", Checkpoints, "save_boundary"),

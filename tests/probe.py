@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lifelong.penalties.base import Penalty
+from lifelong.methods.penalty import Penalty
 from tiny import Batch, Params, gradients_of
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from lifelong.config import choice, compose
+from lifelong.config.schema import choice, compose
 from lifelong.metrics import AccuracyMatrix
 
 NAMES = ("rot0", "rot30", "rot60")

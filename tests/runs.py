@@ -16,12 +16,12 @@ import torch
 import train as script
 from omegaconf import DictConfig
 
-from lifelong.checkpoint import Checkpoints
-from lifelong.config import register
-from lifelong.experiment import Result, run_experiment
-from lifelong.explain import composed, one_line_errors
-from lifelong.interrupted import Interrupted
+from lifelong.config.schema import register
+from lifelong.experiment.errors import composed, one_line_errors
+from lifelong.experiment.run import Result, run_experiment
+from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import read_history
+from lifelong.training.checkpoint import Checkpoints
 
 TINY = (
     "dataset/source=digits",

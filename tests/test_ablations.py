@@ -12,10 +12,10 @@ from ablated.batch_fisher import BatchFisher
 from ablated.moving_fisher import MovingFisher
 from ablated.path_score import PathScore
 from ablated.penalised_si import PenalisedSI
-from ablations_page import best_rows, differences, page
-from ablations_plan import ABLATIONS, Ablation, Arm
-from lifelong.penalties.rwalk import RWalk
-from lifelong.penalties.si import SI
+from lifelong.methods.rwalk import RWalk
+from lifelong.methods.si import SI
+from studies.ablations_page import best_rows, differences, page
+from studies.ablations_plan import ABLATIONS, Ablation, Arm
 
 
 def test_batch_fisher_is_the_square_of_each_batchs_mean_gradient() -> None:
@@ -65,8 +65,8 @@ def test_penalised_si_is_si_until_there_is_a_penalty(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_arm_composes() -> None:
-    from lifelong.config import check
-    from lifelong.explain import composed
+    from lifelong.config.schema import check
+    from lifelong.experiment.errors import composed
 
     for ablation in ABLATIONS.values():
         assert any(arm.label.endswith(ablation.reference) for arm in ablation.arms)

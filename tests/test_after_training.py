@@ -10,10 +10,10 @@ import torch
 import compare
 import evaluate
 import lifelong
-from lifelong.config import ConfigError
-from lifelong.experiment import Result
-from lifelong.explain import one_line_errors
-from lifelong.run_folder import RunFolderError
+from lifelong.config.schema import ConfigError
+from lifelong.experiment.errors import one_line_errors
+from lifelong.experiment.run import Result
+from lifelong.runs.folder import RunFolderError
 from runs import TINY, run
 
 STREAMS = {

@@ -12,9 +12,10 @@ import torch
 from torch.optim import SGD, Adam
 
 import tiny
-from lifelong import precision, result
-from lifelong.experiment import load
-from lifelong.precision import check_precision, set_tf32
+from lifelong.experiment import result
+from lifelong.experiment.run import load
+from lifelong.training import precision
+from lifelong.training.precision import check_precision, set_tf32
 from runs import TINY, assert_refused, assert_resumes, assert_same_run, run, weights
 from syncs import QUIET, VARIANTS, settings, waits_of_steps
 

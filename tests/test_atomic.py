@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lifelong.atomic import atomic_write, remove_leftovers
+from lifelong.runs.atomic import atomic_write, remove_leftovers
 
 
 class Stop(BaseException):

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong.backbones import Backbone
-from lifelong.backbones.cnn import CNN
-from lifelong.backbones.mlp import MLP
-from lifelong.backbones.resnet import ResNet18
+from lifelong.models.backbone import Backbone
+from lifelong.models.cnn import CNN
+from lifelong.models.mlp import MLP
+from lifelong.models.resnet import ResNet18
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs" / "backbone").glob("*.yaml"))
 SHAPES = [(1, 28, 28), (1, 8, 8), (3, 32, 32)]

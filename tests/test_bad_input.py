@@ -13,12 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import lifelong
-from lifelong import experiment
-from lifelong.config import ConfigError
+from lifelong.config.schema import ConfigError
 from lifelong.data.source import Source
-from lifelong.experiment import run_experiment
-from lifelong.run_folder import RunFolder, RunFolderError
-from lifelong.sealed import load_sealed
+from lifelong.experiment import run as experiment
+from lifelong.experiment.run import run_experiment
+from lifelong.runs.checksum import load_sealed
+from lifelong.runs.folder import RunFolder, RunFolderError
 from runs import TINY, Said, command, composed_tiny, run
 
 METHODS = "ewc, ewcpp, finetune, joint, l2, mas, online_ewc, rwalk, scp, si"
@@ -122,8 +122,8 @@ VALUES = {
     "checkpoint_steps=0": "checkpoint_steps must be an integer >= 1 or null, got 0",
     "name=../x": "name must be a folder name of letters, digits, '_', '-', '.', got '../x'",
     # from elsewhere
-    "method._target_=lifelong.config.OmegaConf": "method._target_ must start with lifelong., torch., lightning., ",
-    "method._target_=lifelong.penalties.ewc.EWCC": "method._target_ 'lifelong.penalties.ewc.EWCC' cannot be used: ",
+    "method._target_=lifelong.config.schema.OmegaConf": "method._target_ must start with lifelong., torch., lightning., ",
+    "method._target_=lifelong.methods.ewc.EWCC": "method._target_ 'lifelong.methods.ewc.EWCC' cannot be used: ",
     "+method.exclude=[{_target_:os.system}]": "method.exclude.0 must be a value, not a _target_ of its own",
 }
 """Values put into a composed configuration, which is five times as fast."""
@@ -210,9 +210,9 @@ def test_trusted_adds_a_prefix(tmp_path: Path) -> None:
 
 
 def test_name_that_leads_out_of_a_trusted_package_is_refused(tmp_path: Path) -> None:
-    """lifelong.run_folder.json.loads is a name below lifelong, and a function of json."""
-    line = refused(command(*TINY, f"root={tmp_path}", "method._target_=lifelong.run_folder.json.loads"))
-    assert line.endswith("got 'lifelong.run_folder.json.loads', which comes from 'json'")
+    """lifelong.runs.folder.json.loads is a name below lifelong, and a function of json."""
+    line = refused(command(*TINY, f"root={tmp_path}", "method._target_=lifelong.runs.folder.json.loads"))
+    assert line.endswith("got 'lifelong.runs.folder.json.loads', which comes from 'json'")
 
 
 # Folders ------------------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def _append_to(file: Any, append: Any) -> Any:
 HOLDER = """
 import sys
 from pathlib import Path
-from lifelong.run_folder import RunFolder
+from lifelong.runs.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()

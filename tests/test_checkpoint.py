@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong import checkpoint, experiment, loop, run_folder
-from lifelong.checkpoint import Checkpoints
-from lifelong.experiment import Result
-from lifelong.interrupted import Interrupted
-from lifelong.penalties.base import Penalty
-from lifelong.penalties.rwalk import RWalk
-from lifelong.penalties.si import SI
-from lifelong.sealed import load_sealed
+from lifelong.experiment import run as experiment
+from lifelong.experiment.run import Result
+from lifelong.methods.penalty import Penalty
+from lifelong.methods.rwalk import RWalk
+from lifelong.methods.si import SI
+from lifelong.runs import folder as run_folder
+from lifelong.runs.checksum import load_sealed
+from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import Tracker, read_history
+from lifelong.training import checkpoint, loop
+from lifelong.training.checkpoint import Checkpoints
 from runs import NUM_STEPS, TINY, assert_same_run, at_every_batch, run
 
 SETTINGS = {
@@ -43,7 +45,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.result.draw", lambda *_: None)  # half the time of a tiny run
+    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)  # half the time of a tiny run
 
 
 @pytest.fixture(scope="module")
@@ -270,8 +272,8 @@ PROGRAM = """
 import os, signal, sys
 sys.path[:0] = {path!r}
 import pytest, runs
-from lifelong.config import register
-from lifelong.explain import one_line_errors
+from lifelong.config.schema import register
+from lifelong.experiment.errors import one_line_errors
 def act(checkpoints, done):
     if done == 8:
         os.kill(os.getpid(), signal.{name})

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong import checkpoint_files
-from lifelong.checkpoint_files import FORMAT, CheckpointFiles, difference
-from lifelong.experiment import Result
-from lifelong.run_folder import RunFolderError
-from lifelong.sealed import load_sealed, save_sealed
+from lifelong.experiment.run import Result
+from lifelong.runs.checksum import load_sealed, save_sealed
+from lifelong.runs.folder import RunFolderError
+from lifelong.training import checkpoint_files
+from lifelong.training.checkpoint_files import FORMAT, CheckpointFiles, difference
 from runs import assert_same_run, at_every_batch, run
 
 SETTINGS = ("method=ewc", "backbone.dropout=0.2", "checkpoint_steps=2")
@@ -30,7 +30,7 @@ def raising(*_: Any, **__: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.result.draw", lambda *_: None)
+    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
 
 
 # Rotation -----------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_checkpoint_of_another_configuration_is_refused_and_says_what_differs(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder's name is a hash of the configuration, so this one was copied or renamed."""
-    monkeypatch.setattr("lifelong.experiment.identifier", lambda _: folder.name)
+    monkeypatch.setattr("lifelong.experiment.run.identifier", lambda _: folder.name)
     assert refused(folder, "method.strength=10") == (
         f"{folder / 'last.ckpt'} was written with method.strength=1000, now 10"
     )

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import train as script
 
-from lifelong.config import ConfigError
-from lifelong.groups import CONFIGS, choices
-from lifelong.interrupted import Interrupted
+from lifelong.config.groups import CONFIGS, choices
+from lifelong.config.schema import ConfigError
+from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import read_history
 from runs import TINY, Said, command
 from wandb_log import rows
@@ -42,7 +42,7 @@ def test_help_lists_the_groups_and_waits_for_no_torch() -> None:
 def test_configuration_is_shown_without_a_run(tmp_path: Path) -> None:
     said = command("method=mas", f"root={tmp_path}", "--cfg", "job")
     assert (said.code, said.err) == (0, "")
-    assert "_target_: lifelong.penalties.mas.MAS" in said.out
+    assert "_target_: lifelong.methods.mas.MAS" in said.out
     assert not list(tmp_path.iterdir())
 
 
@@ -93,7 +93,7 @@ def test_multirun_ends_with_the_job_that_was_interrupted(tmp_path: Path, monkeyp
         calls.append(config)
         raise Interrupted(signal.SIGINT, "the same command continues: x")
 
-    monkeypatch.setattr("lifelong.experiment.run_experiment", interrupted)
+    monkeypatch.setattr("lifelong.experiment.run.run_experiment", interrupted)
     said = command("-m", *TINY, f"root={tmp_path}", "seed=1,2,3")
     assert (said.code, len(calls)) == (130, 1)
     assert said.err == "interrupted by SIGINT; the same command continues: x\n"
@@ -106,7 +106,7 @@ def failing(patch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(_: Any) -> None:
         raise error
 
-    patch.setattr("lifelong.experiment.run_experiment", fail)
+    patch.setattr("lifelong.experiment.run.run_experiment", fail)
 
 
 def test_ctrl_c_before_the_run_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

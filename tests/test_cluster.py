@@ -12,11 +12,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobStatus
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from lifelong.cluster import HearAllJobs, end_job, submitted_to, trainer_plugins
-from lifelong.config import compose
-from lifelong.explain import explain, one_line_job
-from lifelong.groups import choices
-from lifelong.interrupted import Interrupted
+from lifelong.config.groups import choices
+from lifelong.config.schema import compose
+from lifelong.experiment.errors import explain, one_line_job
+from lifelong.launch.cluster import HearAllJobs, end_job, submitted_to, trainer_plugins
+from lifelong.runs.interrupted import Interrupted
 from runs import assert_same_run, at_every_batch, command, run
 
 LAUNCHERS = ("slurm", "slurm_cpu", "local")

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lifelong.arguments import described, fits, misfit, parameters, spelled, unknown_key
-from lifelong.config import BORDERS, Config, ConfigError, build, check, factory, one_line
-from lifelong.explain import composed, explain
-from lifelong.groups import GROUPS, choices
-from lifelong.identity import ENVIRONMENT_KEYS, identity
-from lifelong.interrupted import Interrupted
+from lifelong.config.arguments import described, fits, misfit, parameters, spelled, unknown_key
+from lifelong.config.groups import GROUPS, choices
+from lifelong.config.schema import BORDERS, Config, ConfigError, build, check, factory, one_line
+from lifelong.experiment.errors import composed, explain
+from lifelong.runs.identity import ENVIRONMENT_KEYS, identity
+from lifelong.runs.interrupted import Interrupted
 from runs import composed_once
 
 # Plain data and annotations -----------------------------------------------------------------------------------------
@@ -147,17 +147,17 @@ def refusing(error: Exception) -> Any:
 def test_refusal_of_a_constructor_is_one_line_with_its_key(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lifelong.penalties.l2.L2.__init__", lambda self, **_: refusing(error))
-    node = OmegaConf.create({"_target_": "lifelong.penalties.l2.L2", "strength": 2})
+    monkeypatch.setattr("lifelong.methods.l2.L2.__init__", lambda self, **_: refusing(error))
+    node = OmegaConf.create({"_target_": "lifelong.methods.l2.L2", "strength": 2})
     with pytest.raises(ConfigError) as refused:
         build(node, "method")
     assert str(refused.value) == line
 
 
 def test_defect_in_a_constructor_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.penalties.l2.L2.__init__", lambda self, **_: refusing(ZeroDivisionError("a defect")))
+    monkeypatch.setattr("lifelong.methods.l2.L2.__init__", lambda self, **_: refusing(ZeroDivisionError("a defect")))
     with pytest.raises(ZeroDivisionError):
-        build(OmegaConf.create({"_target_": "lifelong.penalties.l2.L2", "strength": 2}), "method")
+        build(OmegaConf.create({"_target_": "lifelong.methods.l2.L2", "strength": 2}), "method")
 
 
 def test_factory_builds_anew_each_time_and_refuses_what_the_program_sets() -> None:
@@ -214,7 +214,7 @@ def test_group_that_was_taken_away_is_named(missing: str) -> None:
 
 def test_overrides_reach_the_group_they_name() -> None:
     config = composed(("method=si", "method.strength=7", "dataset/source=digits", "seed=5", "val_fraction=0.2"))
-    assert config.method._target_ == "lifelong.penalties.si.SI"
+    assert config.method._target_ == "lifelong.methods.si.SI"
     assert (config.method.strength, config.dataset.seed, config.dataset.val_fraction) == (7, 5, 0.2)
     assert config.dataset.source._target_ == "lifelong.data.sources.digits.digits"
 

@@ -18,11 +18,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lifelong import atomic, checkpoint
-from lifelong.checkpoint import Checkpoints
-from lifelong.experiment import Result
-from lifelong.learner import Learner
-from lifelong.sealed import load_sealed
+from lifelong.experiment.run import Result
+from lifelong.models.learner import Learner
+from lifelong.runs import atomic
+from lifelong.runs.checksum import load_sealed
+from lifelong.training import checkpoint
+from lifelong.training.checkpoint import Checkpoints
 from runs import TINY, Said, assert_same_run, at_every_batch, command, run
 
 SETTINGS = ("backbone.dropout=0.2", "checkpoint_steps=1")
@@ -30,7 +31,7 @@ SETTINGS = ("backbone.dropout=0.2", "checkpoint_steps=1")
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.result.draw", lambda *_: None)
+    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from lifelong.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
+from lifelong.plots.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 
 TITLE = "split_cifar100 · ewc · strength 100 · seed 0"
 LONG_TITLE = "; ".join(f"method.option{i}=value{i}" for i in range(20))
@@ -291,7 +291,7 @@ def test_saving_replaces_the_old_file_with_the_permissions_of_any_new_one(tmp_pa
 def test_figures_load_no_matplotlib_until_drawn_and_never_pyplot() -> None:
     program = """
 import sys, torch
-from lifelong.figures import accuracy_matrix_figure
+from lifelong.plots.figures import accuracy_matrix_figure
 assert "matplotlib" not in sys.modules
 accuracy_matrix_figure(torch.eye(2), ["a", "b"], "title")
 assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules

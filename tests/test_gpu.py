@@ -12,18 +12,18 @@ from torch.testing import assert_close
 
 import reference
 import tiny
-from lifelong import result
-from lifelong.checkpoint import Checkpoints
-from lifelong.experiment import Result, run_experiment
-from lifelong.explain import composed
-from lifelong.penalties.base import Penalty
+from lifelong.experiment import result
+from lifelong.experiment.errors import composed
+from lifelong.experiment.run import Result, run_experiment
+from lifelong.methods.penalty import Penalty
+from lifelong.training.checkpoint import Checkpoints
 from probe import Overflow, Probe
 from runs import TINY, assert_resumes, assert_same_run, at_every_batch, run, weights
 from syncs import QUIET, VARIANTS, settings
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the process first multiplies on the device
 
-pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore::lifelong.penalties.base.StabilityWarning")]
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore::lifelong.methods.penalty.StabilityWarning")]
 
 ON_GPU = ("trainer.accelerator=gpu",)
 SMOOTH = ("optimizer=sgd", "optimizer.lr=0.05")

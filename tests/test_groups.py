@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lifelong.config import ConfigError, build, check, factory
+from lifelong.config.groups import CONFIGS
+from lifelong.config.schema import ConfigError, build, check, factory
 from lifelong.data.stream import TaskStream
-from lifelong.experiment import make_stream
-from lifelong.groups import CONFIGS
+from lifelong.experiment.run import make_stream
 from lifelong.memory.base import Memory
-from lifelong.penalties.base import Penalty
+from lifelong.methods.penalty import Penalty
 from lifelong.tracking import About
 from runs import composed_once
 

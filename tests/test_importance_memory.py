@@ -14,7 +14,7 @@ from lifelong.importance import closed, estimators, fisher, local, mas, per_samp
 from lifelong.importance.engine import batch_power_sums
 from lifelong.importance.local import local_mas
 from lifelong.importance.sums import over_batches, ran_out
-from lifelong.sealed import load_sealed
+from lifelong.runs.checksum import load_sealed
 from runs import TINY, command
 
 ROUNDING = {"rtol": 1e-9, "atol": 1e-13}  # float64, sums of tens of terms of order one

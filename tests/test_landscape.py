@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 import landscape
-from lifelong.config import ConfigError
+from lifelong.config.schema import ConfigError
 from lifelong.data.examples import Examples
-from lifelong.experiment import load, run_experiment
-from lifelong.landscape import Footprints, Plane, Quadratic, flat, losses, penalty_on, weights_of
-from lifelong.learner import Learner
+from lifelong.experiment.run import load, run_experiment
+from lifelong.models.learner import Learner
+from lifelong.plots.landscape import Footprints, Plane, Quadratic, flat, losses, penalty_on, weights_of
 from runs import assert_same_run, composed_tiny, run, weights
 from tiny import after_two_tasks, make_learner, source, split
 from tiny import weights_of as state_of
@@ -119,7 +119,7 @@ def test_tensors_a_penalty_does_not_hold_count_as_zero() -> None:
 
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])
 def test_loss_at_a_point_is_the_mean_over_single_samples(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.landscape.BATCH_SIZE", 25)  # the last batch is smaller
+    monkeypatch.setattr("lifelong.plots.landscape.BATCH_SIZE", 25)  # the last batch is smaller
     stream = split(scenario)
     learner = make_learner(stream, "cnn")
     learner.show(stream.visible(0, 0))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lifelong.progress import StreamProgress, result_tables, row_line
-from lifelong.record import Record
+from lifelong.runs.record import Record
+from lifelong.training.progress import StreamProgress, result_tables, row_line
 
 
 def bar(*, terminal: bool, cumulative: bool = False, task: int = 1) -> tuple[StreamProgress, Any]:

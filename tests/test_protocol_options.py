@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import tiny
-from lifelong.identity import NEUTRAL, identifier, identity
-from lifelong.interrupted import Interrupted
-from lifelong.sealed import load_sealed
+from lifelong.runs.checksum import load_sealed
+from lifelong.runs.identity import NEUTRAL, identifier, identity
+from lifelong.runs.interrupted import Interrupted
 from runs import NUM_STEPS, assert_same_run, at_every_batch, composed_tiny, run
 
 KEPT = ("method=si", "keep_optimizer=true")

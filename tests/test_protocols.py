@@ -6,10 +6,10 @@ import pytest
 import yaml
 from omegaconf.errors import InterpolationResolutionError
 
-from lifelong.config import check
-from lifelong.experiment import run_experiment
-from lifelong.explain import composed
-from lifelong.groups import CONFIGS
+from lifelong.config.groups import CONFIGS
+from lifelong.config.schema import check
+from lifelong.experiment.errors import composed
+from lifelong.experiment.run import run_experiment
 
 PROTOCOLS = (
     "homework",

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lifelong import record as module
-from lifelong.record import PHASES, Record
+from lifelong.runs import record as module
+from lifelong.runs.record import PHASES, Record
 
 
 class Clock:

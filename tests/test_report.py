@@ -18,15 +18,15 @@ from matplotlib.text import Text
 
 import report as script
 import table
-from lifelong.config import compose
-from lifelong.identity import setting
-from lifelong.report.grid import holes
-from lifelong.report.interval import Estimate, estimate, mean_and_std
-from lifelong.report.page import FIGURES, write_report
-from lifelong.report.plots import mean_curves, mean_matrix, pareto_front
-from lifelong.report.runs import grouped, read_runs
-from lifelong.report.sections import Section, sections
-from lifelong.report.tables import latex
+from lifelong.config.schema import compose
+from lifelong.plots.report.grid import holes
+from lifelong.plots.report.interval import Estimate, estimate, mean_and_std
+from lifelong.plots.report.page import FIGURES, write_report
+from lifelong.plots.report.plots import mean_curves, mean_matrix, pareto_front
+from lifelong.plots.report.runs import grouped, read_runs
+from lifelong.plots.report.sections import Section, sections
+from lifelong.plots.report.tables import latex
+from lifelong.runs.identity import setting
 from run_folders import NAMES, finished, unfinished
 
 

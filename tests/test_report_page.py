@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lifelong.report.page import write_report
+from lifelong.plots.report.page import write_report
 from run_folders import finished, unfinished
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import results
-import results_page
-import results_sentences as said
-from protocols import protocol
-from results_stats import Row, differences, gap_closed, plus_minus, power, settled, summaries
+from studies import results_page
+from studies import results_sentences as said
+from studies.protocols import protocol
+from studies.results_stats import Row, differences, gap_closed, plus_minus, power, settled, summaries
 
 DIGITS = protocol("hsu_split_class", "digits")
 NAN = "DivergedError: train/loss is nan at step 9 (task 4, perm3)"

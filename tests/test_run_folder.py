@@ -10,12 +10,12 @@ import torch
 from omegaconf import OmegaConf
 
 import lifelong
-from lifelong.config import ConfigError
+from lifelong.config.schema import ConfigError
 from lifelong.data.examples import as_input
-from lifelong.evaluation import accuracy_row
-from lifelong.experiment import Result, make_stream
-from lifelong.identity import identifier
-from lifelong.run_folder import DamagedError, RunFolder, RunFolderError, run_id
+from lifelong.experiment.run import Result, make_stream
+from lifelong.models.evaluation import accuracy_row
+from lifelong.runs.folder import DamagedError, RunFolder, RunFolderError, run_id
+from lifelong.runs.identity import identifier
 from lifelong.tracking import DivergedError
 from runs import TINY, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
@@ -56,7 +56,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("lifelong.experiment.train", train)
+    monkeypatch.setattr("lifelong.experiment.run.train", train)
 
 
 # What is in it ------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_rerun_keeps_the_old_result_until_the_border_is_passed(folder: Path, mon
         raise ConfigError("memory must be none")
 
     before = contents(folder)
-    monkeypatch.setattr("lifelong.experiment.check_together", refuse)
+    monkeypatch.setattr("lifelong.experiment.run.check_together", refuse)
     assert command(*TINY, f"root={folder.parent.parent}", "rerun=true").code == 1
     assert contents(folder) == before
 

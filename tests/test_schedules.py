@@ -14,13 +14,14 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.testing import assert_close
 
 import tiny
-from lifelong import result, schedulers
-from lifelong.config import build, compose
-from lifelong.experiment import Result
-from lifelong.groups import choices
-from lifelong.interrupted import Interrupted
-from lifelong.stopping import Patience
+from lifelong.config.groups import choices
+from lifelong.config.schema import build, compose
+from lifelong.experiment import result
+from lifelong.experiment.run import Result
+from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import read_history
+from lifelong.training import schedules as schedulers
+from lifelong.training.stopping import Patience
 from probe import Probe
 from runs import assert_refused, assert_same_run, at_every_batch, run
 

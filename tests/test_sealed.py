@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong import sealed
-from lifelong.experiment import load
-from lifelong.identity import identifier
-from lifelong.run_folder import DamagedError, RunFolderError
-from lifelong.sealed import load_sealed, save_sealed
+from lifelong.experiment.run import load
+from lifelong.runs import checksum as sealed
+from lifelong.runs.checksum import load_sealed, save_sealed
+from lifelong.runs.folder import DamagedError, RunFolderError
+from lifelong.runs.identity import identifier
 from runs import TINY, command, composed_tiny, run
 
 

@@ -5,7 +5,7 @@ import signal
 from contextlib import ExitStack
 from pathlib import Path
 
-from lifelong.slots import gpu_slot
+from lifelong.launch.slots import gpu_slot
 
 
 def test_jobs_spread_over_the_gpus(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from lifelong.config import ConfigError, folded
-from lifelong.identity import identifier
-from lifelong.jobs import Objectives, ended_with
+from lifelong.config.schema import ConfigError, folded
+from lifelong.experiment.result import read_result, val_matrix
+from lifelong.launch.jobs import Objectives, ended_with
 from lifelong.metrics import intransigence
-from lifelong.result import read_result, val_matrix
-from lifelong.run_folder import RunFolder
+from lifelong.runs.folder import RunFolder
+from lifelong.runs.identity import identifier
 from runs import TINY, command, composed_tiny, run
 
 SHORT = (*TINY, "trainer.max_epochs=1")
@@ -89,7 +89,7 @@ def test_the_same_sweep_again_trains_what_is_missing(tmp_path: Path) -> None:
 def test_a_failed_job_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = ("-m", *SHORT, f"root={tmp_path}", "seed=0,1", "method=ewc")
     with monkeypatch.context() as patch:
-        patch.setattr("lifelong.penalties.ewc.fisher", lambda *_, **__: {"0.weight": torch.tensor([torch.nan])})
+        patch.setattr("lifelong.methods.ewc.fisher", lambda *_, **__: {"0.weight": torch.tensor([torch.nan])})
         said = command(*sweep)
     assert (said.code, last_line(said.out)) == (1, "2 jobs: 0 trained, 0 finished before, 2 failed")
     reasons = [path.read_text() for path in tmp_path.glob("*/*/error.txt")]
@@ -114,7 +114,7 @@ def test_a_job_waits_for_another_process_that_trains_its_run(tmp_path: Path, mon
         os.kill(child, signal.SIGKILL)
         print(text, **options)
 
-    monkeypatch.setattr("lifelong.run_folder.print", say, raising=False)
+    monkeypatch.setattr("lifelong.runs.folder.print", say, raising=False)
     said = command("-m", *SHORT, f"root={tmp_path}", "seed=0")
     os.waitpid(child, 0)
     assert said.out.count(f"waiting for another process, which is training this run: {folder.path}") == 1
@@ -231,7 +231,7 @@ def test_run_without_its_reference_goes_on_and_says_so(
     def failing(*_: Any) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr("lifelong.reference.Reference.of", failing)
+    monkeypatch.setattr("lifelong.experiment.reference.Reference.of", failing)
     result = run(tmp_path, "method=ewc", "trainer.max_epochs=1", "reference=auto")
     assert result.metrics["intransigence"] is None
     assert capsys.readouterr().err == "no reference for intransigence: no space\n"

@@ -58,7 +58,7 @@ def test_killed_and_resumed_run_has_each_row_once(tmp_path: Path, monkeypatch: p
     """Killed two rows behind its last checkpoint, which is of step 4."""
     with monkeypatch.context() as patch:
         kill_at(patch, 10)
-        patch.setattr("lifelong.checkpoint.Checkpoints.on_train_batch_end", _saving_at(4, 10))
+        patch.setattr("lifelong.training.checkpoint.Checkpoints.on_train_batch_end", _saving_at(4, 10))
         with pytest.raises(Killed):
             run(tmp_path, "logger=tensorboard")
     result = run(tmp_path, "logger=tensorboard")

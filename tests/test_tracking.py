@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong.experiment import Result
-from lifelong.penalties.base import Penalty
+from lifelong.experiment.run import Result
+from lifelong.methods.penalty import Penalty
 from lifelong.tracking import About, DivergedError, History, Tracker, read_history
 from lifelong.tracking.background import Background
 from lifelong.tracking.gallery import MAX_LAYERS, NUM_BINS, importance_histograms
@@ -23,7 +23,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.result.draw", lambda *_: None)
+    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
 
 
 def history(result: Result) -> list[dict[str, Any]]:

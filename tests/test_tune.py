@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import tune
-from lifelong.config import ConfigError
-from protocols import METHODS, Outcome, protocol, read_protocols
+from lifelong.config.schema import ConfigError
+from studies.protocols import METHODS, Outcome, protocol, read_protocols
 from tune import next_decades, score
 from tuned import tuned
 

@@ -10,7 +10,7 @@ import pytest
 import wandb
 from PIL import Image
 
-from lifelong.experiment import Result
+from lifelong.experiment.run import Result
 from lifelong.tracking import DivergedError, read_history
 from runs import at_every_batch, run
 from wandb_log import rows, run_record, summary

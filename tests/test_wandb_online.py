@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lifelong.experiment import Result
+from lifelong.experiment.run import Result
 from lifelong.tracking import read_history
 from runs import TINY, command, run
 from test_wandb import Killed, fault_at, history, kill_at, scalars

@@ -1,6 +1,6 @@
 """Streams, networks and ways to train that are small enough to state laws about whole runs.
 
-`drive` calls the hooks without a Trainer, in what tests/penalties/test_hooks.py shows to be Lightning's order.
+`drive` calls the hooks without a Trainer, in what tests/methods/test_hooks.py shows to be Lightning's order.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,23 +15,23 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from lifelong.backbones.mlp import MLP
-from lifelong.checkpoint import Checkpoints
-from lifelong.checkpoint_files import CheckpointFiles
-from lifelong.config import build, compose
+from lifelong.config.groups import CONFIGS
+from lifelong.config.schema import build, compose
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
 from lifelong.data.permuted import Permuted
 from lifelong.data.source import Source
 from lifelong.data.split import Split
 from lifelong.data.stream import Task, TaskStream
-from lifelong.groups import CONFIGS
-from lifelong.learner import Learner
-from lifelong.loop import run_stream
 from lifelong.memory.none import NoMemory
-from lifelong.penalties.base import Penalty
-from lifelong.record import Record
+from lifelong.methods.penalty import Penalty
+from lifelong.models.learner import Learner
+from lifelong.models.mlp import MLP
+from lifelong.runs.record import Record
 from lifelong.tracking import quiet_libraries
+from lifelong.training.checkpoint import Checkpoints
+from lifelong.training.checkpoint_files import CheckpointFiles
+from lifelong.training.loop import run_stream
 
 quiet_libraries()
 

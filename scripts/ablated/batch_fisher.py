@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from lifelong.penalties.base import Batches, Learned, Params
-from lifelong.penalties.ewc import EWC
+from lifelong.methods.ewc import EWC
+from lifelong.methods.penalty import Batches, Learned, Params
 
 BATCH = 128
 

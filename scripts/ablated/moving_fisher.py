@@ -2,9 +2,9 @@
 
 import torch
 
-from lifelong.penalties.base import Batches, Learned, Params
-from lifelong.penalties.ewcpp import min_max_normalised
-from lifelong.penalties.rwalk import RWalk
+from lifelong.methods.ewcpp import min_max_normalised
+from lifelong.methods.penalty import Batches, Learned, Params
+from lifelong.methods.rwalk import RWalk
 
 
 class MovingFisher(RWalk):

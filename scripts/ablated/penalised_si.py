@@ -3,7 +3,7 @@
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lifelong.penalties.si import SI
+from lifelong.methods.si import SI
 
 
 class PenalisedSI(SI):

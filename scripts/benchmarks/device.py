@@ -8,11 +8,11 @@ import torch
 
 from benchmarks.stream import WORKLOADS, Workload, learn_ours, read_source
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
-from lifelong.config import compose
+from lifelong.config.groups import choices
+from lifelong.config.schema import compose
 from lifelong.data.source import Source
-from lifelong.environment import peak_memory_bytes
-from lifelong.groups import choices
-from lifelong.precision import set_tf32
+from lifelong.runs.environment import peak_memory_bytes
+from lifelong.training.precision import set_tf32
 
 
 @dataclass(frozen=True)

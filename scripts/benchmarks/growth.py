@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from benchmarks import stream
 from benchmarks.steps import BATCH_SIZE, Driver
 from benchmarks.table import Cell, Settings, Spread, Table, in_turn, middle, ratio, seconds
-from lifelong.figures import COLOURS, save_figure
+from lifelong.plots.figures import COLOURS, save_figure
 
 SHOWN = (2, 3, 10, 30, 100)
 EARLY, LATE = 2, 100

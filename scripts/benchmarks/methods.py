@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.steps import BATCH_SIZE, Driver
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio, seconds
-from lifelong.groups import choices
+from lifelong.config.groups import choices
 
 NUM_TASKS = 3
 NUM_STEPS = 20

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lifelong.config import build, compose, factory
+from lifelong.config.schema import build, compose, factory
 from lifelong.data.examples import Examples
-from lifelong.experiment import make_learner
-from lifelong.learner import Learner
-from lifelong.loop import importance_batches
-from lifelong.penalties.base import Penalty
+from lifelong.experiment.run import make_learner
+from lifelong.methods.penalty import Penalty
+from lifelong.models.learner import Learner
+from lifelong.training.loop import importance_batches
 
 BATCH_SIZE = 128
 

@@ -15,21 +15,21 @@ from torch import Tensor
 
 from benchmarks import floor
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
-from lifelong.checkpoint import Checkpoints
-from lifelong.checkpoint_files import CheckpointFiles
-from lifelong.config import build, compose
+from lifelong.config.schema import build, compose
 from lifelong.data.examples import Examples
 from lifelong.data.seeds import derive_seed
 from lifelong.data.source import Source
 from lifelong.data.sources.idx import idx
 from lifelong.data.stream import Task
-from lifelong.experiment import make_learner
-from lifelong.loop import run_stream
-from lifelong.penalties.base import Penalty
-from lifelong.progress import StreamProgress
-from lifelong.record import Record
+from lifelong.experiment.run import make_learner
+from lifelong.methods.penalty import Penalty
+from lifelong.runs.record import Record
 from lifelong.tracking import History, Tracker, quiet_libraries
-from lifelong.trainers import TRAINER
+from lifelong.training.checkpoint import Checkpoints
+from lifelong.training.checkpoint_files import CheckpointFiles
+from lifelong.training.loop import run_stream
+from lifelong.training.progress import StreamProgress
+from lifelong.training.trainer import TRAINER
 
 LR, STRENGTH = 1e-3, 1000.0
 EWC_ON_CPU = ("method=ewc", "method.labels=empirical", f"method.strength={STRENGTH}", "trainer=cpu")

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lifelong.experiment import load as load
-    from lifelong.experiment import run as run
+    from lifelong.experiment.run import load as load
+    from lifelong.experiment.run import run as run
 
 __all__ = ["load", "run"]
 __version__ = "0.1.0"
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`lifelong.run` and `lifelong.load` import torch and lightning only when asked for."""
     if name in __all__:
-        from lifelong import experiment
+        from lifelong.experiment import run as experiment
 
         return getattr(experiment, name)
     raise AttributeError(f"module 'lifelong' has no attribute {name!r}")

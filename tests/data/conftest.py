@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lifelong import result
+from lifelong.experiment import result
 
 
 @pytest.fixture(autouse=True)

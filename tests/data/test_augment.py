@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import lifelong
-from lifelong import evaluation, loop
 from lifelong.data.augment import Affine, CropFlip
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Augment, Batches
 from lifelong.data.replay import BalancedBatches
 from lifelong.memory import base
+from lifelong.models import evaluation
+from lifelong.training import loop
 
 IMAGES = torch.randint(0, 256, (64, 3, 6, 5), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")

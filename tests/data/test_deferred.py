@@ -20,7 +20,7 @@ from lifelong.data.rotated import Rotated
 from lifelong.data.source import Source
 from lifelong.data.split import Split
 from lifelong.data.stream import TaskStream
-from lifelong.interrupted import Interrupted
+from lifelong.runs.interrupted import Interrupted
 from runs import assert_same_run, at_every_batch, run
 
 LABELS = torch.arange(60) % 6

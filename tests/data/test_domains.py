@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import lifelong
-from lifelong.config import ConfigError
+from lifelong.config.schema import ConfigError
 from lifelong.data import domains
 from lifelong.data.domains import Domains, in_shape
 from lifelong.data.examples import Examples

@@ -15,8 +15,8 @@ from lifelong.data.source import Source, with_test_part
 from lifelong.data.split import Split
 from lifelong.data.stream import TaskStream
 from lifelong.memory.uniform import Uniform
-from lifelong.penalties.ewc import EWC
-from lifelong.penalties.finetune import Finetune
+from lifelong.methods.ewc import EWC
+from lifelong.methods.finetune import Finetune
 
 
 def imbalanced(sizes: list[int]) -> Source:

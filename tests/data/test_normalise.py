@@ -11,7 +11,7 @@ from torch import Tensor
 import lifelong
 from lifelong.data.examples import Deferred, Examples, Piece
 from lifelong.data.normalise import Normalise, first_task, given, mean_and_std, none
-from lifelong.learner import Learner
+from lifelong.models.learner import Learner
 
 IMAGES = torch.randint(0, 200, (50, 3, 4, 5), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")

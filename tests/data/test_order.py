@@ -9,14 +9,14 @@ import torch
 
 import lifelong
 import tiny
-from lifelong.config import ConfigError
+from lifelong.config.schema import ConfigError
 from lifelong.data.order import as_order, plain_names
-from lifelong.evaluation import accuracy_row
-from lifelong.loop import training_data
 from lifelong.memory.uniform import Uniform
-from lifelong.penalties.finetune import Finetune
-from lifelong.penalties.joint import Joint
+from lifelong.methods.finetune import Finetune
+from lifelong.methods.joint import Joint
+from lifelong.models.evaluation import accuracy_row
 from lifelong.tracking import read_history
+from lifelong.training.loop import training_data
 
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
 TINY += ("trainer.max_epochs=1", "logger=none", "progress=false", "method=finetune")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lifelong.config import ConfigError
+from lifelong.config.schema import ConfigError
 from lifelong.data.examples import Examples
 from lifelong.data.permuted import Permuted
 from lifelong.data.preview import as_picture, class_names, distinct_first, preview_figure

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong import result
-from lifelong.interrupted import Interrupted
+from lifelong.experiment import result
+from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import quiet_libraries
 from runs import at_every_batch, run
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lifelong.backbones.mlp import MLP
+from lifelong.models.mlp import MLP
 
 
 class Normed(MLP):

@@ -11,8 +11,8 @@ from time import monotonic, sleep
 import pytest
 import torch
 
-from lifelong.result import read_result
-from lifelong.run_folder import RunFolder
+from lifelong.experiment.result import read_result
+from lifelong.runs.folder import RunFolder
 from runs import TINY, assert_same_run, command, run, weights
 
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from lifelong import launch as launching
-from lifelong.distributed import RankError
-from lifelong.interrupted import Interrupted
-from lifelong.launch import launch
+from lifelong.distributed.ranks import RankError
+from lifelong.launch import launcher as launching
+from lifelong.launch.launcher import launch
+from lifelong.runs.interrupted import Interrupted
 
 pytestmark = pytest.mark.ddp
 
@@ -87,7 +87,7 @@ def test_rank_sees_that_the_process_that_started_it_was_killed(tmp_path: Path) -
     program = f"""
 import sys
 sys.path[:0] = {[p for p in sys.path if p]!r}
-from lifelong import launch
+from lifelong.launch import launcher as launch
 launch.RANK = "stand_in"
 launch.launch('["orphan", "hang"]', 2)
 """

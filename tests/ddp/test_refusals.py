@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lifelong import experiment
-from lifelong.config import ConfigError
-from lifelong.trainers import Ranks, wanted_ranks
+from lifelong.config.schema import ConfigError
+from lifelong.experiment import run as experiment
+from lifelong.training.trainer import Ranks, wanted_ranks
 from runs import composed_tiny, run
 
 CORES = max(2, os.cpu_count() or 1)

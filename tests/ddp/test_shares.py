@@ -12,8 +12,8 @@ from lifelong.data.augment import CropFlip
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
 from lifelong.data.replay import BalancedBatches
-from lifelong.distributed import Share, from_rank_zero, gathered, largest_over_ranks, total_over_ranks
-from lifelong.evaluation import accuracy, num_correct
+from lifelong.distributed.ranks import Share, from_rank_zero, gathered, largest_over_ranks, total_over_ranks
+from lifelong.models.evaluation import accuracy, num_correct
 
 
 def examples(num: int, offset: int = 0) -> Examples:

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import tiny
-from lifelong import result as results
-from lifelong.result import Result, read_result
-from lifelong.run_folder import RunFolder
+from lifelong.experiment import result as results
+from lifelong.experiment.result import Result, read_result
+from lifelong.runs.folder import RunFolder
 from lifelong.tracking import read_history
 from runs import assert_same_run, run, weights
 

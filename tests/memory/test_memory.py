@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lifelong.backbones.mlp import MLP
 from lifelong.data.examples import Examples
-from lifelong.learner import Learner
 from lifelong.memory.base import ExemplarMemory, Memory
 from lifelong.memory.entropy import Entropy
 from lifelong.memory.mean_of_features import MeanOfFeatures
 from lifelong.memory.none import NoMemory
 from lifelong.memory.plane_distance import PlaneDistance
 from lifelong.memory.uniform import Uniform
+from lifelong.models.learner import Learner
+from lifelong.models.mlp import MLP
 
 SAMPLERS: list[type[ExemplarMemory]] = [Uniform, PlaneDistance, Entropy, MeanOfFeatures]
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import lifelong
-from lifelong.checkpoint import Checkpoints, Interrupted
-from lifelong.config import ConfigError
-from lifelong.experiment import Result
-from lifelong.groups import CONFIGS
-from lifelong.learner import Learner
-from lifelong.penalties.ewcpp import EWCPP
-from lifelong.penalties.rwalk import RWalk
+from lifelong.config.groups import CONFIGS
+from lifelong.config.schema import ConfigError
+from lifelong.experiment.run import Result
+from lifelong.methods.ewcpp import EWCPP
+from lifelong.methods.rwalk import RWalk
+from lifelong.models.learner import Learner
+from lifelong.training.checkpoint import Checkpoints, Interrupted
 
 SAMPLERS = sorted(path.stem for path in (CONFIGS / "memory").glob("*.yaml") if path.stem != "none")
 TINY = ("dataset=split", "dataset/source=digits", "scenario=class", "method=finetune", "batch_size=32")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lifelong.backbones.mlp import MLP
 from lifelong.data.examples import Examples, as_input
-from lifelong.learner import Learner
 from lifelong.memory.base import ExemplarError, ExemplarMemory, drawn
 from lifelong.memory.entropy import Entropy
 from lifelong.memory.mean_of_features import MeanOfFeatures, herded
 from lifelong.memory.plane_distance import NEAREST, PlaneDistance, nearness
 from lifelong.memory.uniform import Uniform
+from lifelong.models.learner import Learner
+from lifelong.models.mlp import MLP
 
 SAMPLERS: list[type[ExemplarMemory]] = [Uniform, PlaneDistance, Entropy, MeanOfFeatures]
 LABEL = 2

@@ -11,8 +11,8 @@ from one_machine import OneMachineSlurm, wait_for
 from throttle import SECONDS
 
 import wandb_log
-from lifelong.experiment import Result, read_result
-from lifelong.run_folder import RunFolder
+from lifelong.experiment.run import Result, read_result
+from lifelong.runs.folder import RunFolder
 from lifelong.tracking import read_history
 from runs import TINY, Said, assert_same_run, run
 

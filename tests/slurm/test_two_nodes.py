@@ -9,7 +9,7 @@ import pytest
 from one_machine import OneMachineSlurm
 from test_slurm import LONGER, Sweep
 
-from lifelong.groups import choices
+from lifelong.config.groups import choices
 from runs import assert_same_run, run
 
 pytestmark = [

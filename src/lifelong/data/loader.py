@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lifelong.data.examples import Deferred, Examples, as_input
 from lifelong.data.seeds import derived_generator
-from lifelong.distributed import Share
+from lifelong.distributed.ranks import Share
 
 DRAWS = 4
 """Keeps the draws of augmentation apart from the other draws of an epoch."""

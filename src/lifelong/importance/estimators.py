@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lifelong.distributed import own_generator
+from lifelong.distributed.ranks import own_generator
 from lifelong.importance.engine import Batches, Cotangents, mean_power_gradient
 from lifelong.importance.path import Path, as_model_input
 from lifelong.importance.per_sample import gradients

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from lifelong.distributed import sum_over_ranks_, total_over_ranks
+from lifelong.distributed.ranks import sum_over_ranks_, total_over_ranks
 
 Params = dict[str, Tensor]
 

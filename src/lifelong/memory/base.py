@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
 from lifelong.data.replay import BalancedBatches
-from lifelong.distributed import from_rank_zero
+from lifelong.distributed.ranks import from_rank_zero
 from lifelong.importance.traceless import leaving_no_trace
 
 REPLAYS = ("joined", "balanced")

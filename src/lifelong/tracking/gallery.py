@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lifelong.figures import accuracy_matrix_figure
+from lifelong.plots.figures import accuracy_matrix_figure
 
 MAX_LAYERS, NUM_BINS = 24, 32
 Histogram = tuple[np.ndarray, np.ndarray]

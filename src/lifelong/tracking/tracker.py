@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lifelong.data.stream import TaskStream
-from lifelong.distributed import gathered, sum_over_ranks_, this_share
-from lifelong.environment import peak_memory_bytes
-from lifelong.evaluation import accuracy_row
-from lifelong.penalties.base import Penalty
-from lifelong.record import Record
+from lifelong.distributed.ranks import gathered, sum_over_ranks_, this_share
+from lifelong.methods.penalty import Penalty
+from lifelong.models.evaluation import accuracy_row
+from lifelong.runs.environment import peak_memory_bytes
+from lifelong.runs.record import Record
 from lifelong.tracking.gallery import Gallery, Shown, heat_map, importance_histograms
 from lifelong.tracking.history import History, Row, numbers
 

@@ -1,0 +1,1 @@
+"""From the command line to checked settings: the typed root (schema), groups of choices, options by signature."""

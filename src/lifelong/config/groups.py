@@ -1,0 +1,42 @@
+"""The parts of a run that Python builds one by one, and where the configuration has them."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+GROUPS = (
+    "method",
+    "dataset",
+    "dataset.source",
+    "backbone",
+    "memory",
+    "augment",
+    "normalise",
+    "optimizer",
+    "scheduler",
+    "early_stopping",
+    "trainer",
+    "logger",
+)
+SOURCES = "dataset.sources"
+"""Several sources by name, in the place of dataset.source: +dataset/source@dataset.sources.NAME=CHOICE."""
+
+
+def groups_of(config: DictConfig) -> list[str]:
+    """The keys of all parts of this configuration, each named source a part of its own."""
+    sources = OmegaConf.select(config, SOURCES)
+    if sources is None:
+        return list(GROUPS)
+    return [*(group for group in GROUPS if group != "dataset.source"), *(f"{SOURCES}.{name}" for name in sources)]
+
+
+def is_wired(key: str) -> bool:
+    """Whether Python hands what stands there to what stands above it."""
+    return key in GROUPS or key == SOURCES or key.rpartition(".")[0] == SOURCES
+
+
+def choices(group: str) -> list[str]:
+    """The names a group can be given, e.g. of `dataset.source`."""
+    folder = "dataset/source" if group.startswith(f"{SOURCES}.") else group.replace(".", "/")
+    return sorted(p.stem for p in (CONFIGS / folder).glob("*.yaml"))

@@ -1,0 +1,1 @@
+"""Several processes that learn one run together."""

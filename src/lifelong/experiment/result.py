@@ -1,0 +1,166 @@
+"""What a run has come to: weights, matrix, pictures and measures, written to its folder and read back."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import Tensor
+
+from lifelong.config.schema import choice
+from lifelong.data.normalise import Normalise
+from lifelong.data.stream import TaskStream
+from lifelong.distributed.ranks import this_share
+from lifelong.memory.base import Memory
+from lifelong.methods.penalty import Penalty
+from lifelong.metrics import AccuracyMatrix
+from lifelong.models.learner import Learner
+from lifelong.plots.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
+from lifelong.runs.atomic import atomic_write
+from lifelong.runs.checksum import save_sealed
+from lifelong.runs.environment import environment, peak_memory_bytes
+from lifelong.runs.folder import RunFolder, run_id
+from lifelong.runs.identity import setting, source_names
+from lifelong.runs.record import Record
+from lifelong.tracking import read_history
+from lifelong.training.progress import result_tables
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run says.
+
+    Attributes:
+        folder: its run folder.
+        names: the T task names.
+        matrix: (T, T) float64 test accuracies, row = after learning, column = tested on.
+        metrics: the content of metrics.json.
+        trained: False if the run was finished before.
+    """
+
+    folder: Path
+    names: list[str]
+    matrix: Tensor
+    metrics: dict[str, Any]
+    trained: bool = True
+
+
+def write_result(
+    config: DictConfig,
+    stream: TaskStream,
+    learner: Learner,
+    penalty: Penalty,
+    memory: Memory,
+    record: Record,
+    folder: RunFolder,
+) -> Result:
+    """Weights, matrix, pictures and, last, metrics.json."""
+    matrix = AccuracyMatrix.from_rows(record.test, torch.tensor(record.baseline, dtype=torch.float64))
+    val = AccuracyMatrix.from_rows(record.val) if has_val(record) else None
+    write_model(stream, learner, folder)
+    folder.write_text(folder.matrix, matrix.to_csv(stream.names))
+    if val is not None:
+        folder.write_text(folder.val_matrix, val.to_csv(stream.names))
+    draw(folder, stream.names, matrix.values, record)
+    folder.write_metrics(
+        {
+            **matrix.compute(),
+            **validation(val),
+            "intransigence": math.nan,  # until compared with a reference
+            "final_accuracy_per_task": record.test[-1],
+            "baseline_accuracy_per_task": record.baseline,
+            "num_tasks": stream.num_tasks,
+            "num_steps": record.step,
+            **described(config, stream, penalty),
+            "run_id": folder.path.name,
+            "setting": run_id("setting", setting(config)),
+            **{f"{phase}_seconds": seconds for phase, seconds in record.seconds.items()},
+            "peak_memory_bytes": peak_memory_bytes(learner.device),
+            "penalty_state_bytes": penalty.state_bytes(),
+            "memory_bytes": memory.state_bytes(),
+            "num_processes": this_share().of,
+            **environment(learner.device),
+        }
+    )
+    return read_result(folder)
+
+
+def write_model(stream: TaskStream, learner: Learner, folder: RunFolder) -> None:
+    """model.pt: weights, and what it takes to use them without the data."""
+    shape = {"input_shape": list(stream.input_shape), "num_classes": stream.num_classes, "groups": stream.groups()}
+    pixels = learner.as_input
+    normalise = [pixels.mean, pixels.std] if isinstance(pixels, Normalise) else None
+    state = {name: tensor.cpu() for name, tensor in learner.state_dict().items()}
+    visible = learner.visible.nonzero().flatten().tolist()
+    with atomic_write(folder.model, "wb") as file:
+        save_sealed({"state_dict": state, "visible": visible, "normalise": normalise, **shape}, file)
+
+
+def described(config: DictConfig, stream: TaskStream, penalty: Penalty) -> dict[str, Any]:
+    """The choices that a table of runs is read by."""
+    return {
+        "method": choice(config.method),
+        "strength": penalty.strength,
+        "memory": choice(config.memory),
+        "dataset": choice(config.dataset),
+        "source": "+".join(source_names(config)),
+        "order": stream.order,
+        "cycles": stream.cycles,
+        "scenario": config.scenario,
+        "seed": config.seed,
+    }
+
+
+def has_val(record: Record) -> bool:
+    """Whether every task has validation data."""
+    return not any(math.isnan(accuracy) for accuracy in record.val[-1])
+
+
+def validation(val: AccuracyMatrix | None) -> dict[str, float]:
+    """What hyperparameters may be chosen by; nan without validation data."""
+    measures = val.compute() if val is not None else {}
+    names = ("average_accuracy", "learning_accuracy", "forgetting")
+    return {f"val_{name}": measures.get(name, math.nan) for name in names}
+
+
+def val_matrix(folder: Path) -> Tensor | None:
+    """(T, T) float64 validation accuracies of a finished run; None without validation data."""
+    paths = RunFolder(folder)
+    if not paths.val_matrix.exists():
+        return None
+    return torch.tensor(paths.read_matrix(paths.val_matrix)[1], dtype=torch.float64)
+
+
+def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record) -> None:
+    """accuracy_matrix.png and accuracy_curves.png."""
+    title = folder.path.name
+    save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
+    points: list[Point] = [
+        {"step": row["step"], "task": names.index(key.removeprefix("val/accuracy/")), "accuracy": value}
+        for row in read_history(folder.history)
+        for key, value in row.items()
+        if key.startswith("val/accuracy/") and value is not None
+    ]
+    if points:  # none without validation data
+        figure = accuracy_curves_figure(points, names, record.boundaries, title)
+        save_figure(figure, folder.path / "accuracy_curves.png")
+
+
+def read_result(folder: RunFolder) -> Result:
+    """What a finished run left behind."""
+    names, rows = folder.read_matrix()
+    return Result(folder.path, names, torch.tensor(rows, dtype=torch.float64), folder.read_metrics())
+
+
+def show(result: Result, console: Console) -> None:
+    """The table that ends a run."""
+    baseline = torch.tensor(result.metrics["baseline_accuracy_per_task"])
+    measures = AccuracyMatrix.from_rows(result.matrix, baseline).compute()
+    if (against_joint := result.metrics.get("intransigence")) is not None:
+        measures["intransigence"] = against_joint
+    for table in result_tables(result.names, result.matrix.tolist(), measures):
+        console.print(table)
+    console.print(f"run folder: {result.folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,57 @@
+"""EWC: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al. 2017, arXiv 1612.00796)."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.importance import fisher
+from lifelong.importance.estimators import LABELS
+from lifelong.methods.guards import check_number
+from lifelong.methods.penalty import Batches, Learned, Params, Penalty
+from lifelong.methods.quadratic import merge_quadratics
+
+
+class EWC(Penalty):
+    """Σ_{j<k} (λ/2) Σ_i F^j_i (θ_i − θ^j_i)²: one quadratic per past task, each with its own anchor.
+
+    F is the diagonal of the Fisher information, a mean over samples. The T quadratics are held as one, A (θ − μ)² plus
+    a constant, which equals their sum exactly: memory is 2P whatever T.
+
+    Args:
+        labels: which y the Fisher's E[(∂ log p(y|x)/∂θ)²] is over: "exact" all y ~ p(y|x), "sampled" one y ~ p(y|x)
+            per x, "empirical" the true label (van de Ven 2025).
+        num_samples: samples of a task the Fisher is computed on, drawn at random; None: all.
+    """
+
+    coefficient = 0.5
+    state: ClassVar[tuple[str, ...]] = ("anchor", "importance", "constant")
+
+    def __init__(self, strength: float, *, labels: str = "exact", num_samples: int | None = None, **base: Any) -> None:
+        super().__init__(strength, **base)
+        check_labels(labels)
+        if num_samples is not None:
+            check_number("num_samples", num_samples, low=1, whole=True, other="null")
+        self.labels, self.num_samples = labels, num_samples
+        self.constant = torch.zeros((), dtype=torch.float64)
+
+    def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
+        return fisher(learner.backbone, batches, labels=self.labels, visible=learner.visible, generator=generator)
+
+    def merge(self, new: Params, weights: Params) -> None:
+        if not self.importance:
+            return super().merge(new, weights)
+        for name, F in new.items():
+            merged = merge_quadratics(self.anchor[name], self.importance[name], weights[name], F)
+            self.anchor[name], self.importance[name] = merged[:2]
+            self.constant = self.constant.to(F.device) + merged[2]
+
+    def value(self, backbone: nn.Module) -> Tensor:
+        """(λ/2) [Σ_i A_i (θ_i − μ_i)² + constant] = the sum over past tasks."""
+        return super().value(backbone) + self.coefficient * self.strength * self.constant
+
+
+def check_labels(labels: str) -> None:
+    """Raises ValueError unless `labels` is a way to choose the Fisher's y."""
+    if labels not in LABELS:
+        raise ValueError(f"method.labels must be one of {', '.join(LABELS)}, got {labels!r}")

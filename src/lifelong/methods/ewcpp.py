@@ -1,0 +1,91 @@
+"""EWC++: Riemannian walk for incremental learning, section 3.1 (Chaudhry et al. 2018, arXiv 1801.10112)."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lifelong.distributed.ranks import total_over_ranks
+from lifelong.importance import Path, choose_path, fisher
+from lifelong.methods.ewc import check_labels
+from lifelong.methods.guards import PenaltyError, check_number
+from lifelong.methods.penalty import Batches, Learned, Params, Penalty
+
+
+class EWCPP(Penalty):
+    """(λ/2) Σ_i F̃_i (θ_i − θ*_i)², latest anchor: F a moving average kept while training, F̃ its min–max normalisation.
+
+    F ← α F_batch + (1 − α) F, never reset. F_batch is the mean over the samples of one optimiser step's batch of one
+    sample's squared gradient of the unregularised loss, at the weights before the step, in eval mode like every
+    importance. In task-incremental replay only the current task's samples enter.
+
+    Args:
+        alpha: α in (0, 1], the weight of the new.
+        interval: optimiser steps between two updates.
+        labels: as in EWC; "empirical" is the gradient of the very loss that is trained.
+    """
+
+    coefficient = 0.5
+    state: ClassVar[tuple[str, ...]] = ("anchor", "importance", "fisher", "steps")
+
+    def __init__(
+        self, strength: float, *, alpha: float = 0.9, interval: int = 10, labels: str = "empirical", **base: Any
+    ) -> None:
+        super().__init__(strength, **base)
+        check_number("alpha", alpha, low=0, high=1, above=True)
+        check_number("interval", interval, low=1, whole=True)
+        check_labels(labels)
+        self.alpha, self.interval, self.labels = alpha, interval, labels
+        self.fisher: Params = {}
+        self.fresh: Params = {}
+        self.steps = 0
+        self._path: Path | None = None
+
+    def before_task(self, weights: Params) -> None:
+        self.steps = 0
+
+    def wants_batches(self) -> bool:
+        return (self.steps + 1) % self.interval == 0
+
+    def before_step(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> None:
+        self.fresh = self.fisher_of(learner, batches) if batches else {}
+
+    def stepped(self) -> None:
+        self.steps += 1
+        self.update_fisher(self.fresh)
+        self.fresh = {}
+
+    def fisher_of(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> Params:
+        """F_batch over the samples of all micro-batches of a step, on all ranks; {} if none is the current task's."""
+        own = [(x[shown], y[shown]) for x, y in batches if (shown := learner.visible[y]).any()]
+        if total_over_ranks(len(own)) == 0:
+            return {}
+        generator = torch.Generator(learner.visible.device).manual_seed(torch.initial_seed() + self.steps + 1)
+        if self._path is None and own:
+            self._path = choose_path(learner.backbone, own[0][0])
+        options: dict[str, Any] = {"visible": learner.visible, "generator": generator, "path": self._path or "auto"}
+        return fisher(learner.backbone, own, labels=self.labels, **options)
+
+    def update_fisher(self, new: Params) -> None:
+        held = self.fisher
+        self.fisher = held | {
+            n: self.alpha * F + (1 - self.alpha) * held[n] if n in held else self.alpha * F for n, F in new.items()
+        }
+
+    def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
+        if not self.fisher:
+            raise PenaltyError(
+                f"method.interval ({self.interval}) is longer than the task ({self.steps} steps): no Fisher"
+            )
+        return min_max_normalised({n: self.fisher[n] for n in self.held(learner.backbone)})
+
+    def merge(self, new: Params, weights: Params) -> None:
+        self.importance, self.anchor = new, weights
+
+
+def min_max_normalised(params: Params) -> Params:
+    """(x − min)/(max − min) with the extremes over all parameters together; all zeros if they are equal."""
+    extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in params.values()])
+    low, high = extremes[:, 0].min(), extremes[:, 1].max()
+    spread = torch.where(high > low, high - low, torch.ones_like(high))
+    return {n: (x - low) / spread for n, x in params.items()}

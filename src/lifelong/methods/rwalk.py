@@ -1,0 +1,69 @@
+"""RWalk: Riemannian walk for incremental learning (Chaudhry et al. 2018, arXiv 1801.10112)."""
+
+from typing import Any
+
+import torch
+
+from lifelong.methods import quadratic
+from lifelong.methods.ewcpp import EWCPP, min_max_normalised
+from lifelong.methods.guards import check_number
+from lifelong.methods.penalty import Batches, Learned, Params
+
+
+class RWalk(EWCPP):
+    """λ Σ_i (F̃_i + s̃_i)(θ_i − θ*_i)²: EWC++'s Fisher plus a path score measured in KL distance, latest anchor.
+
+    s_i = Σ_intervals relu(ΔL_i/(½ F_i Δθ_i² + ε)), ΔL_i = −Σ g_i Δθ_i over the interval's steps with the unregularised
+    g, Δθ_i the move over the whole interval, F as it was before the interval's own update. At an interval's end: score,
+    then F, then snapshot; an interval that a task's end cuts short is scored too. After a task s ← ½(s_prev + s_task),
+    the first s_task whole. F and s are each min–max normalised over all parameters together.
+    The paper's third part, exemplars, is memory=….
+
+    Args:
+        alpha, interval (Δt), labels: as in EWC++.
+        damping: ε > 0.
+    """
+
+    coefficient = 1.0
+    state = (*EWCPP.state, "drop", "snapshot", "score", "score_before")
+
+    def __init__(self, strength: float, *, damping: float = 1e-3, **ewcpp: Any) -> None:
+        super().__init__(strength, **ewcpp)
+        check_number("damping", damping, low=0, above=True)
+        self.damping = damping
+        self.drop: Params = {}
+        self.snapshot: Params = {}
+        self.score: Params = {}
+        self.score_before: Params = {}
+
+    def before_task(self, weights: Params) -> None:
+        super().before_task(weights)
+        self.snapshot = weights
+        self.drop = {n: torch.zeros_like(w) for n, w in weights.items()}
+        self.score = {n: torch.zeros_like(w) for n, w in weights.items()}
+
+    def after_step(self, grads: Params, before: Params, after: Params) -> None:
+        drop, g, old, new = (list(params.values()) for params in (self.drop, grads, before, after))
+        quadratic.add_weighted_difference_(drop, new, old, g, -1)
+        if self.fresh:
+            self.end_interval(after)
+
+    def end_interval(self, weights: Params) -> None:
+        """Score the interval against F as it stands and start the next one here."""
+        for n, drop in self.drop.items():
+            distance = (weights[n] - self.snapshot[n]).square_()
+            if n in self.fisher:
+                distance.mul_(self.fisher[n]).mul_(0.5).add_(self.damping)
+            else:
+                distance.fill_(self.damping)
+            self.score[n] += torch.relu(drop / distance)
+        self.drop = {n: torch.zeros_like(w) for n, w in weights.items()}
+        self.snapshot = {n: w.clone() for n, w in weights.items()}
+
+    def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
+        self.end_interval({n: p.detach() for n, p in self.held(learner.backbone).items()})
+        before = self.score_before
+        score = {n: 0.5 * (before[n] + s) if n in before else s for n, s in self.score.items()}
+        F = super().importance_of_task(learner, batches, generator)
+        self.score_before, self.score, self.drop, self.snapshot = score, {}, {}, {}
+        return {n: F[n] + s for n, s in min_max_normalised(score).items()}

@@ -1,0 +1,1 @@
+"""The learner (a backbone and the columns it may choose from), its evaluation, and the backbones, one a file."""

@@ -1,0 +1,56 @@
+"""Accuracy of a learner on the tasks of a stream, in large batches and without gradients."""
+
+import torch
+from torch import Tensor
+
+from lifelong.data.examples import Examples
+from lifelong.data.stream import TaskStream
+from lifelong.distributed.ranks import copy_from_rank_zero_, this_share, total_over_ranks
+from lifelong.models.learner import Learner
+
+BATCH_SIZE = 2048
+
+
+def accuracy(learner: Learner, examples: Examples) -> float:
+    """Share of examples whose largest visible logit is their label's; nan if there are none.
+
+    Every sample weighs the same, however the batches are cut. The learner's mode is as before afterwards. Each rank
+    looks at its share, and all get the accuracy over the whole.
+    """
+    if len(examples) == 0:
+        return float("nan")
+    return total_over_ranks(num_correct(learner, examples, this_share().rows(0, len(examples)))) / len(examples)
+
+
+@torch.no_grad()
+def num_correct(learner: Learner, examples: Examples, rows: slice) -> int:
+    """How many of the examples at these rows are classified rightly."""
+    was_training = learner.training
+    learner.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=learner.device)
+    for chunk in examples.chunks(BATCH_SIZE, rows):
+        chunk = chunk.to(learner.device)
+        predicted = learner(learner.as_input(chunk.images)).argmax(dim=1)
+        correct += (predicted == chunk.labels).sum()
+    learner.train(was_training)
+    return int(correct)
+
+
+def accuracy_row(learner: Learner, stream: TaskStream, learned: int, part: str, tasks: range | None = None) -> Tensor:
+    """(T,) float64: accuracy on `part` ("val" or "test") of each task after tasks 0..learned; nan outside `tasks`.
+
+    Visits to one task share data and columns, so they are tested once. The columns visible to the learner are as before
+    afterwards. Running statistics become those of rank 0, which training alone leaves different on each rank.
+    """
+    copy_from_rank_zero_(learner.backbone.buffers())
+    found: dict[int, float] = {}
+    row = torch.full((stream.num_tasks,), torch.nan, dtype=torch.float64)
+    shown = learner.visible.nonzero().flatten().tolist()
+    for j in range(stream.num_tasks) if tasks is None else tasks:
+        task = stream.task(j)
+        if task.given not in found:
+            learner.show(stream.visible(learned, j))
+            found[task.given] = accuracy(learner, getattr(task, part))
+        row[j] = found[task.given]
+    learner.show(shown)
+    return row

@@ -1,0 +1,180 @@
+"""Task losses and the penalty on a plane through three solutions: why a path leaves one task's valley, or stays in it.
+
+Legend: P trainable parameters of the backbone, flattened in the order of `named_parameters`; a point is (P,) float64;
+(x, y) are coordinates on the plane, in distances between weights.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from lifelong.data.examples import Examples
+from lifelong.methods.penalty import Penalty
+from lifelong.models.learner import Learner
+
+BATCH_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class Plane:
+    """origin + x · axes[0] + y · axes[1]; origin (P,) and axes (2, P) float64, the axes orthonormal."""
+
+    origin: Tensor
+    axes: Tensor
+
+    @classmethod
+    def through(cls, a: Tensor, b: Tensor, c: Tensor) -> "Plane":
+        """a is the origin, b lies on the positive x axis and c at y > 0 (Gram–Schmidt). Three points (P,).
+
+        Raises:
+            ValueError: the points lie on a line, to rounding.
+        """
+        a, b, c = (point.to(torch.float64) for point in (a, b, c))
+        first = b - a
+        second = c - a
+        if float(first.norm()) > 0:
+            first = first / first.norm()
+            whole = second.norm()
+            for _ in range(2):  # once more for what rounding left along the first axis
+                second = second - (second @ first) * first
+            if float(second.norm()) > 1e-9 * float(whole):
+                return cls(a, torch.stack([first, second / second.norm()]))
+        raise ValueError("points must not lie on a line: no plane goes through them alone")
+
+    def coordinates(self, points: Tensor) -> Tensor:
+        """(x, y) of the feet of points (..., P) on the plane, (..., 2)."""
+        return (points - self.origin) @ self.axes.T
+
+    def points(self, coordinates: Tensor) -> Tensor:
+        """(..., P) at coordinates (..., 2)."""
+        return self.origin + coordinates @ self.axes
+
+    def height(self, points: Tensor) -> Tensor:
+        """Distance of points (..., P) from the plane, (...,)."""
+        return (points - self.points(self.coordinates(points))).norm(dim=-1)
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """q(x) = xᵀAx + 2bᵀx + constant at plane coordinates x; A (2, 2), b (2,), constant a scalar, float64."""
+
+    A: Tensor
+    b: Tensor
+    constant: Tensor
+
+    def __call__(self, coordinates: Tensor) -> Tensor:
+        """q at coordinates (..., 2), (...,)."""
+        curved = torch.einsum("...i,ij,...j->...", coordinates, self.A, coordinates)
+        return curved + 2 * coordinates @ self.b + self.constant
+
+    def scaled(self, factor: float) -> "Quadratic":
+        return Quadratic(factor * self.A, factor * self.b, factor * self.constant)
+
+    def ellipse(self, level: float, num: int = 400) -> Tensor:
+        """Points where q = level, (num, 2), closed; (0, 2) if q is above it everywhere or has no curvature.
+
+        Along an axis in which q is flat the ellipse ends far outside of any picture, at 10⁶ times the other radius.
+        """
+        curvature, axes = torch.linalg.eigh(self.A)
+        if float(curvature[1]) <= 0:
+            return self.A.new_empty(0, 2)
+        curvature = curvature.clamp(min=float(curvature[1]) * 1e-12)
+        centre = -axes @ ((self.b @ axes) / curvature)
+        room = level - float(self(centre))
+        if room < 0:
+            return self.A.new_empty(0, 2)
+        angle = torch.linspace(0, 2 * torch.pi, num, dtype=torch.float64)
+        circle = torch.stack([angle.cos(), angle.sin()], dim=1)
+        return centre + (circle * (room / curvature).sqrt()) @ axes.T
+
+
+def flat(params: Mapping[str, Tensor], backbone: nn.Module) -> Tensor:
+    """(P,) float64 of tensors by parameter name; 0 for a parameter of the backbone that has none."""
+    trainable = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    pieces = [params[name] if name in params else torch.zeros_like(p) for name, p in trainable.items()]
+    return torch.cat([piece.detach().flatten().to(torch.float64) for piece in pieces])
+
+
+def weights_of(backbone: nn.Module) -> Tensor:
+    """Its weights as a point (P,)."""
+    return flat(dict(backbone.named_parameters()), backbone)
+
+
+def penalty_on(plane: Plane, anchor: Tensor, importance: Tensor) -> Quadratic:
+    """Σ_i Ω_i (θ_i − θ*_i)² at the points of the plane; anchor θ* and importance Ω are (P,) float64.
+
+    Its contours are the penalty's ellipses. c · strength scales all three parts.
+    """
+    weighted = plane.axes * importance
+    off = plane.origin - anchor
+    return Quadratic(weighted @ plane.axes.T, weighted @ off, (importance * off.square()).sum())
+
+
+@torch.no_grad()
+def losses(learner: Learner, points: Tensor, examples: Examples) -> Tensor:
+    """Mean loss on the examples with the backbone's weights at each of the points (M, P): (M,) float64.
+
+    Every sample weighs the same, however the batches are cut. In eval mode, buffers and visible columns as they are;
+    the learner itself is left alone.
+    """
+    probe = copy.deepcopy(learner).eval()
+    trainable = [p for p in probe.backbone.parameters() if p.requires_grad]
+    chunks = [chunk.to(learner.device) for chunk in examples.chunks(BATCH_SIZE)]
+    batches = [(probe.as_input(chunk.images), chunk.labels) for chunk in chunks]
+    found = torch.zeros(len(points), dtype=torch.float64)
+    for m, point in enumerate(points):
+        for p, piece in zip(trainable, point.split([p.numel() for p in trainable]), strict=True):
+            p.copy_(piece.view_as(p))
+        for x, y in batches:
+            found[m] += probe.loss(x, y).item() * len(y)
+    return found / len(examples)
+
+
+class Footprints(Callback):
+    """Where training goes, and what holds it: lifelong.run(..., callbacks=[footprints]).
+
+    Attributes:
+        steps: for each task the optimiser steps at which the weights were noted, its first and last included.
+        points: for each task the weights (P,) there.
+        anchors, importances: for each task the θ* and Ω (P,) that the penalty held while it was learned; zeros where
+            it held none.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every must be an integer >= 1, got {every!r}")
+        self.every = every
+        self.steps: list[list[int]] = []
+        self.points: list[list[Tensor]] = []
+        self.anchors: list[Tensor] = []
+        self.importances: list[Tensor] = []
+
+    def path(self, task: int) -> Tensor:
+        """The weights noted while a task was learned, (steps, P)."""
+        return torch.stack(self.points[task])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        backbone: Any = pl_module.backbone
+        penalty = next(callback for callback in trainer.callbacks if isinstance(callback, Penalty))  # type: ignore[attr-defined]
+        self.anchors.append(flat(penalty.anchor, backbone).cpu())
+        self.importances.append(flat(penalty.importance, backbone).cpu())
+        self.steps.append([])
+        self.points.append([])
+        self._note(trainer, backbone)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            self._note(trainer, pl_module.backbone)  # type: ignore[arg-type]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._note(trainer, pl_module.backbone)  # type: ignore[arg-type]
+
+    def _note(self, trainer: Trainer, backbone: nn.Module) -> None:
+        if trainer.global_step not in self.steps[-1][-1:]:
+            self.steps[-1].append(trainer.global_step)
+            self.points[-1].append(weights_of(backbone).cpu())

@@ -1,0 +1,148 @@
+"""runs/<name>/<run id>/: what a run leaves behind, and whether it is finished, interrupted or new."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lifelong.runs.atomic import atomic_write, remove_leftovers
+
+
+class RunFolderError(RuntimeError):
+    """The folder cannot be written, another process works in it, or what it holds is missing or damaged."""
+
+
+class DamagedError(RunFolderError):
+    """A file is not what was written."""
+
+
+def run_id(prefix: str, config: Mapping[str, Any]) -> str:
+    """Readable prefix and 8 hex digits of the configuration's hash: the same in every process and every retry."""
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return f"{prefix}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+
+class RunFolder:
+    """Paths and state of one run.
+
+    metrics.json is written last and atomically: its presence means finished.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.checkpoint = path / "last.ckpt"
+        self.previous_checkpoint = path / "previous.ckpt"
+        self.history = path / "history.jsonl"
+        self.matrix = path / "accuracy_matrix.csv"
+        self.val_matrix = path / "val_accuracy_matrix.csv"
+        self.error = path / "error.txt"
+        self.metrics = path / "metrics.json"
+        self.model = path / "model.pt"
+
+    @property
+    def finished(self) -> bool:
+        return self.metrics.exists()
+
+    @contextmanager
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
+        """Make the folder and hold it for this process; a dead owner's lock is free.
+
+        wait: for another process that works in the folder to end, and say so.
+
+        Raises:
+            RunFolderError: no permission, or another process works in the folder.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            self._acquire(lock, wait)
+        except Timeout:
+            raise RunFolderError(f"run folder {self.path} is in use: another process is training this run") from None
+        except OSError as error:
+            raise RunFolderError(f"run folder {self.path} cannot be written: {error.strerror}") from error
+        except NotImplementedError as error:
+            raise RunFolderError(f"run folder {self.path} cannot be locked: its file system has no flock") from error
+        try:
+            remove_leftovers(self.path)
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self, lock: FileLock, wait: bool) -> None:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                raise
+            print(f"waiting for another process, which is training this run: {self.path}", flush=True)
+            lock.acquire()
+
+    @contextmanager
+    def failures_told(self) -> Iterator[None]:
+        """Within the block, an error's message stays behind in error.txt; one from an earlier try goes."""
+        self.error.unlink(missing_ok=True)
+        try:
+            yield
+        except Exception as error:
+            with suppress(OSError):  # the disk may be what failed
+                self.write_text(self.error, f"{type(error).__name__}: {' '.join(str(error).split())}\n")
+            raise
+
+    def start_over(self) -> None:
+        """Forget a finished result (rerun=true); checkpoints first: killed in between, the run is still finished."""
+        for path in (self.previous_checkpoint, self.checkpoint, self.metrics, self.history):
+            path.unlink(missing_ok=True)
+
+    def write_text(self, path: Path, text: str) -> None:
+        with atomic_write(path) as file:
+            file.write(text)
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Flat JSON; what is undefined (nan, or not finite) is null."""
+        plain = {key: _json(value) for key, value in metrics.items()}
+        self.write_text(self.metrics, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+        self.previous_checkpoint.unlink(missing_ok=True)  # of use to an interrupted run alone
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Raises RunFolderError if metrics.json is damaged."""
+        with whole(self.metrics):
+            metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+            if metrics["run_id"] != self.path.name:
+                raise ValueError(f"it belongs to {metrics['run_id']}")
+            return metrics
+
+    def read_matrix(self, path: Path | None = None) -> tuple[list[str], list[list[float]]]:
+        """Task names and the rows of accuracy_matrix.csv, or `path`; raises RunFolderError if it is damaged."""
+        path = path or self.matrix
+        with whole(path):
+            header, *lines = path.read_text(encoding="utf-8").splitlines()
+            names, rows = header.split(","), [[float(cell) for cell in line.split(",")] for line in lines]
+            if {len(rows), *map(len, rows)} != {len(names)}:
+                raise ValueError("it is not square")
+            return names, rows
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Around the reading of a finished run's file: DamagedError if it is not what was written."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path} is missing: the run is not finished, or rerun=true trains it again") from error
+    except (OSError, RunFolderError):
+        raise
+    except Exception as error:  # of whichever parser
+        reason = " ".join(str(error).split())
+        raise DamagedError(f"{path} is damaged ({reason}): rerun=true trains the run again") from error
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_json(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

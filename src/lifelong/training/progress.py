@@ -1,0 +1,116 @@
+"""One progress bar for the whole stream, and the table that ends a run."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lifelong.data.stream import TaskStream
+from lifelong.methods.penalty import Penalty
+from lifelong.runs.record import Record
+from lifelong.tracking import Tracker
+
+COLUMNS = (
+    TextColumn("[bold]{task.fields[where]}"),
+    BarColumn(bar_width=24),
+    TextColumn("loss {task.fields[loss]}  penalty {task.fields[penalty]}"),
+    TimeElapsedColumn(),
+    TextColumn("ETA"),
+    TimeRemainingColumn(),
+)
+
+
+class StreamProgress(ProgressBar):
+    """task 2/5 20° · epoch 3/10, loss, penalty, elapsed, ETA. Redrawn ten times a second, by rich's own thread.
+
+    A cumulative method's task k takes k times as long as its first, and counts so in the bar.
+    """
+
+    def __init__(
+        self, stream: TaskStream, penalty: Penalty, record: Record, tracker: Tracker, console: Console
+    ) -> None:
+        super().__init__()
+        self.stream, self.penalty, self.record, self.tracker, self.console = stream, penalty, record, tracker, console
+        self._progress: Progress | None = None
+
+    def disable(self) -> None:
+        self.close()
+
+    def enable(self) -> None:
+        if self._progress is None and self.console.is_terminal:
+            self._progress = Progress(*COLUMNS, console=self.console, transient=True)
+            total = sum(self._weight(k) for k in range(self.stream.num_tasks))
+            self._bar = self._progress.add_task("", total=total, where="", loss="–", penalty="–")
+            self._progress.start()
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Leave the terminal clean whatever happens."""
+        try:
+            yield
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _weight(self, k: int) -> int:
+        return k + 1 if self.penalty.cumulative else 1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.enable()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._progress is None:
+            return
+        k, epoch, latest = self.record.task, trainer.current_epoch + 1, self.tracker.latest
+        if trainer.max_steps > 0:
+            done, of = trainer.global_step / trainer.max_steps, ""
+        else:
+            epochs = trainer.max_epochs or 1
+            done, of = (epoch - 1 + (batch_idx + 1) / trainer.num_training_batches) / epochs, f"/{epochs}"
+        self._progress.update(
+            self._bar,
+            completed=sum(map(self._weight, range(k))) + self._weight(k) * min(done, 1.0),
+            where=f"task {k + 1}/{self.stream.num_tasks} {self.stream.names[k]} · epoch {epoch}{of}",
+            loss=f"{latest['train/loss']:.3f}" if latest else "–",
+            penalty=f"{latest['train/penalty']:.3g}" if latest else "–",
+        )
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def row_line(record: Record, names: Sequence[str]) -> str:
+    """One line after a task: its test accuracies in percent."""
+    k = record.task - 1
+    cells = "  ".join(f"{name} {100 * value:.1f}" for name, value in zip(names, record.test[k][: k + 1], strict=False))
+    return f"task {k + 1}/{len(names)} {names[k]} learned · test accuracy %: {cells}"
+
+
+def result_tables(names: Sequence[str], rows: Sequence[Sequence[float]], measures: Mapping[str, Any]) -> list[Table]:
+    """The accuracy matrix and the measures, for the terminal."""
+    matrix = Table(title="test accuracy, %", caption="row: after learning · column: tested on", title_justify="left")
+    for heading in ("", *names):
+        matrix.add_column(heading, justify="right")
+    for i, row in enumerate(rows):
+        cells = [f"[bold]{100 * v:.1f}[/]" if i == j else f"{100 * v:.1f}" for j, v in enumerate(row)]
+        matrix.add_row(names[i], *cells)
+    table = Table(title="measures, in points of 100", title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for name, value in measures.items():
+        table.add_row(name.replace("_", " "), "undefined" if math.isnan(value) else f"{100 * value:.2f}")
+    return [matrix, table]

@@ -1,0 +1,140 @@
+"""Lightning's Trainers: by how many processes a run is learned, and what of a Trainer is our own business."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from lifelong.config.schema import ConfigError, build
+from lifelong.launch.cluster import trainer_plugins
+from lifelong.launch.jobs import multirun_job
+
+TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,
+           "use_distributed_sampler": False}  # fmt: skip
+NOTHING: Mapping[str, Any] = {}
+SILENT: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run.
+
+    Attributes:
+        num: how many.
+        started: whether somebody else has started them all, and this is one: torchrun, srun, or `launch`.
+    """
+
+    num: int
+    started: bool = False
+
+
+def trial_trainer(config: DictConfig) -> Trainer:
+    """A Trainer that trains nothing: what it refuses is refused early, and it knows the run's device."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")  # we refuse it
+        return _build(config, "auto", **SILENT)
+
+
+def wanted_ranks(config: DictConfig) -> Ranks:
+    """What trainer.devices, trainer.num_nodes and who started this process come to. Starts nothing.
+
+    Raises:
+        ConfigError: a strategy whose importances would be wrong, more processes than there is room for, or other ones
+            than were started.
+    """
+    strategy = config.trainer.get("strategy", "auto")
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            f"trainer.strategy must be one of {', '.join(STRATEGIES)}: importance needs the whole weights on every "
+            f"device, got {strategy!r}"
+        )
+    trainer = trial_trainer(config)
+    num = trainer.num_devices * trainer.num_nodes
+    if TorchElasticEnvironment.detect() and TorchElasticEnvironment().world_size() != num:
+        raise ConfigError(
+            "trainer.devices times trainer.num_nodes must be the number of processes that torchrun started, "
+            f"{TorchElasticEnvironment().world_size()}, got {num} (several devices: trainer=ddp or ddp_cpu)"
+        )
+    if num == 1 or not isinstance(trainer.strategy, DDPStrategy):
+        return Ranks(1, started=True)
+    if TorchElasticEnvironment.detect() and multirun_job() is not None:
+        raise ConfigError("a multirun starts the processes of each job itself: issue it without torchrun")
+    _check_room(config, trainer, num)
+    return Ranks(num, _started(trainer, num))
+
+
+def _check_room(config: DictConfig, trainer: Trainer, num: int) -> None:
+    on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
+    most = max(2, os.cpu_count() or 1)
+    if on_cpu and trainer.num_devices > most:
+        raise ConfigError(f"trainer.devices must be at most the number of CPU cores, {most}, got {trainer.num_devices}")
+    if num > config.batch_size:
+        raise ConfigError(f"batch_size must be at least 1 for each of the {num} processes, got {config.batch_size}")
+    if on_cpu and config.trainer.get("sync_batchnorm"):
+        raise ConfigError("trainer.sync_batchnorm must be false on CPUs, where torch has none, got true")
+
+
+def _started(trainer: Trainer, num: int) -> bool:
+    """Whether this is one of the processes already.
+
+    Raises:
+        ConfigError: other processes than wanted were started, or nobody can start them.
+    """
+    environment: Any = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+    if not environment.creates_processes_externally:
+        if trainer.num_nodes > 1:
+            raise ConfigError(
+                "trainer.num_nodes must be 1 unless torchrun or srun starts the processes on every node, "
+                f"got {trainer.num_nodes}"
+            )
+        return False
+    if (started := environment.world_size()) != num:
+        raise ConfigError(f"trainer.devices times trainer.num_nodes must be the {started} started tasks, got {num}")
+    try:
+        environment.validate_settings(trainer.num_devices, trainer.num_nodes)
+    except ValueError as error:
+        reason = str(error).partition(" HINT")[0]
+        raise ConfigError(f"trainer.devices must be the number of tasks on each node: {reason}") from error
+    return True
+
+
+def make_trainer(config: DictConfig, num_ranks: int, replaced: Mapping[str, Any] = NOTHING, **wired: Any) -> Trainer:
+    """A Trainer of this configuration, for one task, with some options replaced.
+
+    DDP looks for parameters without a gradient only if trainer.strategy says so: ours all have one, as a head's masked
+    columns get zeros.
+    """
+    unused = config.trainer.get("strategy") == "ddp_find_unused_parameters_true"
+    timeout = timedelta(seconds=config.rank_timeout_seconds)
+    ddp = DDPStrategy(timeout=timeout, find_unused_parameters=unused) if num_ranks > 1 else "auto"
+    return _build(config, ddp, replaced, **wired)
+
+
+def join(config: DictConfig, num_ranks: int) -> None:
+    """Meet the other ranks: from here on they compute together. Before the first fit, as an evaluation comes first."""
+    if config.num_threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(config.num_threads)  # else Lightning gives the ranks all cores
+    make_trainer(config, num_ranks, **SILENT).strategy.setup_environment()
+
+
+def _build(config: DictConfig, strategy: Any, replaced: Mapping[str, Any] = NOTHING, **wired: Any) -> Trainer:
+    options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    options.pop("strategy", None)
+    return build(
+        OmegaConf.create({**options, **replaced}), "trainer", strategy=strategy, **TRAINER, **trainer_plugins(), **wired
+    )
+
+
+def is_first_started(config: DictConfig) -> bool:
+    """Whether this process is rank 0, told by its environment before any rank has met another; true of a single one."""
+    return config.trainer.get("strategy", "auto") == "auto" or not rank_zero_only.rank  # type: ignore[attr-defined]

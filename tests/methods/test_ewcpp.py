@@ -1,0 +1,120 @@
+"""EWC++: the moving average, and its normalisation over all parameters together."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import SGD
+from torch.testing import assert_close
+
+import reference
+import tiny
+from lifelong.methods.ewcpp import EWCPP, min_max_normalised
+from tiny import drive, make_learner, random_batches
+
+EXACT = {"rtol": 0.0, "atol": 0.0}
+
+
+class Scripted(EWCPP):
+    """A batch is its Fisher."""
+
+    def fisher_of(self, learner: Any, batches: Any) -> dict[str, Tensor]:
+        return {"w": batches[0]}
+
+
+def steps(penalty: EWCPP, fishers: Tensor) -> None:
+    for F in fishers:
+        batches: Any = [F] if penalty.wants_batches() else []
+        penalty.before_step(None, batches)  # type: ignore[arg-type]
+        penalty.stepped()
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize("alpha", [0.2, 0.9, 1.0])
+def test_fisher_is_the_moving_average_of_every_interval(alpha: float, interval: int) -> None:
+    penalty = Scripted(1.0, alpha=alpha, interval=interval)
+    fishers = torch.rand(12, 5, dtype=torch.float64)
+    penalty.before_task({})
+    steps(penalty, fishers)
+    expected = reference.moving_average(list(fishers[interval - 1 :: interval]), alpha)
+    assert_close(penalty.fisher["w"], expected)
+
+
+def test_fisher_is_not_reset_between_tasks_but_the_count_of_steps_is() -> None:
+    penalty = Scripted(1.0, alpha=0.5, interval=2)
+    fishers = torch.rand(2, 3, 4, dtype=torch.float64)
+    for task in fishers:  # of three steps each only the second ends an interval
+        penalty.before_task({})
+        steps(penalty, task)
+    assert_close(penalty.fisher["w"], reference.moving_average(list(fishers[:, 1]), 0.5))
+
+
+@pytest.mark.parametrize("labels", ["exact", "empirical"])
+def test_fisher_is_of_the_weights_before_the_step_without_the_penalty(labels: str) -> None:
+    """Also in the second task, where the gradient that the optimiser gets is another."""
+    learner = make_learner(tiny.split()).double()
+    penalty, average = EWCPP(100.0, interval=1, alpha=0.5, labels=labels), []
+    for task in range(2):
+        for i, (x, y) in enumerate(random_batches(3, 2, seed=task, size=4)):
+            x = x.double()
+            if labels == "exact":
+                fisher = reference.fisher_exact(learner.backbone, x, [0, 1])
+            else:
+                fisher = reference.fisher_of_labels(learner.backbone, x, y, [0, 1])
+            average.append(torch.cat([F.flatten() for F in fisher.values()]))
+            drive(penalty, learner, [(x, y)], SGD(learner.parameters(), lr=0.01), step=i)
+        penalty.after_task(learner, [], torch.Generator())
+    got = torch.cat([F.flatten() for F in penalty.fisher.values()])
+    assert_close(got, reference.moving_average(average, 0.5), rtol=1e-9, atol=1e-14)
+
+
+def test_normalisation_is_over_all_parameters_together() -> None:
+    params = {"a": torch.tensor([[2.0, 4.0]]), "b": torch.tensor([3.0, 3.5]), "c": torch.tensor(6.0)}
+    got = min_max_normalised(params)
+    flat = [v for p in params.values() for v in p.flatten().tolist()]
+    assert [v for p in got.values() for v in p.flatten().tolist()] == reference.normalised(flat)
+    assert [p.shape for p in got.values()] == [p.shape for p in params.values()]
+
+
+def test_normalisation_of_equal_values_is_zero() -> None:
+    assert_close(
+        min_max_normalised({"a": torch.ones(2), "b": torch.ones(1)}), {"a": torch.zeros(2), "b": torch.zeros(1)}
+    )
+
+
+def test_importance_spans_zero_to_one_whatever_the_scale_of_the_loss() -> None:
+    importances = []
+    for scale in (1.0, 1e4):
+        penalty = Scripted(1.0, interval=1)
+        penalty.before_task({})
+        steps(penalty, scale * torch.arange(1.0, 5.0).repeat(2, 1))
+        importances.append(min_max_normalised(penalty.fisher)["w"])
+    assert_close(importances[0], torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]))
+    assert_close(importances[1], importances[0])
+
+
+def test_only_the_latest_task_is_anchored_and_the_average_carries_the_past() -> None:
+    penalty, learner = tiny.make_penalty("ewcpp", alpha=0.5, strength=1), make_learner(tiny.split())
+    for task in range(2):
+        tiny.learn_by_hand(penalty, learner, task)
+    assert_close(penalty.importance, min_max_normalised(penalty.fisher), **EXACT)
+    assert_close(penalty.anchor, {n: p.detach() for n, p in learner.backbone.named_parameters()}, **EXACT)
+
+
+def test_replayed_samples_of_another_head_do_not_enter() -> None:
+    """Task-incremental replay: the Fisher of a batch is that of its samples of the current task."""
+    stream = tiny.split("task")
+    learner, penalty = make_learner(stream), EWCPP(1.0, interval=1, alpha=1.0)
+    learner.show([2, 3])
+    x, _ = random_batches(1, 6)[0]
+    y = torch.tensor([0, 2, 3, 5, 2, 1, 0, 4])
+    own = (y == 2) | (y == 3)
+    penalty.before_step(learner, [(x[:4], y[:4]), (x[4:], y[4:]), (x[-2:], y[-2:])])
+    penalty.stepped()
+    expected = reference.fisher_of_labels(learner.backbone, x[own], y[own], [2, 3])
+    assert_close({n: F.double() for n, F in penalty.fisher.items()}, expected, rtol=1e-4, atol=1e-9)
+    held = penalty.fisher
+    penalty.before_step(learner, [(x[-2:], y[-2:])])  # none of the current task: nothing to average in
+    penalty.stepped()
+    assert_close(penalty.fisher, held, **EXACT)
