@@ -1,10 +1,11 @@
 """Learn a stream of tasks: python train.py method=ewc. See python train.py --help."""
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
 
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import ConfigError, register
+from lifelong.config.schema import ConfigError, register, with_choices
 from lifelong.experiment.errors import one_line_errors, one_line_job
 from lifelong.launch.jobs import Objectives, chosen_by_objectives
 
@@ -12,6 +13,8 @@ from lifelong.launch.jobs import Objectives, chosen_by_objectives
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")  # type: ignore[untyped-decorator]
 def main(config: DictConfig) -> float | None:
     with one_line_job():
+        with open_dict(config):
+            with_choices(config, HydraConfig.get())
         from lifelong.experiment.run import run_experiment  # loads torch and lightning: --help does not wait for them
 
         if chosen_by_objectives() and not config.val_fraction:

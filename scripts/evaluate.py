@@ -44,11 +44,11 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(
                 f"{key} must not be set: weights are tested as they are, only {', '.join(ALLOWED)} may be"
             )
-    kept = [] if "dataset" in keys else [f"dataset={choice(run.dataset)}"]
+    kept = [] if "dataset" in keys else [f"dataset={choice(run, 'dataset')}"]
     shared = [name for name in run.dataset if name == "source" or kept]
     chosen = [*kept, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]
     if "source" in run.dataset and "dataset.source" not in keys and "source" in composed(chosen).dataset:
-        source = choice(run.dataset.source)
+        source = choice(run, "dataset.source")
         kept += [f"dataset/source={source}"] if source in choices("dataset.source") else []
     config = composed([*kept, *overrides])
     OmegaConf.set_struct(config, False)
@@ -114,7 +114,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
     found = accuracies(learner, stream)
     result = {
         "run_id": folder.resolve().name,
-        "dataset": choice(config.dataset),
+        "dataset": choice(config, "dataset"),
         "source": "+".join(source_names(config)),
         "scenario": config.scenario,
         "tasks": stream.names,
@@ -123,7 +123,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
         "num_examples_per_task": [len(stream.task(i).test) for i in range(stream.num_tasks)],
         "config": tested,
     }
-    path = folder / "evaluations" / f"{run_id(choice(config.dataset), tested)}.json"
+    path = folder / "evaluations" / f"{run_id(choice(config, 'dataset'), tested)}.json"
     path.parent.mkdir(exist_ok=True)
     with atomic_write(path) as file:
         file.write(json.dumps(result, indent=2) + "\n")

@@ -53,8 +53,8 @@ def finished(
     measures = AccuracyMatrix.from_rows(R, torch.full((len(names),), 0.1, dtype=torch.float64)).compute()
     text = {
         **measures, "val_average_accuracy": measures["average_accuracy"], "intransigence": None,
-        "method": choice(config.method), "strength": float(config.method.get("strength", 0)),
-        "memory": choice(config.memory), "dataset": choice(config.dataset), "source": "digits",
+        "method": choice(config, "method"), "strength": float(config.method.get("strength", 0)),
+        "memory": choice(config, "memory"), "dataset": choice(config, "dataset"), "source": "digits",
         "scenario": config.scenario, "order": [0, 1, 2], "cycles": 1, "seed": config.seed, "run_id": path.name,
         "train_seconds": 3.0, "importance_seconds": 0.5, "memory_seconds": 0.0, "evaluation_seconds": 1.0,
         "peak_memory_bytes": 5e8, "penalty_state_bytes": 2e6, "memory_bytes": 0, "device": "cpu: test",

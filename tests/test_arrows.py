@@ -33,7 +33,8 @@ ROOMS: dict[str, set[str]] = {  # room → rooms it may import besides itself
     "plots": {"config", "data", "methods", "models", "runs"},
     "runs": {"config"},
     "tracking": {"data", "distributed", "methods", "models", "plots", "runs"},
-    "training": {"config", "data", "distributed", "launch", "memory", "methods", "metrics", "models", "runs", "tracking"},
+    "training": {"config", "data", "distributed", "launch", "memory", "methods", "metrics", "models", "runs",
+                 "tracking"},
 }  # fmt: skip
 LEAVES = ("distributed", "importance", "metrics", "models", "data", "methods", "memory")
 AT_ONCE = {"torch", "lightning", "torchmetrics", "numpy"}

@@ -122,7 +122,7 @@ VALUES = {
     "checkpoint_steps=0": "checkpoint_steps must be an integer >= 1 or null, got 0",
     "name=../x": "name must be a folder name of letters, digits, '_', '-', '.', got '../x'",
     # from elsewhere
-    "method._target_=lifelong.config.schema.OmegaConf": "method._target_ must start with lifelong., torch., lightning., ",
+    "method._target_=lifelong.config.schema.DictConfig": "method._target_ must start with lifelong., torch., ",
     "method._target_=lifelong.methods.ewc.EWCC": "method._target_ 'lifelong.methods.ewc.EWCC' cannot be used: ",
     "+method.exclude=[{_target_:os.system}]": "method.exclude.0 must be a value, not a _target_ of its own",
 }

@@ -1,4 +1,4 @@
-"""In place of lifelong.experiment.rank: does at once what a rank may come to. What each is to do stands in config.yaml."""
+"""In place of lifelong.experiment.rank: does at once what a rank may come to; config.yaml says what."""
 
 import json
 import os

@@ -19,6 +19,7 @@ GROUPS = (
     "trainer",
     "logger",
 )
+SOURCE = "dataset.source"
 SOURCES = "dataset.sources"
 """Several sources by name, in the place of dataset.source: +dataset/source@dataset.sources.NAME=CHOICE."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from lifelong.config.arguments import misfit, spelled, unknown_key
 from lifelong.config.credentials import exposures, refusal
@@ -44,6 +44,7 @@ class Config:
     early_stopping: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
+    choices: dict[str, str] = field(default_factory=dict)  # group → the name of its yaml; filled in when composed
     experiment: Any = None
     sweep: Any = None
     strength_factor: float = 1.0  # of method.strength: one grid fits methods whose strengths are orders apart
@@ -125,7 +126,7 @@ def by_method(table: DictConfig, *, _root_: DictConfig) -> Any:
     Raises:
         ConfigError: the chosen method has none.
     """
-    name = choice(_root_.method)
+    name = choice(_root_, "method")
     if name not in table and "others" not in table:
         raise ConfigError(f"method must be one of {', '.join(table)} here, or be given a strength, got {name!r}")
     entry = table[name] if name in table else table["others"]
@@ -226,9 +227,25 @@ def _partial(options: dict[str, Any], key: str) -> functools.partial[Any]:
         raise ConfigError(f"{key}._target_ {options['_target_']!r} cannot be used: {one_line(reason)}") from error
 
 
-def choice(node: DictConfig) -> str:
-    """The name of what a group builds: its file, e.g. lifelong.methods.ewc.EWC → ewc."""
-    return str(node._target_).split(".")[-2]
+def choice(config: DictConfig, group: str) -> str:
+    """The name a group was chosen by, that of its yaml: method=ewc → ewc."""
+    return str(config.choices[group])
+
+
+def with_choices(config: DictConfig, hydra: DictConfig) -> DictConfig:
+    """The configuration with the names of its choices, which Hydra keeps to itself.
+
+    A `_target_` that the command line sets is a name of its own. A null strength goes: so an experiment's table says of
+    a method that has none.
+    """
+    targets = dict(o.lstrip("+").split("=", 1) for o in hydra.overrides.task if "._target_=" in o)
+    for key, name in hydra.runtime.choices.items():
+        group = key.rpartition("@")[2].replace("/", ".")
+        if is_wired(group) and OmegaConf.select(config, group) is not None:
+            config.choices[group] = targets.get(f"{group}._target_", name)
+    if config.method.get("strength", 0) is None:
+        del config.method["strength"]
+    return config
 
 
 def factory(node: DictConfig, key: str) -> Callable[..., Any]:
@@ -279,7 +296,12 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
 
     register()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose("train", list(overrides), return_hydra_config=with_hydra)
+        composed = hydra.compose("train", list(overrides), return_hydra_config=True)
+    with open_dict(composed):
+        config = with_choices(composed, composed.hydra)
+        if not with_hydra:
+            del config["hydra"]
+    return config
 
 
 def one_line(error: BaseException) -> str:

@@ -45,6 +45,7 @@ def reference_config(config: DictConfig) -> DictConfig:
     joint: DictConfig = copy.deepcopy(config)
     for group, name in (("method", "joint"), ("memory", "none")):
         joint[group] = OmegaConf.load(CONFIGS / group / f"{name}.yaml")
+        joint.choices[group] = name
     joint.reference, joint.rerun, joint.progress = "off", False, False
     return joint
 

@@ -102,10 +102,10 @@ def write_model(stream: TaskStream, learner: Learner, folder: RunFolder) -> None
 def described(config: DictConfig, stream: TaskStream, penalty: Penalty) -> dict[str, Any]:
     """The choices that a table of runs is read by."""
     return {
-        "method": choice(config.method),
+        "method": choice(config, "method"),
         "strength": penalty.strength,
-        "memory": choice(config.memory),
-        "dataset": choice(config.dataset),
+        "memory": choice(config, "memory"),
+        "dataset": choice(config, "dataset"),
         "source": "+".join(source_names(config)),
         "order": stream.order,
         "cycles": stream.cycles,

@@ -202,8 +202,8 @@ def check_together(
     """Raises ConfigError for parts that are sound but do not go together; returns the device of the run."""
     if penalty.cumulative and not isinstance(memory, NoMemory):
         raise ConfigError(
-            f"memory must be none with method={choice(config.method)}, which keeps all data, "
-            f"got {choice(config.memory)}"
+            f"memory must be none with method={choice(config, 'method')}, which keeps all data, "
+            f"got {choice(config, 'memory')}"
         )
     build(config.augment, "augment")  # refuses impossible settings before anything is written
     if config.epochs_per_task is not None and len(config.epochs_per_task) != stream.num_tasks:
@@ -250,7 +250,7 @@ def train(request: Request, stream: TaskStream, learner: Learner, penalty: Penal
     history.truncate(checkpoints.load(learner, penalty) or 0)
     if is_first():  # and nothing before a checkpoint is accepted
         folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
-    about = About(folder.path, folder.path.name, title(config), choice(config.method), plain)
+    about = About(folder.path, folder.path.name, title(config), choice(config, "method"), plain)
     loggers = build(config.logger, "logger", about=about) if is_first() else []
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, penalty, record, tracker, request.console)
