@@ -24,7 +24,7 @@ from lifelong.data.source import Source
 from lifelong.data.sources.idx import idx
 from lifelong.data.stream import Task
 from lifelong.experiment import make_learner
-from lifelong.loop import run_stream
+from lifelong.loop import new_garbage, run_stream
 from lifelong.penalties.base import Penalty
 from lifelong.progress import StreamProgress
 from lifelong.record import Record
@@ -146,6 +146,7 @@ class Wired:
     penalty: Penalty
 
 
+@new_garbage()
 def learn_ours(
     work: Workload,
     source: Source,

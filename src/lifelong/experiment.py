@@ -26,7 +26,7 @@ from lifelong.identity import identifier, identity, title
 from lifelong.jobs import multirun_job
 from lifelong.launch import launch
 from lifelong.learner import Learner
-from lifelong.loop import run_stream
+from lifelong.loop import new_garbage, run_stream
 from lifelong.memory.base import Memory
 from lifelong.memory.none import NoMemory
 from lifelong.penalties.base import Penalty
@@ -105,6 +105,7 @@ class Request:
     callbacks: Sequence[Callback]
 
 
+@new_garbage()
 def run_experiment(
     config: DictConfig, *, wait: bool = False, callbacks: Sequence[Callback] = (), shown: bool = True
 ) -> Result:
