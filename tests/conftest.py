@@ -32,5 +32,5 @@ def _first_rank() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):  # not `keywords`, which has the folders' names too
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device, none found"))

@@ -184,6 +184,12 @@ def test_batches_fetched_ahead_from_pinned_memory_are_the_same(tmp_path: Path) -
     assert_same_run(resident, ahead)
 
 
+def test_peak_memory_is_the_run_s_own(tmp_path: Path) -> None:
+    """Of several runs of a process, whichever came before: 10⁶ parameters, then a thousand."""
+    peaks = [run(tmp_path, *ON_GPU, f"backbone.widths=[{width}]").metrics["peak_memory_bytes"] for width in (16000, 16)]
+    assert peaks[1] < peaks[0] / 2
+
+
 # Waiting for the device ---------------------------------------------------------------------------------------------
 
 CASES = [(method, variant) for variant in VARIANTS for method in tiny.HOLDING]

@@ -103,7 +103,6 @@ def timed(work: Workload, source: Source, method: str, device: str) -> dict[str,
     if "interval" in compose(settings[:1]).method:  # no longer than a task
         settings.append(f"method.interval={min(10, -(-work.num_train // work.batch_size))}")
     if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
         set_tf32(False, torch.device(device))
     seconds = learn_ours(work, source, settings=settings).seconds
     return {**seconds, "peak": peak_memory_bytes(torch.device(device))}

@@ -27,7 +27,7 @@ from lifelong.runs.record import Record
 from lifelong.tracking import History, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
-from lifelong.training.loop import run_stream
+from lifelong.training.loop import new_garbage, run_stream
 from lifelong.training.progress import StreamProgress
 from lifelong.training.trainer import TRAINER
 
@@ -146,6 +146,7 @@ class Wired:
     penalty: Penalty
 
 
+@new_garbage()
 def learn_ours(
     work: Workload,
     source: Source,

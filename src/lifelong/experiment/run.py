@@ -36,7 +36,7 @@ from lifelong.runs.record import Record
 from lifelong.tracking import About, History, NoHistory, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
-from lifelong.training.loop import run_stream
+from lifelong.training.loop import new_garbage, run_stream
 from lifelong.training.precision import check_precision, compiled, set_tf32
 from lifelong.training.progress import StreamProgress, row_line
 from lifelong.training.trainer import is_first_started, join, make_trainer, trial_trainer, wanted_ranks
@@ -105,6 +105,7 @@ class Request:
     callbacks: Sequence[Callback]
 
 
+@new_garbage()
 def run_experiment(
     config: DictConfig, *, wait: bool = False, callbacks: Sequence[Callback] = (), shown: bool = True
 ) -> Result:

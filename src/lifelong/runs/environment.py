@@ -38,6 +38,12 @@ def commit() -> str:
         return "unknown"
 
 
+def count_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` of a GPU count from here, a run's start; a process on a CPU keeps its largest ever."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Largest memory held so far: of the GPU's allocator, or the process's resident set on a CPU (Linux: KiB)."""
     if device.type == "cuda":
