@@ -85,7 +85,7 @@ def test_shares_use_up_the_total_differ_by_at_most_one_and_never_grow() -> None:
     for total in (12, 13, 97):
         memory, before = Uniform(per_class=None, total=total), [total] * 12
         for num_cells in range(1, 13):
-            shares = [memory.share(i, num_cells) for i in range(num_cells)]
+            shares = [memory.quota(i, num_cells) for i in range(num_cells)]
             assert sum(shares) == total
             assert max(shares) - min(shares) <= 1
             assert all(now <= then for now, then in zip(shares, before, strict=False))
