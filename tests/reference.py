@@ -209,6 +209,5 @@ def distillation(z: Tensor, z_old: Tensor, heads: list[list[int]], temperature: 
 def projected(g: Tensor, ref: Tensor) -> Tensor:
     """A-GEM, eq. 11: g − (gᵀ g_ref / g_refᵀ g_ref) g_ref where gᵀ g_ref < 0, else g; one number at a time."""
     dot, square = (math.fsum(a * b for a, b in zip(v.tolist(), ref.tolist(), strict=True)) for v in (g, ref))
-    return (
-        g if dot >= 0 else torch.tensor([a - dot / square * b for a, b in zip(g.tolist(), ref.tolist(), strict=True)])
-    )
+    pairs = zip(g.tolist(), ref.tolist(), strict=True)
+    return g if dot >= 0 else torch.tensor([a - dot / square * b for a, b in pairs], dtype=torch.float64)

@@ -79,7 +79,7 @@ def test_metrics_are_flat_standard_json_with_costs_and_what_it_ran_on(finished: 
     for phase in ("train", "importance", "evaluation"):
         assert 0 < metrics[f"{phase}_seconds"] < 60
     assert metrics["peak_memory_bytes"] > 1e7
-    assert metrics["penalty_state_bytes"] == 2 * 4 * sum(w.numel() for w in weights(finished).values()) + 8
+    assert metrics["method_state_bytes"] == 2 * 4 * sum(w.numel() for w in weights(finished).values()) + 8
     assert metrics["versions"].startswith("python 3.")
     assert metrics["device"].startswith("cpu: ")
     assert {"commit", "num_threads"} <= metrics.keys()
