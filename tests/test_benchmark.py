@@ -115,9 +115,9 @@ def test_driven_steps_are_those_of_a_trainer(method: str) -> None:
     batches = [next(fitted.batches) for _ in range(12)]
     driven.start()
     driven.steps(12)
-    tiny.make_trainer(fitted.penalty).fit(fitted.learner, DataLoader(batches, batch_size=None))
+    tiny.make_trainer(fitted.method).fit(fitted.learner, DataLoader(batches, batch_size=None))
     assert_close(driven.learner.state_dict(), fitted.learner.state_dict(), rtol=0, atol=0)
-    assert_close(driven.penalty.state_dict(), fitted.penalty.state_dict(), rtol=0, atol=0)
+    assert_close(driven.method.state_dict(), fitted.method.state_dict(), rtol=0, atol=0)
 
 
 # Tables and page ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +35,8 @@ from lifelong.training.loop import Run, new_garbage, run_stream
 from lifelong.training.precision import check_precision, compiled, set_tf32
 from lifelong.training.progress import StreamProgress, row_line
 from lifelong.training.trainer import is_first_started, join, make_trainer, trial_trainer, wanted_ranks
+
+NOT_WATCHED: Mapping[str, Any] = {"logger": False, "enable_progress_bar": False}
 
 
 def run(*overrides: str, callbacks: Sequence[Callback] = ()) -> Result:
@@ -206,11 +208,18 @@ def make_stream(config: DictConfig) -> TaskStream:
 
 
 def task_trainer(
-    config: DictConfig, first: Sequence[Callback], last: Sequence[Callback] = (), **options: Any
+    config: DictConfig,
+    first: Sequence[Callback],
+    last: Sequence[Callback] = (),
+    watching: Mapping[str, Any] = NOT_WATCHED,
+    **replaced: Any,
 ) -> Trainer:
-    """A Trainer for one task; its callbacks are `first`, what may stop the task early, and `last`."""
+    """A Trainer for one task; its callbacks are `first`, what may stop the task early, and `last`.
+
+    watching: logger and folder; replaced: options of the configuration's trainer.
+    """
     stopping = build(config.early_stopping, "early_stopping")
-    return make_trainer(config, this_share().of, options, callbacks=[*first, *stopping, *last])
+    return make_trainer(config, this_share().of, replaced, callbacks=[*first, *stopping, *last], **watching)
 
 
 def check_together(config: DictConfig, run: Run) -> None:
@@ -272,9 +281,9 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
 
     run.on_row = on_row
     with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
-        options: dict[str, Any] = {"logger": loggers or False, "default_root_dir": folder.path, **device}
+        watching = {"logger": loggers or False, "default_root_dir": folder.path}
         last = [*request.callbacks, bar, checkpoints]
-        run.make_trainer = partial(task_trainer, config, [tracker, method], last, **options)
+        run.make_trainer = partial(task_trainer, config, [tracker, method], last, watching, **device)
         yield tracker
 
 
