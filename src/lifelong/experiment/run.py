@@ -1,13 +1,14 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -23,8 +24,6 @@ from lifelong.experiment.errors import composed
 from lifelong.experiment.reference import Reference, compared, find_reference
 from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
-from lifelong.launch.launcher import launch
-from lifelong.launch.slots import gpu_slot
 from lifelong.memory.base import Memory
 from lifelong.memory.none import NoMemory
 from lifelong.methods.penalty import Penalty
@@ -40,6 +39,9 @@ from lifelong.training.loop import new_garbage, run_stream
 from lifelong.training.precision import check_precision, compiled, set_tf32
 from lifelong.training.progress import StreamProgress, row_line
 from lifelong.training.trainer import is_first_started, join, make_trainer, trial_trainer, wanted_ranks
+
+RANK = "lifelong.experiment.rank"
+"""The module whose main is one rank of a run."""
 
 
 def run(*overrides: str, callbacks: Sequence[Callback] = ()) -> Result:
@@ -158,9 +160,11 @@ def learn_by_all(request: Request) -> Result:
     with folder.locked(wait=request.wait):
         if folder.finished and not config.rerun:
             return finished_before(request)
+    from lifelong.launch.launcher import launch  # 0.1 s of torch's, for several processes alone
+
     compare = {"reference": "auto" if request.reference else "off"}
     with folder.failures_told():
-        launch(OmegaConf.to_yaml(OmegaConf.merge(config, compare), resolve=True), ranks.num)
+        launch(RANK, OmegaConf.to_yaml(OmegaConf.merge(config, compare), resolve=True), ranks.num)
     return read_result(folder)
 
 
@@ -266,7 +270,8 @@ def train(request: Request, stream: TaskStream, learner: Learner, penalty: Penal
         tracker.log_test_row(about.title)
         bar.say(row_line(record, stream.names))
 
-    with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
+    device = own_device(config)
+    with tracker.closing(), bar.closing(), checkpoints.signals_saved():
         options = {key: config[key] for key in ("batch_size", "seed", "resident_bytes", "keep_optimizer")}
         options |= {"augment": build(config.augment, "augment"), "epochs": config.epochs_per_task, "record": record}
         run_stream(stream, learner, penalty, memory, trainer_of_task, **options, checkpoints=checkpoints, on_row=on_row)
@@ -279,12 +284,9 @@ def train(request: Request, stream: TaskStream, learner: Learner, penalty: Penal
     return result
 
 
-@contextmanager
-def own_device(config: DictConfig) -> Iterator[dict[str, list[int]]]:
-    """What the trainer's devices are to be: in a multirun on a machine of several GPUs, one that is least in use."""
+def own_device(config: DictConfig) -> dict[str, list[int]]:
+    """What the trainer's devices are to be: the jobs of a multirun take the GPUs of a machine in turn."""
     num_gpus = torch.cuda.device_count() if config.trainer.accelerator in ("auto", "gpu", "cuda") else 0
     if num_gpus < 2 or config.trainer.devices != 1 or multirun_job() is None:
-        yield {}
-        return
-    with gpu_slot(num_gpus) as gpu:
-        yield {"devices": [gpu]}
+        return {}
+    return {"devices": [HydraConfig.get().job.num % num_gpus]}
