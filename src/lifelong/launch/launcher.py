@@ -87,5 +87,7 @@ def _interruption(report: Mapping[str, Any]) -> Interrupted | None:
 def _reason(failure: ProcessFailure, rank: str) -> str:
     if "timestamp" in failure.error_file_data:  # its own report
         return failure.message
-    how = f"was ended by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with exit code {failure.exitcode}"
+    how = (
+        f"was ended by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with exit code {failure.exitcode}"
+    )
     return f"{rank} {how}; the same command continues from the last checkpoint"
