@@ -5,8 +5,10 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -23,10 +25,6 @@ SETTINGS = ("method=ewc", "backbone.dropout=0.2", "checkpoint_steps=2")
 
 class Killed(BaseException):
     """As kill -9."""
-
-
-def raising(*_: Any, **__: Any) -> Any:
-    raise Killed
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +52,17 @@ def newest(files: CheckpointFiles) -> tuple[str, int]:
     return found[0].name, found[1]["step"]
 
 
-def test_the_two_newest_are_kept(files: CheckpointFiles, tmp_path: Path) -> None:
+def test_the_two_newest_are_kept_and_a_damaged_one_never_takes_the_place_of_a_whole_one(
+    files: CheckpointFiles, tmp_path: Path
+) -> None:
     files.write({"step": 2})
-    assert load_sealed(files.last)["step"] == 2
-    assert load_sealed(files.previous)["step"] == 1
+    assert (load_sealed(files.last)["step"], load_sealed(files.previous)["step"]) == (2, 1)
     assert sorted(os.listdir(tmp_path)) == ["last.ckpt", "previous.ckpt"]
+    files.last.write_bytes(files.last.read_bytes()[:-1])
+    assert newest(files) == ("previous.ckpt", 1)
+    assert files.read() is not None
+    files.write({"step": 7})
+    assert (load_sealed(files.last)["step"], load_sealed(files.previous)["step"]) == (7, 1)
 
 
 @pytest.mark.parametrize(
@@ -67,39 +71,18 @@ def test_the_two_newest_are_kept(files: CheckpointFiles, tmp_path: Path) -> None
 )
 @pytest.mark.parametrize("error", [Killed(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
 def test_one_is_whole_wherever_the_writing_ends(
-    error: BaseException,
-    call: str,
-    number: int,
-    kept: tuple[str, int],
-    files: CheckpointFiles,
-    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException, call: str, number: int, kept: tuple[str, int], files: CheckpointFiles
 ) -> None:
-    original, calls = getattr(os, call), []
-
-    def ends(*arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == number:
-            raise error
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, ends)
-        with pytest.raises(type(error)):
-            files.write({"step": 2})
+    with (
+        mock.patch.object(os, call, side_effect=chain([mock.DEFAULT] * (number - 1), [error]), wraps=getattr(os, call)),
+        pytest.raises(type(error)),
+    ):
+        files.write({"step": 2})
     assert newest(files) == kept
-    again = CheckpointFiles(files.last, {})
-    again.read()
-    again.write({"step": 3})
+    assert files.read() is not None
+    files.write({"step": 3})
     assert newest(files) == ("last.ckpt", 3)
     assert load_sealed(files.previous)["step"] in (0, 1)
-
-
-def test_damaged_checkpoint_never_takes_the_place_of_a_whole_one(files: CheckpointFiles) -> None:
-    files.last.write_bytes(files.last.read_bytes()[:-1])
-    again = CheckpointFiles(files.last, {})
-    assert again.read() is not None
-    again.write({"step": 7})
-    assert (load_sealed(files.last)["step"], load_sealed(files.previous)["step"]) == (7, 0)
 
 
 # Damaged ------------------------------------------------------------------------------------------------------------
@@ -126,8 +109,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 def killed_at(root: Path, step: int, *settings: str) -> Path:
     """The folder of a run that was killed in this step."""
+
+    def kill(_: Any, done: int) -> None:
+        if done == step:
+            raise Killed
+
     with pytest.MonkeyPatch.context() as patch:
-        at_every_batch(patch, lambda _, done: raising() if done == step else None)
+        at_every_batch(patch, kill)
         with pytest.raises(Killed):
             run(root, *settings)
     return next(root.rglob("last.ckpt")).parent
@@ -154,36 +142,29 @@ def resumed(folder: Path, *settings: str) -> tuple[int, Result]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoint_is_said_in_one_line_and_the_one_before_is_used(
-    damage: str, folder: Path, whole: Result, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("names", "first_step", "then"),
+    [
+        (["last.ckpt"], 9, "previous.ckpt, the one before, is used"),
+        (["last.ckpt", "previous.ckpt"], 1, "the run starts over"),
+    ],
+)
+def test_damage_is_said_in_one_line_and_the_checkpoint_before_is_used(
+    names: list[str],
+    first_step: int,
+    then: str,
+    damage: str,
+    folder: Path,
+    whole: Result,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    path = folder / "last.ckpt"
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    for name in names:
+        (folder / name).write_bytes(DAMAGES[damage]((folder / name).read_bytes()))
     step, result = resumed(folder)
-    assert step == 9
+    assert step == first_step
     assert_same_run(result, whole)
-    said = capfd.readouterr().err
-    assert said == f"{path} is damaged (wrong checksum): previous.ckpt, the one before, is used\n"
-
-
-def test_if_both_are_damaged_the_run_starts_over_and_says_so(
-    folder: Path, whole: Result, capfd: pytest.CaptureFixture[str]
-) -> None:
-    paths = folder / "last.ckpt", folder / "previous.ckpt"
-    for path in paths:
-        path.write_bytes(flipped(path.read_bytes()))
-    step, result = resumed(folder)
-    assert step == 1
-    assert_same_run(result, whole)
-    damages = [f"{path} is damaged (wrong checksum)" for path in paths]
-    assert capfd.readouterr().err == f"{'; '.join(damages)}: the run starts over\n"
-
-
-def test_killed_between_the_two_renames_goes_on_from_the_one_before(folder: Path, whole: Result) -> None:
-    (folder / "last.ckpt").replace(folder / "previous.ckpt")
-    step, result = resumed(folder)
-    assert step == 11
-    assert_same_run(result, whole)
+    damages = [f"{folder / name} is damaged (wrong checksum)" for name in names]
+    assert capfd.readouterr().err == f"{'; '.join(damages)}: {then}\n"
 
 
 def test_history_that_lost_its_end_is_said_and_not_made_up(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -198,21 +179,16 @@ def test_history_that_lost_its_end_is_said_and_not_made_up(folder: Path, capfd: 
 # A stranger's -------------------------------------------------------------------------------------------------------
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def refused(folder: Path, *settings: str) -> str:
     """The one line; nothing on disk is changed by it, but that error.txt tells of it."""
-    (folder / "error.txt").unlink(missing_ok=True)
-    before = contents(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(RunFolderError) as error:
         run(folder.parent.parent, *SETTINGS, *settings)
-    assert before == {name: data for name, data in contents(folder).items() if name != "error.txt"}
-    assert "\n" not in str(error.value)
-    return str(error.value).removesuffix(
-        ": the run is not continued (delete last.ckpt and previous.ckpt to start over)"
-    )
+    (folder / "error.txt").unlink()
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    line, end = str(error.value).split(": the run is not continued ")
+    assert end == "(delete last.ckpt and previous.ckpt to start over)"
+    return line
 
 
 def test_checkpoint_of_another_configuration_is_refused_and_says_what_differs(
