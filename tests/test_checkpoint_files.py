@@ -221,7 +221,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda s: s["callbacks"]["EWC"].pop("anchor"), "holds a penalty without anchor, which the code now has"),
+        (lambda s: s["callbacks"]["EWC"].pop("anchor"), "holds a method without anchor, which the code now has"),
         (lambda s: s["record"].update(x=1), "holds a record with x, which the code no longer has"),
         (lambda s: s["memory"].clear(), "holds a memory without cells, which the code now has"),
         (
@@ -237,8 +237,8 @@ def test_checkpoint_of_another_layout_is_refused(change: Callable[[Any], Any], s
 
 def test_checkpoint_between_tasks_of_another_layout_is_refused(tmp_path: Path) -> None:
     folder = killed_at(tmp_path, 7)
-    rewritten(folder / "last.ckpt", lambda saved: saved["penalty"].pop("importance"))
-    with pytest.raises(RunFolderError, match="holds a penalty without importance, which the code now has"):
+    rewritten(folder / "last.ckpt", lambda saved: saved["method"].pop("importance"))
+    with pytest.raises(RunFolderError, match="holds a method without importance, which the code now has"):
         run(tmp_path)
 
 

@@ -92,7 +92,7 @@ def result(root: Path, name: str) -> Result:
 
 
 def penalty_state(of: Result) -> dict[str, Any]:
-    return torch.load(of.folder / "last.ckpt", weights_only=True)["penalty"]
+    return torch.load(of.folder / "last.ckpt", weights_only=True)["method"]
 
 
 def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
