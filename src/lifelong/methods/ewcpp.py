@@ -54,7 +54,7 @@ class EWCPP(Penalty):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.length = min(self.interval, max(getattr(pl_module, "num_steps", self.interval), 1))
+        self.length = int(min(self.interval, trainer.estimated_stepping_batches))
         self._batches: list[tuple[Tensor, Tensor]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
