@@ -62,9 +62,8 @@ class CheckpointFiles:
         if found is None:
             return None
         self._last_is_whole = found[0] == self.last
-        then, now = ({k: json.dumps(v, sort_keys=True) for k, v in origin.items()}  # as text, where nan equals nan
-                     for origin in (found[1].get("origin", {}), self.origin))  # fmt: skip
-        if others := [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]:
+        before, now = _texts(found[1].get("origin", {})), _texts(self.origin)
+        if others := [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]:
             raise refusal(found[0], f"was written with another {', '.join(others)}")
         return found
 
@@ -74,3 +73,8 @@ def refusal(path: Path, reason: str) -> RunFolderError:
     return RunFolderError(
         f"{path} {reason}: the run is not continued (delete last.ckpt and previous.ckpt to start over)"
     )
+
+
+def _texts(origin: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as text, by which nan equals nan."""
+    return {key: json.dumps(value, sort_keys=True) for key, value in origin.items()}

@@ -60,7 +60,7 @@ def wanted_ranks(config: DictConfig) -> Ranks:
         )
     if num == 1 or not isinstance(trainer.strategy, DDPStrategy):
         return Ranks(1, started=True)
-    environment = trainer.strategy.cluster_environment
+    environment: Any = trainer.strategy.cluster_environment
     for wrong in _wrong(config, trainer, num, environment):
         raise ConfigError(wrong)
     return Ranks(num, environment.creates_processes_externally)
