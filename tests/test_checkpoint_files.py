@@ -132,12 +132,12 @@ def folder(killed_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(killed_folder, tmp_path / "default" / killed_folder.name))
 
 
-def resumed(folder: Path, *settings: str) -> tuple[int, Result]:
+def resumed(folder: Path) -> tuple[int, Result]:
     """The first step that the same command still took."""
     steps: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         at_every_batch(patch, lambda _, done: steps.append(done))
-        result = run(folder.parent.parent, *SETTINGS, *settings)
+        result = run(folder.parent.parent, *SETTINGS)
     return steps[0], result
 
 
@@ -240,13 +240,6 @@ def test_checkpoint_between_tasks_of_another_layout_is_refused(tmp_path: Path) -
     rewritten(folder / "last.ckpt", lambda saved: saved["method"].pop("importance"))
     with pytest.raises(RunFolderError, match="holds a method without importance, which the code now has"):
         run(tmp_path)
-
-
-def test_what_is_not_the_run_itself_may_change(folder: Path, whole: Result) -> None:
-    """Where it lies and how it is watched."""
-    step, result = resumed(folder, "checkpoint_steps=3", "checkpoint_seconds=7")
-    assert step == 11
-    assert torch.equal(result.matrix, whole.matrix)
 
 
 def test_origin_is_compared_by_value(tmp_path: Path) -> None:

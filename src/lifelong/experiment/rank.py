@@ -16,7 +16,7 @@ from lifelong.distributed.ranks import RankError
 from lifelong.experiment.errors import explain
 from lifelong.experiment.run import run_experiment
 from lifelong.launch.jobs import ended_with
-from lifelong.runs.interrupted import Interrupted
+from lifelong.runs.interrupted import SIGNALS, Interrupted
 
 CAUSE_SECONDS = 3.0
 """How long a rank that has lost another gives the launcher to see the end of that one, which is the cause."""
@@ -24,7 +24,8 @@ CAUSE_SECONDS = 3.0
 
 def main(folder: str) -> None:
     """Learn the run of folder/config.yaml together with the other ranks, then end this process."""
-    signal.signal(signal.SIGTERM, stop)
+    for signum in SIGNALS:
+        signal.signal(signum, stop)
     code = 0
     with ended_with(os.getppid()):
         try:

@@ -21,12 +21,13 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lifelong.distributed.ranks import RankError
-from lifelong.runs.interrupted import Interrupted
+from lifelong.runs.interrupted import SIGNALS, Interrupted
 
 HOST = "127.0.0.1"
 SAVING_SECONDS = 300
 """How long ranks have, after a signal, to save and to close their logs before they are killed."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+QUIET = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL)"
+"""Ctrl-C while a rank is still importing shows no traceback."""
 
 
 def launch(module: str, config_yaml: str, num_ranks: int) -> None:
@@ -38,7 +39,6 @@ def launch(module: str, config_yaml: str, num_ranks: int) -> None:
         RankError: one of them failed; says why.
         Interrupted: a signal came to this process, or to one of them.
     """
-    call = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; main({{!r}})"
     with tempfile.TemporaryDirectory(prefix="lifelong-") as folder, _agent_at_work():
         Path(folder, "config.yaml").write_text(config_yaml, encoding="utf-8")
         ranks = LaunchConfig(
@@ -54,8 +54,9 @@ def launch(module: str, config_yaml: str, num_ranks: int) -> None:
             signals_to_handle=",".join(signum.name for signum in SIGNALS),
             shutdown_timeout=SAVING_SECONDS,
         )
+        call = f"{QUIET}; sys.path[:] = {sys.path!r}; from {module} import main; main({folder!r})"
         try:
-            elastic_launch(ranks, sys.executable)("-c", call.format(folder))
+            elastic_launch(ranks, sys.executable)("-c", call)
         except SignalException as stop:
             reports = (json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).rglob("error.json"))
             raise next(filter(None, map(_interruption, reports)), Interrupted(stop.sigval)) from None
