@@ -212,7 +212,8 @@ def task_trainer(
 ) -> Trainer:
     """A Trainer for one task; its callbacks are `first`, what may stop the task early, and `last`."""
     stopping = build(config.early_stopping, "early_stopping")
-    return make_trainer(config, this_share().of, options, callbacks=[*first, *stopping, *last])
+    wired = {key: options.pop(key) for key in ("logger", "default_root_dir") if key in options}
+    return make_trainer(config, this_share().of, options, callbacks=[*first, *stopping, *last], **wired)
 
 
 def check_together(config: DictConfig, run: Run) -> None:
