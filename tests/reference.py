@@ -4,6 +4,7 @@ Shapes: N samples, K classes. `visible` is a list of columns. Results are dicts 
 """
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -191,3 +192,22 @@ class Walk:
     def importance(self) -> Tensor:
         both = zip(normalised(self.fisher), normalised(self.score), strict=True)
         return torch.tensor([f + s for f, s in both], dtype=torch.float64)
+
+
+def distillation(z: Tensor, z_old: Tensor, heads: list[list[int]], temperature: float) -> Tensor:
+    """Σ over heads of the mean over samples of Σ_c p_old log(p_old/p), p = softmax(z/T) over a head's columns."""
+    total = 0.0
+    for new, old in zip(z.tolist(), z_old.tolist(), strict=True):
+        for head in heads:
+            weights, olds = ([math.exp(row[c] / temperature) for c in head] for row in (new, old))
+            for w, w_old in zip(weights, olds, strict=True):
+                p, p_old = w / sum(weights), w_old / sum(olds)
+                total += p_old * math.log(p_old / p)
+    return torch.tensor(total / len(z), dtype=torch.float64)
+
+
+def projected(g: Tensor, ref: Tensor) -> Tensor:
+    """A-GEM, eq. 11: g − (gᵀ g_ref / g_refᵀ g_ref) g_ref where gᵀ g_ref < 0, else g; one number at a time."""
+    dot, square = (math.fsum(a * b for a, b in zip(v.tolist(), ref.tolist(), strict=True)) for v in (g, ref))
+    pairs = zip(g.tolist(), ref.tolist(), strict=True)
+    return g if dot >= 0 else torch.tensor([a - dot / square * b for a, b in pairs], dtype=torch.float64)

@@ -11,12 +11,11 @@ from lifelong.runs.record import Record
 from lifelong.training.progress import StreamProgress, result_tables, row_line
 
 
-def bar(*, terminal: bool, cumulative: bool = False, task: int = 1) -> tuple[StreamProgress, Any]:
+def bar(*, terminal: bool, task: int = 1) -> tuple[StreamProgress, Any]:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=140)
     stream: Any = SimpleNamespace(num_tasks=3, names=["a", "b", "c"])
     tracker: Any = SimpleNamespace(latest={"train/loss": 0.25, "train/penalty": 12.5})
-    penalty: Any = SimpleNamespace(cumulative=cumulative)
-    return StreamProgress(stream, penalty, Record(task=task), tracker, console), console.file
+    return StreamProgress(stream, Record(task=task), tracker, console), console.file
 
 
 def step(progress: StreamProgress, *, epoch: int, batch: int, **limits: int) -> None:
@@ -33,17 +32,16 @@ def test_bar_says_task_epoch_loss_penalty_and_time_left() -> None:
         step(progress, epoch=2, batch=3)
         assert progress._progress is not None
         progress._progress.refresh()
-    for words in ("task 2/3 b", "epoch 3/10", "loss 0.250", "penalty 12.5", "ETA"):
+    for words in ("task 2/3 b", "epoch 3/10", "loss 0.25", "penalty 12.5", "ETA"):
         assert words in screen.getvalue()
 
 
-@pytest.mark.parametrize(("cumulative", "share"), [(False, (1 + 0.3) / 3), (True, (1 + 2 * 0.3) / 6)])
-def test_bar_counts_a_cumulative_task_by_its_data(cumulative: bool, share: float) -> None:
-    progress, _ = bar(terminal=True, cumulative=cumulative)
+def test_bar_counts_a_task_by_its_epochs() -> None:
+    progress, _ = bar(terminal=True)
     with progress.closing():
         step(progress, epoch=2, batch=3)
         assert progress._progress is not None
-        assert progress._progress.tasks[0].percentage == pytest.approx(100 * share)
+        assert progress._progress.tasks[0].percentage == pytest.approx(100 * 1.3 / 3)
 
 
 def test_bar_counts_steps_where_steps_are_the_limit() -> None:

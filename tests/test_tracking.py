@@ -95,7 +95,7 @@ def test_penalty_gradient_ratio_is_that_of_autograd(tmp_path: Path, monkeypatch:
 
     def watching(self: Tracker, trainer: Any, module: Any) -> None:
         if (trainer.global_step + 1) % self.every_n_steps == 0:
-            expected.append(autograd_ratio(self.penalty, module.backbone))
+            expected.append(autograd_ratio(self.method, module.backbone))
 
     monkeypatch.setattr(Tracker, "on_after_backward", watching)
     rows = history(run(tmp_path, f"method.step={step}"))

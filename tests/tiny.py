@@ -58,8 +58,8 @@ def make_penalty(method: str, **settings: Any) -> Any:
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 HALVED = {"ewc", "online_ewc", "ewcpp"}
 """c = ½ for the EWC family and 1 for all others."""
-HOLDING = [method for method in METHODS if make_penalty(method).state]
-"""The methods that hold weights: all but the bounds without a penalty."""
+HOLDING = [method for method in METHODS if isinstance(make_penalty(method), Penalty)]
+"""The methods that hold weights by a quadratic."""
 
 
 # Data and networks --------------------------------------------------------------------------------------------------
@@ -168,15 +168,16 @@ def make_trainer(*callbacks: Callback, epochs: int = 1, **options: Any) -> Train
 def run(
     stream: TaskStream,
     learner: Learner,
-    penalty: Penalty,
+    penalty: Method,
     folder: Path,
     *,
+    memory: Memory | None = None,
     callbacks: Iterable[Callback] = (),
     on_row: Callable[[Task], None] = lambda task: None,
     **trainer: Any,
 ) -> Tensor:
     """Learn the stream as train.py does; returns the accuracy matrix (T, T)."""
-    run = Run(stream, learner, penalty, Memory(), make_trainer, batch_size=16, on_row=on_row)
+    run = Run(stream, learner, penalty, memory or Memory(), make_trainer, batch_size=16, on_row=on_row)
     files = CheckpointFiles(folder / "last.ckpt", {})
     run.checkpoints = Checkpoints(files, run.record, run.memory, lambda: 0, every_seconds=1e9)
     run.make_trainer = partial(make_trainer, penalty, *callbacks, run.checkpoints, **trainer)

@@ -9,7 +9,6 @@ import torch
 from benchmarks.stream import WORKLOADS, Workload, learn_ours, read_source
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
 from lifelong.config.groups import choices
-from lifelong.config.schema import compose
 from lifelong.data.source import Source
 from lifelong.runs.environment import peak_memory_bytes
 from lifelong.training.precision import set_tf32
@@ -44,6 +43,7 @@ ALL: dict[str, Workload] = {
     "W4": WORKLOADS["W4"],
     "ResNet-18": Residual(5, 10_000, 2_000),
 }
+OVER_MEMORY = ("agem",)
 COLUMNS = {
     "": "",
     "whole, s": ".2f",
@@ -99,9 +99,8 @@ def rows_of(name: str, work: Workload, settings: Settings, repetitions: int) -> 
 
 def timed(work: Workload, source: Source, method: str, device: str) -> dict[str, float]:
     """Seconds of a run by phase, and its "peak" memory in bytes."""
-    settings = [f"method={method}", "trainer=gpu" if device == "cuda" else "trainer=cpu"]
-    if "interval" in compose(settings[:1]).method:  # no longer than a task
-        settings.append(f"method.interval={min(10, -(-work.num_train // work.batch_size))}")
+    trainer = "trainer=gpu" if device == "cuda" else "trainer=cpu"
+    settings = [f"method={method}", trainer, *(["memory=uniform"] if method in OVER_MEMORY else [])]
     if device == "cuda":
         set_tf32(False, torch.device(device))
     seconds = learn_ours(work, source, settings=settings).seconds

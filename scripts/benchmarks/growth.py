@@ -17,6 +17,7 @@ from benchmarks import stream
 from benchmarks.steps import BATCH_SIZE, Driver
 from benchmarks.table import Cell, Settings, Spread, Table, in_turn, middle, ratio, seconds
 from lifelong.plots.figures import COLOURS, save_figure
+from lifelong.training.loop import Run
 
 SHOWN = (2, 3, 10, 30, 100)
 EARLY, LATE = 2, 100
@@ -60,11 +61,11 @@ def measure(settings: Settings, num_tasks: int = LATE, widths: tuple[int, ...] =
     growth = Growth()
     before: dict[str, float] = {}
 
-    def on_row(run: stream.Wired) -> None:
+    def on_row(run: Run) -> None:
         spent = run.record.seconds["importance"]
         growth.importance.append(spent - before.get("importance", 0.0))
         before["importance"] = spent
-        growth.state.append(run.penalty.state_bytes())
+        growth.state.append(run.method.state_bytes())
         growth.memory.append(resident_bytes())
 
     stream.learn_ours(work, stream.read_source(work, settings.fashion_mnist), callbacks=[growth], on_row=on_row)

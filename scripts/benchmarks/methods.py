@@ -22,7 +22,7 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
     at_rest: dict[str, int] = {}
     for method, driver in drivers.items():
         driver.learn(NUM_TASKS, NUM_STEPS)
-        at_rest[method] = driver.penalty.state_bytes()
+        at_rest[method] = driver.method.state_bytes()
         driver.start()
     repetitions = settings.repetitions or 40
     steps = {method: step_times(driver, drivers["finetune"], repetitions) for method, driver in drivers.items()}
@@ -37,7 +37,7 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
                 1e6 * middle(steps[method]["its"]) / NUM_STEPS,
                 ratio(steps[method]["its"], steps[method]["finetune's"]),
                 middle(keeps[method]),
-                driver.penalty.state_bytes() / P,
+                driver.method.state_bytes() / P,
                 at_rest[method] / P,
                 max(transient_bytes(driver) - plain, 0) / P,
             ]
@@ -71,9 +71,9 @@ def step_times(driver: Driver, plain: Driver, repetitions: int) -> dict[str, lis
 
 def importance_seconds(driver: Driver) -> float:
     """Seconds of what follows a task; the penalty is then as it was, in the midst of it."""
-    before = deepcopy(driver.penalty.state_dict())
+    before = deepcopy(driver.method.state_dict())
     elapsed = seconds(driver.keep)
-    driver.penalty.load_state_dict(before)
+    driver.method.load_state_dict(before)
     return elapsed
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback
@@ -17,19 +16,13 @@ from benchmarks import floor
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
 from lifelong.config.schema import build, compose
 from lifelong.data.examples import Examples
-from lifelong.data.seeds import derive_seed
 from lifelong.data.source import Source
 from lifelong.data.sources.idx import idx
 from lifelong.data.stream import Task
-from lifelong.experiment.run import make_learner
-from lifelong.methods.penalty import Penalty
-from lifelong.runs.record import Record
-from lifelong.tracking import History, Tracker, quiet_libraries
-from lifelong.training.checkpoint import Checkpoints
-from lifelong.training.checkpoint_files import CheckpointFiles
-from lifelong.training.loop import new_garbage, run_stream
-from lifelong.training.progress import StreamProgress
-from lifelong.training.trainer import TRAINER
+from lifelong.experiment.run import Request, build_run, watched
+from lifelong.runs.folder import RunFolder
+from lifelong.tracking import quiet_libraries
+from lifelong.training.loop import Run, new_garbage, run_stream
 
 LR, STRENGTH = 1e-3, 1000.0
 EWC_ON_CPU = ("method=ewc", "method.labels=empirical", f"method.strength={STRENGTH}", "trainer=cpu")
@@ -138,56 +131,37 @@ def learn_floor(work: Workload, source: Source) -> floor.Outcome:
     return floor.learn_stream(stream, work.widths, work.batch_size, LR, STRENGTH)
 
 
-@dataclass(frozen=True)
-class Wired:
-    """The parts of a run, for who looks on."""
-
-    record: Record
-    penalty: Penalty
-
-
 @new_garbage()
 def learn_ours(
     work: Workload,
     source: Source,
     *,
     callbacks: Sequence[Callback] = (),
-    on_row: Callable[[Wired], None] = lambda run: None,
+    on_row: Callable[[Run], None] = lambda run: None,
     settings: Sequence[str] = EWC_ON_CPU,
 ) -> floor.Outcome:
     """What `python train.py` does between reading its configuration and drawing its pictures."""
     config = compose(
         [
-            *settings, *work.backbone, f"optimizer.lr={LR}", "trainer.max_epochs=1", "val_fraction=0",
-            "dataset=permuted", f"dataset.num_tasks={work.num_tasks}",
+            *settings, *work.backbone, f"optimizer.lr={LR}", "trainer.max_epochs=1", "val_fraction=0", "logger=none",
+            "dataset=permuted", f"dataset.num_tasks={work.num_tasks}", f"batch_size={work.batch_size}",
         ]
     )  # fmt: skip
     quiet_libraries()
     with TemporaryDirectory() as folder:
         start = perf_counter()
-        torch.manual_seed(derive_seed(config.seed))
-        stream = build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes)
-        learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
-        penalty, memory = build(config.method, "method"), build(config.memory, "memory")
-        record, history = Record(), History(Path(folder) / "history.jsonl")
-        checkpoints = Checkpoints(
-            CheckpointFiles(Path(folder) / "last.ckpt", {}), record, memory, history.position, every_seconds=60
-        )
-        tracker = Tracker(stream, penalty, record, history, [], config.log_every_n_steps)
-        bar = StreamProgress(stream, penalty, record, tracker, Console(quiet=True))
-        ours: dict[str, Any] = {"callbacks": [tracker, penalty, bar, checkpoints, *callbacks], "logger": False}
-        make_trainer = partial(build, config.trainer, "trainer", **ours, **TRAINER, default_root_dir=folder)
+        run = build_run(config, build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes))
+        with watched(run, Request(config, RunFolder(Path(folder)), Console(quiet=True), callbacks=callbacks)):
+            logged = run.on_row
 
-        def row(task: Task) -> None:
-            tracker.log_test_row()
-            on_row(Wired(record, penalty))
+            def row(task: Task) -> None:
+                logged(task)
+                on_row(run)
 
-        with tracker.closing(), bar.closing(), checkpoints.signals_saved():
-            options: dict[str, Any] = {"batch_size": work.batch_size, "seed": config.seed, "record": record}
-            options |= {"resident_bytes": config.resident_bytes, "checkpoints": checkpoints, "on_row": row}
-            matrix = run_stream(stream, learner, penalty, memory, make_trainer, **options)
-        seconds = {**record.seconds, "whole": perf_counter() - start}
-    weights = torch.cat([p.detach().flatten() for p in learner.backbone.parameters()])
+            run.on_row = row
+            matrix = run_stream(run)
+        seconds = {**run.record.seconds, "whole": perf_counter() - start}
+    weights = torch.cat([p.detach().flatten() for p in run.learner.backbone.parameters()])
     return floor.Outcome(weights, matrix.values, seconds)
 
 

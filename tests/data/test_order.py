@@ -16,7 +16,6 @@ from lifelong.methods.joint import Joint
 from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
 from lifelong.tracking import read_history
-from lifelong.training.loop import training_data
 
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
 TINY += ("trainer.max_epochs=1", "logger=none", "progress=false", "method=finetune")

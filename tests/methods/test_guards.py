@@ -83,7 +83,7 @@ def test_importance_of_a_task_without_a_gradient_is_warned_of() -> None:
         check_importance({"a": torch.zeros(2)}, {"a": p})
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::lifelong.methods.guards.ImportanceWarning")
 @pytest.mark.parametrize("method", HOLDING)
 def test_strength_zero_is_fine_tuning_also_where_importance_is_zero(method: str, tmp_path: Path) -> None:
     stream = Split(tiny.source(), 1, scenario="class")
@@ -161,12 +161,12 @@ def test_penalty_without_a_pull_is_warned_of(step: str) -> None:
 
 
 @pytest.mark.parametrize("step", ["gradient", "proximal"])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::lifelong.methods.guards.ImportanceWarning")
 def test_weights_that_do_not_move_are_no_reason_to_warn(step: str) -> None:
     pull(holding([1.0, 1.0], [1.0, 1.0], strength=1.0, step=step), 1.0, 1.0)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::lifelong.methods.guards.ImportanceWarning")
 def test_pull_that_puts_every_weight_back_is_no_reason_to_warn() -> None:
     """A proximal step of great strength lands on the anchor to the last bit; free weights beside it have moved."""
     penalty = holding([1.0, 0.0], [1.0, 1.0], strength=1e30, step="proximal")

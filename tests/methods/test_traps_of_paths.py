@@ -55,10 +55,15 @@ def test_trap_si_path_of_the_penalised_gradient_or_without_the_last_step(step: s
 
 @pytest.mark.parametrize("step", ["gradient", "proximal"])
 def test_trap_rwalk_path_of_the_penalised_gradient_or_without_the_last_step(step: str) -> None:
-    penalty = RWalk(3.0, step=step, interval=100)
+    penalty = WithoutFisher(3.0, step=step)
     start, end = on_a_slope(penalty)
     assert (end > start).all()
     assert_close(penalty.drop["weight"], start - end)
+
+
+class WithoutFisher(RWalk):
+    def fisher_of(self, learner: Any, batches: Any) -> dict[str, Tensor]:
+        return {}
 
 
 def test_trap_si_without_effect_because_before_is_after() -> None:

@@ -93,6 +93,15 @@ def sum_over_ranks_(tensors: Iterable[Tensor]) -> None:
             tensor.copy_(part.view_as(tensor))
 
 
+def mean_over_ranks_(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its mean over ranks."""
+    if _joined():
+        held = list(tensors)
+        sum_over_ranks_(held)
+        for tensor in held:
+            tensor.div_(dist.get_world_size())
+
+
 def total_over_ranks(number: int) -> int:
     """The sum of an integer over ranks."""
     return int(_reduced([number], dist.ReduceOp.SUM)[0]) if _joined() else number

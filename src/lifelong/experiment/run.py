@@ -96,8 +96,8 @@ class Request:
     config: DictConfig
     folder: RunFolder
     console: Console
-    wait: bool
-    callbacks: Sequence[Callback]
+    wait: bool = False
+    callbacks: Sequence[Callback] = ()
 
 
 @new_garbage()
@@ -171,13 +171,15 @@ def learn(request: Request) -> Result:
             return train(run, request)
 
 
-def build_run(config: DictConfig) -> Run:
+def build_run(config: DictConfig, stream: TaskStream | None = None) -> Run:
     """The parts of a run, wired together, from a checked configuration. Nothing is written.
+
+    stream: in the place of the configuration's.
 
     Raises:
         ConfigError: parts that cannot be built, or that do not go together.
     """
-    stream = make_stream(config)
+    stream = stream or make_stream(config)
     torch.manual_seed(derive_seed(config.seed))
     learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
     learner.as_input = build(config.normalise, "normalise", stream=stream)
@@ -245,6 +247,16 @@ def check_together(config: DictConfig, run: Run) -> None:
 
 def train(run: Run, request: Request) -> Result:
     """Learn the stream, watched, and write the run folder."""
+    with watched(run, request) as tracker:
+        run_stream(run)
+        result = from_rank_zero(write_result(request.config, run, request.folder) if is_first() else None)
+        tracker.summarise(result.metrics)
+    return result
+
+
+@contextmanager
+def watched(run: Run, request: Request) -> Iterator[Tracker]:
+    """Within it the run takes up its checkpoint, if there is one, and has history, loggers, bar and checkpoints."""
     config, folder, method, stream = request.config, request.folder, run.method, run.stream
     history = History(folder.history) if is_first() else NoHistory()
     files = CheckpointFiles(folder.checkpoint, identity(config))
@@ -268,10 +280,7 @@ def train(run: Run, request: Request) -> Result:
         options: dict[str, Any] = {"logger": loggers or False, "default_root_dir": folder.path, **own_device(config)}
         last = [*request.callbacks, bar, checkpoints]
         run.make_trainer = partial(task_trainer, config, [tracker, method], last, **options)
-        run_stream(run)
-        result: Any = from_rank_zero(write_result(config, run, folder) if is_first() else None)
-        tracker.summarise(result.metrics)
-    return result
+        yield tracker
 
 
 def own_device(config: DictConfig) -> dict[str, list[int]]:

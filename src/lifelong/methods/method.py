@@ -1,6 +1,6 @@
 """The slot: what a continual-learning method may do to ordinary training. One file and one yaml a method."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lifelong.data.examples import Examples
-from lifelong.data.loader import Batch
+from lifelong.data.loader import Augment, Batch
 from lifelong.data.seeds import derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.memory.base import Memory
@@ -24,6 +24,8 @@ class Learned(Protocol):
     """What a method may ask of the learner. B batch, K output columns."""
 
     backbone: nn.Module
+    groups: Tensor | None  # (K,) the head that owns each column, where heads differ
+    as_input: Callable[[Tensor], Tensor]  # what examples hold → what the backbone takes
 
     @property
     def visible(self) -> Tensor: ...  # (K,) bool: output columns of the task in work
@@ -55,7 +57,7 @@ class Method(Stateful):
     Attributes:
         learner, memory: wired by the experiment.
         task: the task in work, set before `before_task` and again when an interrupted task resumes.
-        seed: of the task in work.
+        seed: of the task in work; augment: of its training batches.
         draws: a generator on the device for what is drawn after a task, a function of (seed, task).
     """
 
@@ -70,9 +72,10 @@ class Method(Stateful):
     exclude: tuple[str, ...] = ()
 
     learner: Learned
-    memory: Memory
+    memory: Memory = Memory()
     task: Task | None = None
     seed: int = 0
+    augment: Augment | None = None
     draws: torch.Generator
     _position: tuple[int, int] = (0, 0)
 

@@ -98,7 +98,7 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
     task_seed = derive_seed(run.seed, task.index)
     torch.manual_seed(task_seed if rank == 0 else derive_seed(task_seed, rank))  # dropout
     learner.show(run.stream.visible(task.index, task.index))
-    method.task, method.seed = task, task_seed
+    method.task, method.seed, method.augment = task, task_seed, run.augment
     trainer = run.make_trainer() if run.epochs is None else run.make_trainer(max_epochs=run.epochs[task.index])
     batches = training_batches(run, task, device, task_seed)
     learner.num_steps = planned_steps(trainer, len(batches))

@@ -1,0 +1,51 @@
+"""LwF: Learning without forgetting (Li & Hoiem 2016, arXiv 1606.09282)."""
+
+import copy
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from lifelong.data.loader import Batch
+from lifelong.data.stream import Task
+from lifelong.methods.guards import check_number
+from lifelong.methods.method import Batches, Method, Params
+
+
+class LwF(Method):
+    """+ λ T² KL(softmax(z_old/T) ‖ softmax(z/T)) on the task's own inputs, z_old of the network before the task, over
+    the columns seen before; in task-incremental learning for each earlier head, summed. strength is λ."""
+
+    state = ("teacher", "seen")
+
+    def __init__(self, strength: float, temperature: float = 2.0) -> None:
+        check_number("strength", strength, low=0)
+        check_number("temperature", temperature, low=0, above=True)
+        self.strength, self.temperature = float(strength), float(temperature)
+        self.teacher, self.seen = Params(), torch.tensor(False)
+
+    @property
+    def active(self) -> bool:
+        return self.strength > 0 and bool(self.teacher)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.active:
+            self._network = copy.deepcopy(self.learner.backbone).requires_grad_(False).eval()
+            self._network.load_state_dict(self.teacher)
+
+    def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
+        z_old, T = self._network(batch.x), self.temperature
+        logs = [[(logits[:, head] / T).log_softmax(1) for logits in (z, z_old)] for head in self.heads()]
+        each = [kl_div(new, old, log_target=True, reduction="batchmean") for new, old in logs]
+        return self.strength * T**2 * batch.weight * torch.stack(each).sum()
+
+    def heads(self) -> list[Tensor]:
+        """The columns of each earlier head."""
+        columns, groups = self.seen.nonzero().flatten(), self.learner.groups
+        return [columns] if groups is None else [columns[groups[columns] == g] for g in groups[columns].unique()]
+
+    def after_task(self, task: Task, batches: Batches) -> None:
+        self.teacher = {n: t.detach().clone() for n, t in self.learner.backbone.state_dict().items()}
+        self.seen = self.seen.to(self.learner.visible.device) | self.learner.visible

@@ -1,0 +1,92 @@
+"""A-GEM: the projection, against the formula written out."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import SGD, Adam
+from torch.testing import assert_close
+
+import reference
+import tiny
+from lifelong.memory.uniform import Uniform
+from lifelong.methods.agem import AGEM
+from tiny import make_learner, make_penalty
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+EXACT = {"rtol": 0.0, "atol": 0.0}
+
+
+def prepared(batch_size: int = 256) -> tuple[AGEM, Any]:
+    """In the second of three tasks, with exemplars of the first."""
+    stream = tiny.split("class")
+    learner, method = make_learner(stream).double(), AGEM(batch_size)
+    learner.as_input = lambda images: images.double() / 255
+    method.memory = Uniform(per_class=5)
+    learner.show(stream.visible(1, 1))
+    method.memory.after_task(learner, stream.task(0).train, 0, torch.Generator().manual_seed(0))
+    method.on_train_start(tiny.stand_in_trainer(SGD(learner.parameters(), lr=0.1), 1), learner)
+    return method, learner
+
+
+def vector(tensors: Any) -> torch.Tensor:
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def test_reference_is_the_gradient_of_the_task_loss_on_the_exemplars() -> None:
+    method, learner = prepared()
+    held = method.memory.examples
+    assert held is not None
+    loss = learner.loss(learner.as_input(held.images), held.labels)
+    expected = vector(torch.autograd.grad(loss, list(learner.backbone.parameters())))
+    assert_close(vector(method.reference()), expected)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_projection_is_the_formula_and_leaves_what_violates_nothing(sign: float) -> None:
+    method, learner = prepared()
+    ref = vector(method.reference())
+    g = torch.randn(len(ref), generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1e-3 + sign * ref
+    sizes = [p.numel() for p in learner.backbone.parameters()]
+    grads = {n: part.view_as(p).clone() for (n, p), part in
+             zip(learner.backbone.named_parameters(), g.split(sizes), strict=True)}  # fmt: skip
+    method.edit_gradients(grads)
+    got = vector(grads.values())
+    assert_close(got, reference.projected(g, ref), rtol=1e-10, atol=1e-14)
+    assert float(got @ ref) >= -1e-12 * float(ref @ ref)
+    assert torch.equal(got, g) == (sign > 0)
+
+
+def test_batch_is_drawn_without_replacement_by_seed_task_and_step() -> None:
+    method, _ = prepared(batch_size=4)
+    draws = []
+    for position in ((0, 0), (0, 1), (0, 0)):
+        method._position = position
+        draws.append(method.replayed(4).x)
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])
+    assert len(draws[0].flatten(1).unique(dim=0)) == 4
+
+
+def test_without_exemplars_it_is_fine_tuning_to_the_last_bit(tmp_path: Path) -> None:
+    """Its memory is empty in the first task."""
+    stream, found = tiny.permuted(num_tasks=1), []
+    for method in ("finetune", "agem"):
+        learner = make_learner(stream, "cnn", partial(Adam, lr=1e-2))
+        tiny.run(stream, learner, make_penalty(method), tmp_path, memory=Uniform(per_class=2))
+        found.append(tiny.weights_of(learner))
+    assert_close(found[1], found[0], **EXACT)
+
+
+def test_memory_is_not_mixed_into_the_batches(tmp_path: Path) -> None:
+    """The task's own 54 samples an epoch: the exemplars are there for the reference alone."""
+    stream, seen = tiny.split("class"), []
+
+    class Count(tiny.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            seen.append(len(batch.y))
+
+    tiny.run(stream, make_learner(stream), AGEM(), tmp_path, memory=Uniform(per_class=5), callbacks=[Count()])
+    assert sum(seen) == 3 * 54

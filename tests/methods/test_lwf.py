@@ -1,0 +1,84 @@
+"""LwF: distillation towards the network before the task."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import SGD
+from torch.testing import assert_close
+
+import reference
+import tiny
+from lifelong.data.loader import Batch
+from lifelong.methods.lwf import LwF
+from tiny import make_learner
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+EXACT = {"rtol": 0.0, "atol": 0.0}
+
+
+def taught(scenario: str, num_tasks: int = 2, **settings: Any) -> tuple[LwF, Any, Batch]:
+    """After some tasks, at the first step of the next; float64; and a batch of that task."""
+    stream = tiny.split(scenario)
+    learner, method = make_learner(stream).double(), LwF(2.0, **settings)
+    for task in range(num_tasks):
+        learner.show(stream.visible(task, task))
+        tiny.after_task(method, learner, [])
+    learner.show(stream.visible(num_tasks, num_tasks))
+    method.on_train_start(tiny.stand_in_trainer(SGD(learner.parameters(), lr=0.1), 0), learner)
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(5, 1, 8, 8, generator=g, dtype=torch.float64), torch.zeros(5, dtype=torch.int64)
+    return method, learner, Batch(x, y + stream.task(num_tasks).classes[0])
+
+
+def loss_and_gradient(method: LwF, learner: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    loss = method.extra_loss(batch, learner.logits(batch.x))
+    gradient = torch.autograd.grad(loss, list(learner.backbone.parameters()))
+    return loss.detach(), torch.cat([g.flatten() for g in gradient])
+
+
+@pytest.mark.parametrize("scenario", ["domain", "task", "class"])
+def test_value_and_gradient_are_zero_at_the_old_weights(scenario: str) -> None:
+    loss, gradient = loss_and_gradient(*taught(scenario))
+    assert float(loss.abs()) < 1e-14
+    assert float(gradient.abs().max()) < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("scenario", "heads"), [("domain", [[0, 1]]), ("task", [[0, 1], [2, 3]]), ("class", [[0, 1, 2, 3]])]
+)
+def test_loss_is_the_formula_written_out(scenario: str, heads: list[list[int]]) -> None:
+    """λ T² Σ_heads mean_n Σ_c p_old log(p_old/p), one sample and one column at a time."""
+    method, learner, batch = taught(scenario, temperature=3.0)
+    before = learner.logits(batch.x).detach()
+    tiny.moved_off(learner)
+    now = learner.logits(batch.x).detach()
+    expected = reference.distillation(now, before, heads, temperature=3.0)
+    assert_close(loss_and_gradient(method, learner, batch)[0], 2.0 * 9.0 * expected, rtol=1e-10, atol=0.0)
+
+
+def test_hessian_at_the_old_weights_is_the_exact_fisher() -> None:
+    """To second order LwF (T = 1) is EWC measured on the new data: both diagonals, autograd twice against the sum."""
+    method, learner, batch = taught("domain", temperature=1.0)
+    params = list(learner.backbone.parameters())
+    loss = method.extra_loss(batch, learner.logits(batch.x))
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, params, create_graph=True)])
+    chosen = range(0, len(gradient), 37)
+    rows = [
+        torch.cat([h.flatten() for h in torch.autograd.grad(gradient[i], params, retain_graph=True)]) for i in chosen
+    ]
+    fisher = torch.cat([F.flatten() for F in reference.fisher_exact(learner.backbone, batch.x, [0, 1]).values()])
+    assert_close(
+        torch.stack([torch.cat([h.flatten() for h in row])[i] for row, i in zip(rows, chosen, strict=True)]),
+        2.0 * fisher[list(chosen)],
+    )
+
+
+def test_teacher_is_in_eval_mode_and_outside_of_the_graph() -> None:
+    learner, method = make_learner(tiny.split(), "cnn"), LwF(1.0)
+    tiny.after_task(method, learner, [])
+    method.on_train_start(tiny.stand_in_trainer(SGD(learner.parameters(), lr=0.1), 0), learner)
+    x = torch.rand(4, 1, 8, 8)
+    assert_close(method._network(x), method._network(x), **EXACT)  # no dropout
+    assert not method._network(x).requires_grad
