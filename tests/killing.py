@@ -24,11 +24,10 @@ from lifelong.experiment import result
 from lifelong.memory.base import ExemplarMemory
 from lifelong.methods import penalty as penalties
 from lifelong.methods.penalty import Penalty
-from lifelong.runs import checksum as sealed
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import History, read_history
-from lifelong.training import loop
+from lifelong.training import checkpoint_files, loop
 from lifelong.training.checkpoint import Checkpoints
 from runs import composed_tiny, run
 
@@ -66,7 +65,7 @@ AIMS = (
     Aim("evaluation", loop, "accuracy_row"),
     Aim("memory selection", ExemplarMemory, "choose"),
     Aim("a step", Penalty, "on_before_optimizer_step"),
-    Aim("checkpoint, half written", sealed._Summing, "write", torn=True),
+    Aim("checkpoint, half written", checkpoint_files, "save_sealed", torn=True),
     Aim("metrics, before they are there", os, "replace", onto("metrics.json")),
     Aim("history, half a row", History, "append", torn=True),
     Aim("importance, folded in", penalties, "check_importance"),
@@ -92,13 +91,11 @@ def aimed(aim: Aim, nth: int, signum: int) -> None:
     setattr(aim.owner, aim.name, killing)
 
 
-def tear(writer: Any, data: Any) -> None:
-    if isinstance(writer, History):
-        writer._file.write(json.dumps(data).encode()[:9])
-        writer._file.flush()
-    else:
-        writer.file.write(data[: len(data) // 2])
-        writer.file.flush()
+def tear(first: Any, second: Any) -> None:
+    """Half of what History.append(row) or save_sealed(checkpoint, file) writes."""
+    file = first._file if isinstance(first, History) else second
+    file.write(json.dumps(second).encode()[:9] if isinstance(first, History) else b"PK, half a checkpoint")
+    file.flush()
 
 
 def attempt(root: Path, settings: tuple[str, ...], before: Callable[[], None], delay: float | None, signum: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,15 @@ from lifelong.config.schema import ConfigError
 from lifelong.data.examples import as_input
 from lifelong.experiment.run import Result, make_stream
 from lifelong.models.evaluation import accuracy_row
-from lifelong.runs.folder import DamagedError, RunFolder, RunFolderError, run_id
+from lifelong.runs.folder import RunFolder, RunFolderError, run_id
 from lifelong.runs.identity import identifier
 from lifelong.tracking import DivergedError
 from runs import TINY, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
 FILES = {
-    ".lock",
-    "accuracy_curves.png",
-    "accuracy_matrix.csv",
-    "accuracy_matrix.png",
-    "config.yaml",
-    "history.jsonl",
-    "last.ckpt",
-    "metrics.json",
-    "model.pt",
-    "val_accuracy_matrix.csv",
-}
+    ".lock", "accuracy_curves.png", "accuracy_matrix.csv", "accuracy_matrix.png", "config.yaml", "history.jsonl",
+    "last.ckpt", "metrics.json", "model.pt", "val_accuracy_matrix.csv",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +45,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(*_: Any) -> None:
-        raise AssertionError("trained")
-
-    monkeypatch.setattr("lifelong.experiment.run.train", train)
-
-
 # What is in it ------------------------------------------------------------------------------------------------------
 
 
-def test_folder_holds_the_run_and_nothing_else(finished: Result) -> None:
+def test_folder_holds_the_run_and_nothing_else_and_every_setting_is_resolved(finished: Result) -> None:
     assert {path.name for path in finished.folder.iterdir()} == FILES
+    assert "${" not in (finished.folder / "config.yaml").read_text()
+    config = OmegaConf.load(finished.folder / "config.yaml")
+    assert config.dataset.val_fraction == config.val_fraction == 0.1
+    assert config.optimizer.lr == 0.01
 
 
 def test_metrics_are_flat_standard_json_with_costs_and_what_it_ran_on(finished: Result) -> None:
@@ -98,8 +88,7 @@ def test_undefined_is_null(tmp_path: Path) -> None:
 
 def test_result_from_python_has_matrix_and_measures(finished: Result) -> None:
     assert finished.names == ["rot0", "rot30"]
-    assert finished.matrix.shape == (2, 2)
-    assert finished.matrix.dtype == torch.float64
+    assert (finished.matrix.shape, finished.matrix.dtype) == ((2, 2), torch.float64)
     assert finished.metrics["average_accuracy"] == pytest.approx(float(finished.matrix[-1].mean()))
     assert finished.metrics["final_accuracy_per_task"] == finished.matrix[-1].tolist()
 
@@ -127,14 +116,6 @@ def test_loaded_learner_predicts_as_the_run_did(overrides: list[str], tmp_path: 
     assert torch.equal(learner(images), lifelong.load(result.folder)(images))
 
 
-def test_config_holds_every_value_resolved(finished: Result) -> None:
-    config = OmegaConf.load(finished.folder / "config.yaml")
-    text = (finished.folder / "config.yaml").read_text()
-    assert "${" not in text
-    assert config.dataset.val_fraction == config.val_fraction == 0.1
-    assert config.optimizer.lr == 0.01
-
-
 # Its name -----------------------------------------------------------------------------------------------------------
 
 
@@ -144,26 +125,21 @@ def test_id_is_readable_and_a_function_of_what_decides_the_numbers(tmp_path: Pat
     assert identifier(composed_tiny(tmp_path / "elsewhere")) == one
     for same in ("rerun=true", "progress=true", "name=x", "logger=csv", "log_every_n_steps=7", "checkpoint_seconds=1"):
         assert identifier(composed_tiny(tmp_path, same)) == one
-    others = ("seed=1", "method.strength=3", "optimizer.lr=0.02", "trainer.max_epochs=3", "memory=uniform")
-    assert len({one, *(identifier(composed_tiny(tmp_path, other)) for other in others)}) == 1 + len(others)
-
-
-def test_id_does_not_depend_on_the_order_of_keys() -> None:
     assert run_id("x", {"a": 1, "b": {"c": 2, "d": 3}}) == run_id("x", {"b": {"d": 3, "c": 2}, "a": 1})
     assert run_id("x", {"a": 1}) == "x-015abd7f"  # the same on every machine
+    others = ("seed=1", "method.strength=3", "optimizer.lr=0.02", "trainer.max_epochs=3", "memory=uniform")
+    assert len({one, *(identifier(composed_tiny(tmp_path, other)) for other in others)}) == 1 + len(others)
 
 
 # The same command again ---------------------------------------------------------------------------------------------
 
 
-def test_finished_run_answers_without_training_and_says_so(
-    finished: Result, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_run_answers_without_training_and_says_so(finished: Result, folder: Path) -> None:
     before = contents(folder)
-    forbid_training(monkeypatch)
     said = command(*TINY, f"root={folder.parent.parent}")
     assert said == Said(0, f"finished before, not trained again (rerun=true does): {folder}\n", "")
     answer = run(folder.parent.parent)
+    assert not answer.trained
     assert torch.equal(answer.matrix, finished.matrix)
     assert answer.metrics == finished.metrics
     assert contents(folder) == before
@@ -189,22 +165,20 @@ def test_rerun_keeps_the_old_result_until_the_border_is_passed(folder: Path, mon
 
 
 def test_rerun_that_was_interrupted_continues(folder: Path, finished: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, settings = folder.parent.parent, ("rerun=true", "checkpoint_seconds=1e-9")
+    steps: list[int] = []
 
-    def kill(_: Any, done: int) -> None:
-        if done == 8:
+    def kill_once(_: Any, done: int) -> None:
+        steps.append(done)
+        if done == 8 and steps.count(8) == 1:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        at_every_batch(patch, kill)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            run(root, *settings)
+    at_every_batch(monkeypatch, kill_once)
+    root, settings = folder.parent.parent, ("rerun=true", "checkpoint_seconds=1e-9")
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(root, *settings)
     assert not (folder / "metrics.json").exists()
-    steps: list[int] = []
-    with monkeypatch.context() as patch:
-        at_every_batch(patch, lambda _, done: steps.append(done))
-        assert_same_run(run(root, *settings), finished)
-    assert steps == [8, 9, 10, 11, 12]
+    assert_same_run(run(root, *settings), finished)
+    assert steps == [*range(1, 9), *range(8, 13)]
 
 
 def test_failed_run_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,9 +190,11 @@ def test_failed_run_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         at_every_batch(patch, diverge)
         with pytest.raises(DivergedError):
             run(tmp_path)
-    folder = next((tmp_path / "default").iterdir())
+    (folder,) = (tmp_path / "default").iterdir()
     assert not (folder / "metrics.json").exists()
+    (folder / ".last.ckpt.4711.tmp").write_text("half a checkpoint of a killed process")
     assert run(tmp_path).folder == folder
+    assert {path.name for path in folder.iterdir()} == FILES
 
 
 def test_task_does_not_depend_on_how_long_earlier_ones_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,60 +222,39 @@ def test_damaged_metrics_are_one_line(damage: str, folder: Path) -> None:
     assert said.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("damage", ["", "a,b\n1,2\n", "a,b\n1,2\n3,x\n", "a\n1,2\n"])
-def test_damaged_matrix_is_one_line(damage: str, folder: Path) -> None:
-    (folder / "accuracy_matrix.csv").write_text(damage)
-    with pytest.raises(RunFolderError, match=r"accuracy_matrix.csv is damaged \(.*\): rerun=true trains the run again"):
+@pytest.mark.parametrize("damage", ["", "a,b\n1,2\n", "a,b\n1,2\n3,x\n", "a\n1,2\n", None])
+def test_damaged_or_missing_matrix_is_one_line(damage: str | None, folder: Path) -> None:
+    path = folder / "accuracy_matrix.csv"
+    path.unlink() if damage is None else path.write_text(damage)
+    what = "missing: the run is not finished, or" if damage is None else r"damaged \(.*\):"
+    with pytest.raises(RunFolderError, match=rf"accuracy_matrix.csv is {what} rerun=true trains") as error:
         run(folder.parent.parent)
-
-
-def test_missing_matrix_is_one_line(folder: Path) -> None:
-    (folder / "accuracy_matrix.csv").unlink()
-    with pytest.raises(RunFolderError, match=r"accuracy_matrix.csv is missing: "):
-        run(folder.parent.parent)
-
-
-@pytest.mark.parametrize("damage", ["a: [", "\x00", "a: ${b}: c: {"])
-def test_damaged_config_is_refused_by_load_in_one_line(damage: str, folder: Path) -> None:
-    (folder / "config.yaml").write_text(damage)
-    with pytest.raises(RunFolderError, match=r"config.yaml is damaged \(") as error:
-        lifelong.load(folder)
     assert "\n" not in str(error.value)
 
 
-def test_config_without_a_backbone_is_refused_by_load_in_one_line(folder: Path) -> None:
-    (folder / "config.yaml").write_text("seed: 0\n")
-    with pytest.raises(ConfigError, match="backbone must be one of "):
-        lifelong.load(folder)
+def from_elsewhere(config: bytes) -> bytes:
+    config = config.replace(b"trusted: []", b"trusted: [pathlib]")
+    return config.replace(b"lifelong.models.mlp.MLP", b"pathlib.Path")
 
 
-def test_config_from_elsewhere_is_refused_by_load_whatever_it_trusts(folder: Path) -> None:
-    config = OmegaConf.load(folder / "config.yaml")
-    config.trusted = ["os", "posix", "pathlib"]
-    config.backbone._target_ = "pathlib.Path"
-    OmegaConf.save(config, folder / "config.yaml")
-    with pytest.raises(ConfigError, match=r"backbone._target_ must start with .* got 'pathlib.Path'"):
-        lifelong.load(folder)
-
-
-@pytest.mark.parametrize("keep", [0, 100, -1])
-def test_damaged_weights_are_refused_by_load_in_one_line(keep: int, folder: Path) -> None:
-    path = folder / "model.pt"
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DamagedError, match=r"model.pt is damaged \(") as error:
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        *(("config.yaml", lambda _, text=text: text, r"config.yaml is damaged \(")
+          for text in (b"a: [", b"\0", b"a: ${b}: c: {")),
+        *(("model.pt", lambda data, keep=keep: data[:keep], r"model.pt is damaged \(") for keep in (0, 100, -1)),
+        ("config.yaml", lambda _: b"seed: 0\n", "backbone must be one of "),
+        ("config.yaml", from_elsewhere,
+         r"backbone._target_ must start with .* got 'pathlib.Path'"),
+        ("config.yaml", None, "config.yaml is missing: the run is not finished"),
+        ("model.pt", None, "model.pt is missing: the run is not finished"),
+    ],
+)  # fmt: skip
+def test_load_refuses_in_one_line(name: str, damage: Callable[[bytes], bytes] | None, said: str, folder: Path) -> None:
+    """A damaged file, a missing one, or a class from elsewhere, whatever the file itself trusts."""
+    path = folder / name
+    data = path.read_bytes()
+    path.unlink() if damage is None else path.write_bytes(damage(data))
+    with pytest.raises((RunFolderError, ConfigError), match=said) as error:
         lifelong.load(folder)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["config.yaml", "model.pt"])
-def test_load_of_a_run_that_is_not_finished_is_one_line(name: str, folder: Path) -> None:
-    (folder / name).unlink()
-    with pytest.raises(RunFolderError, match=f"{name} is missing: the run is not finished"):
-        lifelong.load(folder)
-
-
-def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, finished: Result) -> None:
-    folder = tmp_path / "default" / finished.folder.name
-    folder.mkdir(parents=True)
-    (folder / ".last.ckpt.4711.tmp").write_text("half a checkpoint")
-    assert {path.name for path in run(tmp_path).folder.iterdir()} == FILES

@@ -1,39 +1,25 @@
-"""A seat at a GPU: the emptiest one first, given back when its process dies."""
+"""Which GPU a job of a multirun takes."""
 
-import os
-import signal
-from contextlib import ExitStack
-from pathlib import Path
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from lifelong.launch.slots import gpu_slot
+from lifelong.experiment.run import own_device
 
-
-def test_jobs_spread_over_the_gpus(tmp_path: Path) -> None:
-    with ExitStack() as seats:
-        taken = [seats.enter_context(gpu_slot(3, tmp_path)) for _ in range(7)]
-    assert taken == [0, 1, 2, 0, 1, 2, 0]
-
-
-def test_a_seat_given_back_is_taken_next(tmp_path: Path) -> None:
-    with gpu_slot(2, tmp_path), ExitStack() as seats:
-        first = seats.enter_context(ExitStack())
-        assert first.enter_context(gpu_slot(2, tmp_path)) == 1
-        assert seats.enter_context(gpu_slot(2, tmp_path)) == 0
-        first.close()
-        assert seats.enter_context(gpu_slot(2, tmp_path)) == 1
+ONE = OmegaConf.create({"trainer": {"accelerator": "gpu", "devices": 1}})
+TWO = OmegaConf.create({"trainer": {"accelerator": "gpu", "devices": 2}})
+CPU = OmegaConf.create({"trainer": {"accelerator": "cpu", "devices": 1}})
 
 
-def test_a_dead_process_holds_no_seat(tmp_path: Path) -> None:
-    sitting, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with gpu_slot(2, tmp_path) as gpu:
-            os.write(tell, bytes([gpu]))
-            signal.pause()
-    assert os.read(sitting, 1) == bytes([0])
-    with gpu_slot(2, tmp_path) as gpu:
-        assert gpu == 1
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    with gpu_slot(2, tmp_path) as gpu:
-        assert gpu == 0
+def test_jobs_of_a_multirun_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert own_device(ONE) == {}  # outside of a multirun
+    taken = []
+    for number in range(7):
+        job = {"mode": RunMode.MULTIRUN, "job": {"num": number}, "overrides": {"task": []}}
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": job}))
+        taken.append(own_device(ONE)["devices"])
+        assert own_device(TWO) == own_device(CPU) == {}
+    assert taken == [[0], [1], [2], [0], [1], [2], [0]]

@@ -7,26 +7,24 @@ import sys
 import time
 from pathlib import Path
 
+from lifelong.launch.jobs import ended_with
 
-def main(folder: Path, rank: int) -> None:
-    act = json.loads((folder / "config.yaml").read_text())[rank]
+
+def main(folder: str) -> None:
+    rank = int(os.environ["RANK"])
+    act = json.loads(Path(folder, "config.yaml").read_text())[rank]
     if act == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "hang":
         time.sleep(60)
-    if act == "orphan":
-        Path(os.environ["READY"]).touch()
-        os.read(0, 1)
-        Path(os.environ["ORPHANED"]).touch()
     if act == "wait for a signal":
         signal.signal(signal.SIGTERM, lambda *_: None)
-        Path(os.environ["READY"]).joinpath(str(rank)).touch()
-        signal.pause()
-        act = {"signum": signal.SIGTERM, "then": "the same command continues: here"}
+        with ended_with(os.getppid()):
+            Path(os.environ["READY"], str(rank)).touch()
+            signal.pause()
+            Path(os.environ["READY"], f"{rank} signalled").touch()
+        act = {"message": "", "signum": signal.SIGTERM, "then": "the same command continues: here"}
     if isinstance(act, dict):
-        (folder / f"{rank}.json").write_text(json.dumps(act))
+        time.sleep(act.pop("after", 0))
+        Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps({**act, "timestamp": time.time()}))
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(os.environ["LOCAL_RANK"]))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 import torch
@@ -49,30 +49,27 @@ def rank_of(parent: int, rank: int) -> int:
     return next(int(pid) for pid in children if marked in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = monotonic() + seconds
+def wait_until(condition: Callable[[], bool], command: subprocess.Popen[str]) -> None:
     while not condition():
-        assert monotonic() < deadline
+        assert command.poll() is None, command.communicate()
         sleep(0.01)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks by /proc")
 def test_killed_and_interrupted_command_continues_to_what_an_undisturbed_one_comes_to(tmp_path: Path) -> None:
     killed = start(tmp_path / "disturbed")
-    wait_until(lambda: bool(list(tmp_path.rglob("last.ckpt"))))
-    began = monotonic()
+    wait_until(lambda: bool(list(tmp_path.rglob("last.ckpt"))), killed)
     os.kill(rank_of(killed.pid, 1), signal.SIGKILL)
-    _, error = killed.communicate(timeout=60)
-    assert monotonic() - began < 20
+    _, error = killed.communicate()
     assert killed.returncode == 1
     assert error == "error: rank 1 of 2 was ended by SIGKILL; the same command continues from the last checkpoint\n"
 
     (checkpoint,) = tmp_path.rglob("last.ckpt")
     before = checkpoint.stat().st_mtime_ns
     interrupted = start(tmp_path / "disturbed")
-    wait_until(lambda: checkpoint.stat().st_mtime_ns > before)
+    wait_until(lambda: checkpoint.stat().st_mtime_ns > before, interrupted)
     interrupted.terminate()
-    _, error = interrupted.communicate(timeout=60)
+    _, error = interrupted.communicate()
     assert interrupted.returncode == 128 + signal.SIGTERM
     assert error == f"interrupted by SIGTERM; the same command continues: {checkpoint.parent}\n"
 

@@ -1,21 +1,21 @@
 """Settings of several processes that cannot work end in one line, before any process is started."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lifelong.config.schema import ConfigError
-from lifelong.experiment import run as experiment
+from lifelong.launch import launcher
 from lifelong.training.trainer import Ranks, wanted_ranks
 from runs import composed_tiny, run
 
 CORES = max(2, os.cpu_count() or 1)
-TASKS_OF_SLURM = {
+SLURM = {
     **{"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"},
     **{"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1"},
 }
+TWO_NODES = {**SLURM, "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_LOCALID": "0"}
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
 
 
@@ -24,7 +24,7 @@ def _starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: object) -> None:
         raise AssertionError("processes were started")
 
-    monkeypatch.setattr(experiment, "launch", started)
+    monkeypatch.setattr(launcher, "launch", started)
 
 
 @pytest.mark.parametrize(
@@ -63,47 +63,41 @@ def test_sharded_strategy_of_a_single_device_is_refused_too(tmp_path: Path) -> N
         run(tmp_path, "+trainer.strategy=fsdp")
 
 
-def wanted(*overrides: str) -> Ranks:
+def wanted(patch: pytest.MonkeyPatch, variables: dict[str, str], *overrides: str) -> Ranks:
+    for name, value in variables.items():
+        patch.setenv(name, value)
     return wanted_ranks(composed_tiny(Path(), *overrides))
 
 
-@pytest.fixture
-def setenv(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
-    def set_all(variables: dict[str, str]) -> None:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-
-    return set_all
-
-
-def test_who_starts_the_processes() -> None:
-    assert wanted() == Ranks(1, started=True)
-    assert wanted("trainer=ddp_cpu") == Ranks(2, started=False)
-    assert wanted("trainer=ddp_cpu", "trainer.devices=1") == Ranks(1, started=True)
-    assert wanted("trainer.devices=2") == Ranks(2, started=False)
-
-
-def test_task_of_slurm_is_a_rank_already(setenv: Callable[[dict[str, str]], None]) -> None:
-    setenv(TASKS_OF_SLURM)
-    assert wanted("trainer=ddp_cpu") == Ranks(2, started=True)
-    assert wanted() == Ranks(1, started=True)
+@pytest.mark.parametrize(
+    ("overrides", "variables", "ranks"),
+    [
+        ([], {}, Ranks(1, started=True)),
+        (["trainer=ddp_cpu"], {}, Ranks(2, started=False)),
+        (["trainer=ddp_cpu", "trainer.devices=1"], {}, Ranks(1, started=True)),
+        (["trainer.devices=2"], {}, Ranks(2, started=False)),
+        (["trainer=ddp_cpu"], TORCHRUN, Ranks(2, started=True)),
+        (["trainer=ddp_cpu"], SLURM, Ranks(2, started=True)),
+        ([], SLURM, Ranks(1, started=True)),
+        (["trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2"], TWO_NODES, Ranks(2, started=True)),
+    ],
+)
+def test_who_starts_the_processes(
+    overrides: list[str], variables: dict[str, str], ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert wanted(monkeypatch, variables, *overrides) == ranks
 
 
-def test_two_nodes_of_slurm_are_two_ranks(setenv: Callable[[dict[str, str]], None]) -> None:
-    setenv({**TASKS_OF_SLURM, "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_LOCALID": "0"})
-    assert wanted("trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2") == Ranks(2, started=True)
-    with pytest.raises(ConfigError, match=r"trainer.devices must be the number of tasks on each node.*devices=2"):
-        wanted("trainer=ddp_cpu")
-
-
-def test_other_number_of_tasks_than_devices_is_refused(setenv: Callable[[dict[str, str]], None]) -> None:
-    setenv({**TASKS_OF_SLURM, "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0"})
-    with pytest.raises(ConfigError, match=r"trainer\.num_nodes must be the 1 started tasks, got 2"):
-        wanted("trainer=ddp_cpu")
-
-
-def test_torchrun_of_another_number_of_processes_is_refused(setenv: Callable[[dict[str, str]], None]) -> None:
-    setenv(TORCHRUN)
-    assert wanted("trainer=ddp_cpu") == Ranks(2, started=True)
-    with pytest.raises(ConfigError, match=r"number of processes that torchrun started, 2, got 1 .*trainer=ddp"):
-        wanted()
+@pytest.mark.parametrize(
+    ("overrides", "variables", "message"),
+    [
+        (["trainer=ddp_cpu"], TWO_NODES, r"trainer.devices must be the number of tasks on each node.*devices=2"),
+        (["trainer=ddp_cpu"], {**SLURM, "SLURM_NTASKS": "1"}, r"trainer\.num_nodes must be the 1 started tasks, got 2"),
+        ([], TORCHRUN, r"number of processes that torchrun started, 2, got 1 .*trainer=ddp"),
+    ],
+)
+def test_other_processes_than_wanted_are_refused(
+    overrides: list[str], variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        wanted(monkeypatch, variables, *overrides)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ DIFFERENT: dict[str, tuple[str, ...]] = {
     "batch norm": ("method=ewcpp", *INTERVAL, "backbone._target_=networks.Normed", "trusted=[networks]"),
 }
 """Draws and statistics are each rank's own: such runs only have to end with the same weights on both ranks, which is
-checked behind each task, or to resume."""
+checked after each task by the run itself, or to resume."""
 FIND_UNUSED = "trainer.strategy=ddp_find_unused_parameters_true"
 STOPPED_AT = (2, 6, 9)
 """Amid an epoch, at an epoch's last step, and in the second task."""
@@ -58,12 +57,6 @@ WEIGHTS = 1e-6
 """|Δθ| over 12 steps of Adam, seen: 6e-8."""
 IMPORTANCE = 1e-5
 """‖ΔΩ‖/‖Ω‖ of a parameter, seen: 6e-7."""
-
-
-@cache
-def environment() -> dict[str, str]:
-    paths = [*filter(None, sys.path), str(Path(__file__).parents[1])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +72,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs["interrupted"] = (DROPOUT, STOPPED_AT)
     runs["unused parameters"] = ((*EQUAL["unused parameters"], FIND_UNUSED), ())
     (root / "runs.json").write_text(json.dumps(runs))
+    paths = os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parents[1])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = [str(Path(__file__).with_name("many_runs.py")), str(root), str(root / "runs.json")]
-    done = subprocess.run([*torchrun, *script], env=environment(), capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*torchrun, *script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return root
 
@@ -95,14 +90,13 @@ def penalty_state(of: Result) -> dict[str, Any]:
     return torch.load(of.folder / "last.ckpt", weights_only=True)["method"]
 
 
-def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], relative: bool = False) -> float:
+    """The largest |Δ| of a number, or ‖Δ‖ of a tensor relative to it."""
     assert one.keys() == other.keys()
-    return max((float((one[n] - other[n]).abs().max()) for n in one), default=0.0)
-
-
-def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max((float((one[n] - other[n]).norm() / one[n].norm()) for n in one), default=0.0)
+    deltas = {name: other[name] - one[name] for name in one}
+    if relative:
+        return max((float(delta.norm() / one[name].norm()) for name, delta in deltas.items()), default=0.0)
+    return max((float(delta.abs().max()) for delta in deltas.values()), default=0.0)
 
 
 @pytest.mark.parametrize("name", EQUAL)
@@ -115,14 +109,13 @@ def test_two_ranks_equal_one_process(
     found = {
         "theta": difference(weights(on_one), weights(on_two)),
         "anchor": difference(ours.get("anchor", {}), theirs.get("anchor", {})),
-        "importance": relative_difference(ours.get("importance", {}), theirs.get("importance", {})),
+        "importance": difference(ours.get("importance", {}), theirs.get("importance", {}), relative=True),
     }
     for key, value in found.items():
         record_property(key, value)
     assert torch.equal(on_one.matrix, on_two.matrix)
     assert on_one.metrics["num_steps"] == on_two.metrics["num_steps"]
-    assert found["theta"] <= WEIGHTS
-    assert found["anchor"] <= WEIGHTS
+    assert max(found["theta"], found["anchor"]) <= WEIGHTS
     assert found["importance"] <= IMPORTANCE
 
 
@@ -135,10 +128,9 @@ def test_logged_losses_are_those_of_the_whole_batch(two: Path, tmp_path: Path) -
 
 
 def test_exemplars_are_those_of_one_process(two: Path, tmp_path: Path) -> None:
-    ours = torch.load(run(tmp_path, *EQUAL["herding"]).folder / "last.ckpt", weights_only=True)["memory"]["cells"]
-    theirs = torch.load(result(two, "herding").folder / "last.ckpt", weights_only=True)["memory"]["cells"]
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[cell], theirs[cell]) for cell in ours)
+    both = (run(tmp_path, *EQUAL["herding"]), result(two, "herding"))
+    ours, theirs = (torch.load(of.folder / "last.ckpt", weights_only=True)["memory"]["cells"] for of in both)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_sampled_labels_follow_the_same_law(two: Path, tmp_path: Path) -> None:
@@ -148,10 +140,6 @@ def test_sampled_labels_follow_the_same_law(two: Path, tmp_path: Path) -> None:
     traces = [sum(float(F.sum()) for F in importance.values()) for importance in (ours, theirs)]
     assert traces[0] == pytest.approx(traces[1], rel=0.2)
     assert traces[0] != traces[1]
-
-
-def test_batch_norm_of_each_rank_ends_in_the_same_weights_and_statistics(two: Path) -> None:
-    assert all(bool(torch.isfinite(value).all()) for value in weights(result(two, "batch norm")).values())
 
 
 def test_signal_to_one_rank_stops_all_and_the_resumed_run_equals_an_uninterrupted_one(two: Path) -> None:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "sinfo")
@@ -40,7 +40,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=4
 SlurmdParameters=config_overrides
-PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime={grace}
+PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=10
 PartitionName=urgent Nodes={nodes} MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=16000\n"
@@ -68,15 +68,10 @@ def wait_for(condition: Callable[[], object], seconds: float, what: Callable[[],
 
 
 class OneMachineSlurm:
-    """The daemons, from `start` to `stop`.
+    """The daemons, from `start` to `stop`; `folder` holds their files (a socket's path: at most 107 characters)."""
 
-    Args:
-        folder: for all their files; a short path, as a socket's may have 107 characters at most.
-        grace_seconds: between a preempted job's SIGTERM and its end.
-    """
-
-    def __init__(self, folder: Path, grace_seconds: int = 10) -> None:
-        self.folder, self.grace_seconds = folder, grace_seconds
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.environment = {**os.environ, "PATH": search_path(), "SLURM_CONF": str(folder / "slurm.conf")}
         self._daemons: list[subprocess.Popen[bytes]] = []
 
@@ -114,32 +109,19 @@ class OneMachineSlurm:
 
     def ask(self, *command: str) -> str:
         """What a command of SLURM's says on stdout."""
-        said = subprocess.run(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30
-        )
-        return said.stdout.decode()
-
-    def jobs(self) -> list[tuple[str, str, str]]:
-        """(id, state, node) of each job that was submitted, the finished too."""
-        lines = self.ask("squeue", "-h", "--array", "--states=all", "--sort=i", "--format=%i|%T|%N").splitlines()
-        return [tuple(line.split("|")) for line in lines]  # type: ignore[misc]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30).stdout
 
     def popen(self, command: Sequence[str], cwd: Path, **environment: str) -> "subprocess.Popen[str]":
         """A command that sees this SLURM."""
-        env: Mapping[str, str] = {**self.environment, **environment}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
-        )
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, cwd=cwd, env={**self.environment, **environment}, text=True, **options)
 
     def _write_configuration(self) -> None:
         for name in ("state", *NODES):
             (self.folder / name).mkdir()
         host, ports = socket.gethostname().partition(".")[0], free_ports(1 + len(NODES))
         nodes = (NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports[1:], strict=True))
-        plain = CONF.format(
-            host=host, port=ports[0], folder=self.folder, nodes=",".join(NODES), grace=self.grace_seconds
-        )
+        plain = CONF.format(host=host, port=ports[0], folder=self.folder, nodes=",".join(NODES))
         head, _, partitions = plain.partition("PartitionName")
         (self.folder / "slurm.conf").write_text(f"{head}{''.join(nodes)}PartitionName{partitions}")
         key = self.folder / "munge.key"
@@ -147,13 +129,10 @@ class OneMachineSlurm:
         key.write_bytes(secrets.token_bytes(128))
 
     def _launch(self, *command: str) -> None:
-        program = shutil.which(command[0], path=self.environment["PATH"])
-        assert program is not None
+        program = str(shutil.which(command[0], path=self.environment["PATH"]))
+        options = {"env": self.environment, "stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         with open(self.folder / "daemons.log", "ab") as log:
-            daemon = subprocess.Popen(
-                [program, *command[1:]], env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        self._daemons.append(daemon)
+            self._daemons.append(subprocess.Popen([program, *command[1:]], stdout=log, **options))
 
     def _log(self) -> str:
         return "\n".join((self.folder / "daemons.log").read_text().splitlines()[-20:])

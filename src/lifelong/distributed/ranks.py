@@ -1,12 +1,13 @@
-"""Several processes, the ranks, that learn one run together. With one process all functions here do nothing.
+"""The ranks of a run: processes that learn it together. With one process all functions here do nothing.
 
-Every rank computes the same; what is divided among them is the samples of a batch. What is all-reduced says sum or
-largest in its name. Small numbers go over a group on the CPU (gloo), so that no GPU is waited for.
+Every rank computes the same; only the samples of a batch are divided among them. What is all-reduced has sum, total or
+largest in its name. Tensors on the CPU go over a gloo group, so that they do not wait for a GPU.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,10 +15,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Timed out", "timed out", "store")
-"""What the messages of a failed collective have in common: torch raises plain RuntimeErrors for most."""
+"""Words in the messages of a failed collective: torch raises plain RuntimeErrors for most."""
 SMALL = 2**18
-"""Numbers in a tensor up to which a copy costs less than a journey of its own."""
-_control_groups: dict[Any, Any] = {}
+"""Elements of a tensor up to which copying it into a shared buffer is cheaper than an all-reduce of its own."""
 
 
 class RankError(RuntimeError):
@@ -26,24 +26,24 @@ class RankError(RuntimeError):
 
 @dataclass(frozen=True)
 class Share:
-    """What rank `rank` of `of` takes of anything that all of them divide: every `of`-th, beginning with number `rank`.
+    """The shard of rank `rank` of `of`: every `of`-th sample, beginning with number `rank`.
 
-    Not a contiguous part: a balanced batch is half replayed, and so is then every share of it.
+    It is not contiguous: the second half of a balanced batch is replayed, and so is then half of every shard.
     """
 
     rank: int = 0
     of: int = 1
 
     def rows(self, start: int, stop: int) -> slice:
-        """Of the rows start..stop − 1."""
+        """Which of the rows start..stop − 1 belong to the shard."""
         return slice(start + self.rank, stop, self.of)
 
     def count(self, num: int) -> int:
-        """How many of `num`."""
+        """How many of `num` samples belong to the shard."""
         return len(range(self.rank, num, self.of))
 
     def weight(self, num: int) -> float:
-        """w with mean over ranks of w · (mean over the rank's samples) = mean over all `num` samples."""
+        """w such that the mean over ranks of w · (mean over the shard) is the mean over all `num` samples."""
         return self.count(num) * self.of / num
 
 
@@ -52,7 +52,7 @@ def _joined() -> bool:
 
 
 def this_share() -> Share:
-    """The share of this process."""
+    """The shard of this process."""
     return Share(dist.get_rank(), dist.get_world_size()) if _joined() else Share()
 
 
@@ -62,14 +62,14 @@ def is_first() -> bool:
 
 
 def _control() -> Any:
-    """The group for what lies on the CPU. All ranks come here first at the same point, as making it takes them all."""
+    """The group for tensors on the CPU. All ranks make it at the same call."""
     world = dist.group.WORLD
-    if dist.get_backend() == "gloo":
-        return world
-    if world not in _control_groups:
-        _control_groups.clear()
-        _control_groups[world] = dist.new_group(backend="gloo")
-    return _control_groups[world]
+    return world if dist.get_backend() == "gloo" else _gloo(world)
+
+
+@lru_cache(maxsize=1)
+def _gloo(world: Any) -> Any:
+    return dist.new_group(backend="gloo")
 
 
 def _group_of(tensor: Tensor) -> Any:
@@ -77,7 +77,7 @@ def _group_of(tensor: Tensor) -> Any:
 
 
 def sum_over_ranks_(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over ranks, the same bits on every rank; small ones travel as one buffer."""
+    """Replace each tensor by its sum over ranks, the same bits on every rank; small ones are reduced as one buffer."""
     if not _joined():
         return
     small: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
@@ -103,12 +103,12 @@ def mean_over_ranks_(tensors: Iterable[Tensor]) -> None:
 
 
 def total_over_ranks(number: int) -> int:
-    """Sum of a whole number over ranks."""
+    """The sum of an integer over ranks."""
     return int(_reduced([number], dist.ReduceOp.SUM)[0]) if _joined() else number
 
 
 def largest_over_ranks(*numbers: int) -> list[int]:
-    """The largest of each whole number over ranks."""
+    """The largest of each integer over ranks."""
     return _reduced(numbers, dist.ReduceOp.MAX).tolist() if _joined() else list(numbers)
 
 
@@ -119,7 +119,7 @@ def _reduced(numbers: Iterable[int], operation: Any) -> Tensor:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """(R, ...) on the CPU: the tensor of every rank, equal in shape and dtype."""
+    """(R, ...) on the CPU: the tensors of all R ranks, which must be equal in shape and dtype."""
     tensor = tensor.detach().cpu()
     if not _joined():
         return tensor.unsqueeze(0)
@@ -129,7 +129,7 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def from_rank_zero(value: Any) -> Any:
-    """Rank 0's value, whatever can be pickled; tensors must lie on the CPU."""
+    """Rank 0's value, anything that can be pickled; its tensors must lie on the CPU."""
     if not _joined():
         return value
     held = [value]
@@ -145,21 +145,21 @@ def copy_from_rank_zero_(tensors: Iterable[Tensor]) -> None:
 
 
 def check_same_on_ranks(tensors: Iterable[Tensor]) -> None:
-    """Raises RankError unless the tensors are the same on all ranks, by their sums: each would go on to another end."""
+    """Raise RankError if the sum of a tensor differs between ranks, which would then train different networks."""
     if not _joined():
         return
     sums = gathered(torch.stack([tensor.sum(dtype=torch.float64).cpu() for tensor in tensors]))
     if not bool((sums == sums[0]).all()):
-        raise RankError("ranks have come to different weights or importances: is something in them left to chance?")
+        raise RankError("ranks have different weights or importances: is something in them left to chance?")
 
 
 def wait_for_all() -> None:
-    """Go on when every rank has come here."""
+    """Return once every rank has come here."""
     largest_over_ranks(0)
 
 
 def own_generator(shared: torch.Generator) -> torch.Generator:
-    """`shared` on rank 0; on another rank one whose draws are its own, a function of the shared seed and the rank."""
+    """`shared` on rank 0; on any other rank a generator of its own, seeded by the shared seed and the rank."""
     rank = this_share().rank
     if rank == 0:
         return shared
@@ -169,7 +169,7 @@ def own_generator(shared: torch.Generator) -> torch.Generator:
 
 @contextmanager
 def losing_contact() -> Iterator[None]:
-    """Within the block: RankError in place of what a collective raises, e.g. when another rank is gone."""
+    """Within the block a collective that fails, for instance because another rank is gone, raises RankError."""
     try:
         yield
     except RuntimeError as error:

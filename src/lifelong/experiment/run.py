@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -22,8 +23,6 @@ from lifelong.distributed.ranks import from_rank_zero, is_first, losing_contact,
 from lifelong.experiment.errors import composed
 from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
-from lifelong.launch.launcher import launch
-from lifelong.launch.slots import gpu_slot
 from lifelong.models.learner import Learner
 from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, whole
@@ -37,6 +36,8 @@ from lifelong.training.progress import StreamProgress, row_line
 from lifelong.training.trainer import is_first_started, join, make_trainer, trial_trainer, wanted_ranks
 
 NOT_WATCHED: Mapping[str, Any] = {"logger": False, "enable_progress_bar": False}
+RANK = "lifelong.experiment.rank"
+"""The module whose main is one rank of a run."""
 
 
 def run(*overrides: str, callbacks: Sequence[Callback] = ()) -> Result:
@@ -148,8 +149,10 @@ def learn_by_all(request: Request) -> Result:
     with folder.locked(wait=request.wait):
         if folder.finished and not config.rerun:
             return finished_before(request)
+    from lifelong.launch.launcher import launch  # 0.1 s of torch's, for several processes alone
+
     with folder.failures_told():
-        launch(OmegaConf.to_yaml(config, resolve=True), ranks.num)
+        launch(RANK, OmegaConf.to_yaml(config, resolve=True), ranks.num)
     return read_result(folder)
 
 
@@ -280,19 +283,16 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
         bar.say(row_line(run.record, stream.names))
 
     run.on_row = on_row
-    with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
+    with tracker.closing(), bar.closing(), checkpoints.signals_saved():
         watching = {"logger": loggers or False, "default_root_dir": folder.path}
         last = [*request.callbacks, bar, checkpoints]
-        run.make_trainer = partial(task_trainer, config, [tracker, method], last, watching, **device)
+        run.make_trainer = partial(task_trainer, config, [tracker, method], last, watching, **own_device(config))
         yield tracker
 
 
-@contextmanager
-def own_device(config: DictConfig) -> Iterator[dict[str, list[int]]]:
-    """What the trainer's devices are to be: in a multirun on a machine of several GPUs, one that is least in use."""
+def own_device(config: DictConfig) -> dict[str, list[int]]:
+    """What the trainer's devices are to be: the jobs of a multirun take the GPUs of a machine in turn."""
     num_gpus = torch.cuda.device_count() if config.trainer.accelerator in ("auto", "gpu", "cuda") else 0
     if num_gpus < 2 or config.trainer.devices != 1 or multirun_job() is None:
-        yield {}
-        return
-    with gpu_slot(num_gpus) as gpu:
-        yield {"devices": [gpu]}
+        return {}
+    return {"devices": [HydraConfig.get().job.num % num_gpus]}

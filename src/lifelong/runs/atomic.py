@@ -9,16 +9,17 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w", keep_as: Path | None = None) -> Iterator[IO]:
-    """Open a temporary file that takes `path`'s place when the block ends without an error; else the old file stays.
+    """Open a temporary file that takes the place of `path` when the block ends without an error; else the old one stays.
 
-    keep_as: what the old file is called then; between the two renames it is there under this name alone.
+    mode: "w" or "wb"; the file can be read too. keep_as: the new name of the old file; between the two renames it has
+    this name alone.
 
     Raises:
         OSError: full disk, no permission …, always with `path` as its file name.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with open(temporary, f"{mode}+", encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

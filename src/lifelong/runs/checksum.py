@@ -1,4 +1,4 @@
-"""Files of torch.save that end with their own SHA-256: whichever byte changes is seen. torch itself checks no sums."""
+"""Files of torch.save that end with their own SHA-256, which shows any byte that changed: torch itself checks none."""
 
 import hashlib
 from pathlib import Path
@@ -10,39 +10,26 @@ import torch
 from lifelong.runs.folder import DamagedError, RunFolderError
 
 MARK = b"\nsha256 "
-SEAL_BYTES = len(MARK) + hashlib.sha256().digest_size
+END_BYTES = len(MARK) + hashlib.sha256().digest_size
 BLOCK_BYTES = 2**20
 
 
-class _Summing:
-    """What torch.save writes goes to `file` and into the sum."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.sum = file, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.sum.update(data)
-        return self.file.write(data)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
 def save_sealed(value: dict[str, Any], file: IO[bytes]) -> None:
-    """torch.save, then the sum of what it wrote; torch.load reads the file as if it ended before that."""
-    summing = _Summing(file)
-    torch.save(value, summing)  # type: ignore[arg-type]
-    file.write(MARK + summing.sum.digest())
+    """torch.save into an empty file open for writing and reading, then the checksum, which torch.load does not mind."""
+    torch.save(value, file)
+    file.write(_end(file, file.tell()))
 
 
 def load_sealed(path: Path) -> dict[str, Any]:
-    """torch.load onto the CPU, of tensors and plain values alone, once every byte was checked.
+    """torch.load onto the CPU, of tensors and plain values alone, after a look at every byte.
 
     Raises:
         DamagedError: the file is not what save_sealed wrote.
         RunFolderError: it is, but holds what would run code when loaded.
     """
-    _check_seal(path)
+    with open(path, "rb") as file:
+        if _end(file, path.stat().st_size - END_BYTES) != file.read():
+            raise DamagedError(f"{path} is damaged (wrong checksum)")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -51,16 +38,10 @@ def load_sealed(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _check_seal(path: Path) -> None:
-    left = path.stat().st_size - SEAL_BYTES
-    sum_of_file = hashlib.sha256()
-    with open(path, "rb") as file:
-        while left > 0:
-            block = file.read(min(left, BLOCK_BYTES))
-            sum_of_file.update(block)
-            left -= len(block) or left
-        seal = file.read()
-    if not seal.startswith(MARK):
-        raise DamagedError(f"{path} is damaged (its end is missing, or an older version wrote it)")
-    if seal != MARK + sum_of_file.digest():
-        raise DamagedError(f"{path} is damaged (wrong check sum)")
+def _end(file: IO[bytes], length: int) -> bytes:
+    """What follows the first `length` bytes of a whole file; `file` then stands there."""
+    checksum = hashlib.sha256()
+    file.seek(0)
+    for start in range(0, length, BLOCK_BYTES):
+        checksum.update(file.read(min(BLOCK_BYTES, length - start)))
+    return MARK + checksum.digest()

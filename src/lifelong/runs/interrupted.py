@@ -2,6 +2,9 @@
 
 import signal
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""Those that ask a run to stop; the last is a scheduler's warning of its time limit."""
+
 
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGUSR2 came. Not an Exception: a multirun is to stop too, not to go on with its next job."""

@@ -4,8 +4,9 @@ At any moment, also of a kill, at least one of them is whole: a new one is compl
 previous.ckpt, and a last.ckpt that was found damaged never does.
 """
 
+import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ from lifelong.runs.folder import DamagedError, RunFolderError
 
 FORMAT = 3
 """Of what a checkpoint holds and means. Raise it with a change after which an older checkpoint would be misread."""
-SHOWN = 3
-"""Differences named in one line."""
 
 
 class CheckpointFiles:
@@ -26,13 +25,12 @@ class CheckpointFiles:
 
     Args:
         last: where last.ckpt goes; previous.ckpt beside it.
-        identity: what decides the run's numbers (lifelong.runs.identity), part of every checkpoint; of another one than
-            the present none is taken up.
+        identity: what decides the run's numbers (lifelong.runs.identity); a part of every checkpoint.
     """
 
     def __init__(self, last: Path, identity: Mapping[str, Any]) -> None:
         self.last, self.previous = last, last.with_name("previous.ckpt")
-        self.origin = {"format": FORMAT, "version": __version__, "config": dict(_flat(identity))}
+        self.origin = {"version": __version__, "format": FORMAT, **identity}
         self._last_is_whole = False
 
     @property
@@ -40,68 +38,43 @@ class CheckpointFiles:
         return self.last.exists() or self.previous.exists()
 
     def write(self, checkpoint: Mapping[str, Any]) -> None:
-        """The newest checkpoint; the one that was it so far is kept as previous.ckpt."""
+        """Write the newest checkpoint; the one before is kept as previous.ckpt."""
         with atomic_write(self.last, "wb", keep_as=self.previous if self._last_is_whole else None) as file:
             save_sealed({**checkpoint, "origin": self.origin}, file)
         self._last_is_whole = True
 
     def read(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, and its path; None if there is none. One line on stderr tells of damage.
+        """The newest whole checkpoint and its path; None if there is none. One line on stderr tells of damage.
 
         Raises:
-            RunFolderError: it was written with another configuration or by another version of the code.
+            RunFolderError: it was written with another configuration, or by another version of the code.
         """
-        damages: list[DamagedError] = []
-        found = None
+        found, damages = None, []
         for path in filter(Path.exists, (self.last, self.previous)):
             try:
                 found = path, load_sealed(path)
                 break
             except DamagedError as error:
-                damages.append(error)
+                damages.append(str(error))
         if damages and is_first():
             then = f"{found[0].name}, the one before, is used" if found else "the run starts over"
-            print(f"{'; '.join(map(str, damages))}: {then}", file=sys.stderr)
-        if found:
-            self._last_is_whole = found[0] == self.last
-            self._refuse_strangers(*found)
+            print(f"{'; '.join(damages)}: {then}", file=sys.stderr)
+        if found is None:
+            return None
+        self._last_is_whole = found[0] == self.last
+        before, now = _texts(found[1].get("origin", {})), _texts(self.origin)
+        if others := [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]:
+            raise refusal(found[0], f"was written with another {', '.join(others)}")
         return found
-
-    def _refuse_strangers(self, path: Path, saved: Mapping[str, Any]) -> None:
-        if found := difference(saved.get("origin", {}), self.origin):
-            raise refusal(path, f"was written {found}")
 
 
 def refusal(path: Path, reason: str) -> RunFolderError:
-    """In one line; nothing on disk has been changed."""
+    """The error that says why a checkpoint is not continued."""
     return RunFolderError(
-        f"{path} {reason}: the run is not continued (to start over delete last.ckpt and previous.ckpt)"
+        f"{path} {reason}: the run is not continued (delete last.ckpt and previous.ckpt to start over)"
     )
 
 
-def difference(written: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """How the origin of a checkpoint differs from that of the present run, to follow "was written"; None if not."""
-    if written.get("version") != now["version"]:
-        return f"by lifelong {written.get('version', 'of an unknown version')}, now {now['version']}"
-    if written["format"] != now["format"]:
-        return f"in format {written['format']}, now {now['format']}"
-    then, today = written["config"], now["config"]
-    keys = [key for key in sorted(then.keys() | today.keys()) if _value(then, key) != _value(today, key)]
-    if not keys:
-        return None
-    shown = [f"{key}={_value(then, key)}, now {_value(today, key)}" for key in keys[:SHOWN]]
-    more = [f"{len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
-    return "with " + "; ".join(shown + more)
-
-
-def _value(config: Mapping[str, Any], key: str) -> str:
-    """As text: nan is nan, and 1 is not 1.0."""
-    return str(config[key]) if key in config else "(not there)"
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _texts(origin: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as text, by which nan equals nan."""
+    return {key: json.dumps(value, sort_keys=True) for key, value in origin.items()}

@@ -2,10 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
@@ -25,17 +24,11 @@ SILENT: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """The processes of a run.
-
-    Attributes:
-        num: how many.
-        started: whether somebody else has started them all, and this is one: torchrun, srun, or `launch`.
-    """
+class Ranks(NamedTuple):
+    """The processes of a run: how many, and whether torchrun, srun or `launch` has started them and this is one."""
 
     num: int
-    started: bool = False
+    started: bool
 
 
 def trial_trainer(config: DictConfig) -> Trainer:
@@ -58,54 +51,42 @@ def wanted_ranks(config: DictConfig) -> Ranks:
             f"trainer.strategy must be one of {', '.join(STRATEGIES)}: importance needs the whole weights on every "
             f"device, got {strategy!r}"
         )
-    trainer = trial_trainer(config)
+    trainer, torchrun = trial_trainer(config), TorchElasticEnvironment.detect()
     num = trainer.num_devices * trainer.num_nodes
-    if TorchElasticEnvironment.detect() and TorchElasticEnvironment().world_size() != num:
+    if torchrun and TorchElasticEnvironment().world_size() != num:
         raise ConfigError(
             "trainer.devices times trainer.num_nodes must be the number of processes that torchrun started, "
             f"{TorchElasticEnvironment().world_size()}, got {num} (several devices: trainer=ddp or ddp_cpu)"
         )
     if num == 1 or not isinstance(trainer.strategy, DDPStrategy):
         return Ranks(1, started=True)
+    environment: Any = trainer.strategy.cluster_environment
+    for wrong in _wrong(config, trainer, num, environment):
+        raise ConfigError(wrong)
+    return Ranks(num, environment.creates_processes_externally)
+
+
+def _wrong(config: DictConfig, trainer: Trainer, num: int, environment: Any) -> Iterator[str]:
+    """What stands against `num` processes, the first cause first."""
     if TorchElasticEnvironment.detect() and multirun_job() is not None:
-        raise ConfigError("a multirun starts the processes of each job itself: issue it without torchrun")
-    _check_room(config, trainer, num)
-    return Ranks(num, _started(trainer, num))
-
-
-def _check_room(config: DictConfig, trainer: Trainer, num: int) -> None:
-    on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
-    most = max(2, os.cpu_count() or 1)
-    if on_cpu and trainer.num_devices > most:
-        raise ConfigError(f"trainer.devices must be at most the number of CPU cores, {most}, got {trainer.num_devices}")
+        yield "a multirun starts the processes of each job itself: issue it without torchrun"
+    on_cpu, cores = isinstance(trainer.accelerator, CPUAccelerator), max(2, os.cpu_count() or 1)
+    if on_cpu and trainer.num_devices > cores:
+        yield f"trainer.devices must be at most the number of CPU cores, {cores}, got {trainer.num_devices}"
     if num > config.batch_size:
-        raise ConfigError(f"batch_size must be at least 1 for each of the {num} processes, got {config.batch_size}")
+        yield f"batch_size must be at least 1 for each of the {num} processes, got {config.batch_size}"
     if on_cpu and config.trainer.get("sync_batchnorm"):
-        raise ConfigError("trainer.sync_batchnorm must be false on CPUs, where torch has none, got true")
-
-
-def _started(trainer: Trainer, num: int) -> bool:
-    """Whether this is one of the processes already.
-
-    Raises:
-        ConfigError: other processes than wanted were started, or nobody can start them.
-    """
-    environment: Any = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+        yield "trainer.sync_batchnorm must be false on CPUs, where torch has none, got true"
     if not environment.creates_processes_externally:
         if trainer.num_nodes > 1:
-            raise ConfigError(
-                "trainer.num_nodes must be 1 unless torchrun or srun starts the processes on every node, "
-                f"got {trainer.num_nodes}"
-            )
-        return False
-    if (started := environment.world_size()) != num:
-        raise ConfigError(f"trainer.devices times trainer.num_nodes must be the {started} started tasks, got {num}")
+            needed = "unless torchrun or srun starts the processes on every node"
+            yield f"trainer.num_nodes must be 1 {needed}, got {trainer.num_nodes}"
+    elif (started := environment.world_size()) != num:
+        yield f"trainer.devices times trainer.num_nodes must be the {started} started tasks, got {num}"
     try:
         environment.validate_settings(trainer.num_devices, trainer.num_nodes)
     except ValueError as error:
-        reason = str(error).partition(" HINT")[0]
-        raise ConfigError(f"trainer.devices must be the number of tasks on each node: {reason}") from error
-    return True
+        yield f"trainer.devices must be the number of tasks on each node: {error}"
 
 
 def make_trainer(config: DictConfig, num_ranks: int, replaced: Mapping[str, Any] = NOTHING, **wired: Any) -> Trainer:

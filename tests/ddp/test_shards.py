@@ -1,4 +1,4 @@
-"""What the ranks divide among them: every sample once, and the mean of all from the means of the parts. One process."""
+"""Ranks divide every batch into shards: each sample once, and the mean of all from the means of the shards."""
 
 from itertools import chain
 
@@ -22,7 +22,7 @@ def examples(num: int, offset: int = 0) -> Examples:
 
 
 @given(num=st.integers(0, 50), ranks=st.integers(1, 9))
-def test_shares_are_disjoint_and_together_the_whole(num: int, ranks: int) -> None:
+def test_shards_are_disjoint_and_together_the_whole(num: int, ranks: int) -> None:
     taken = [list(range(num))[Share(rank, ranks).rows(0, num)] for rank in range(ranks)]
     assert sorted(chain.from_iterable(taken)) == list(range(num))
     assert [len(part) for part in taken] == [Share(rank, ranks).count(num) for rank in range(ranks)]
@@ -40,7 +40,7 @@ def test_weighted_mean_over_ranks_is_the_mean_over_samples(num: int, ranks: int)
 @pytest.mark.parametrize("resident_bytes", [1e9, 1])
 @pytest.mark.parametrize("replayed", [0, 7])
 @pytest.mark.parametrize(("num", "batch_size", "ranks"), [(10, 4, 2), (9, 4, 3), (9, 4, 4), (13, 6, 5)])
-def test_ranks_batches_make_up_those_of_one_process(
+def test_batches_of_ranks_make_up_those_of_one_process(
     num: int, batch_size: int, ranks: int, replayed: int, resident_bytes: float
 ) -> None:
     """Over two epochs, augmented; a rank without a sample gets one of weight 0, and all give as many batches."""
@@ -51,13 +51,14 @@ def test_ranks_batches_make_up_those_of_one_process(
             return BalancedBatches(examples(num), examples(replayed, 100), batch_size, **options)
         return Batches(examples(num), batch_size, **options)
 
-    whole, shared = batches(Share()), [batches(Share(rank, ranks)) for rank in range(ranks)]
+    whole, shards = batches(Share()), [batches(Share(rank, ranks)) for rank in range(ranks)]
     for _ in range(2):
-        ours, theirs = list(whole), [list(loader) for loader in shared]
+        ours, theirs = list(whole), [list(loader) for loader in shards]
         assert {len(one) for one in theirs} == {len(ours)} == {len(whole)}
-        for (x, y), parts in zip(ours, zip(*theirs, strict=True), strict=True):
-            for rank, (x_r, y_r, weight) in enumerate(parts):
-                rows = Share(rank, ranks).rows(0, len(y)) if weight > 0 else slice(0, 1)
+        for (x, y, weight), parts in zip(ours, zip(*theirs, strict=True), strict=True):
+            assert weight == 1
+            for rank, (x_r, y_r, weight_r) in enumerate(parts):
+                rows = Share(rank, ranks).rows(0, len(y)) if weight_r > 0 else slice(0, 1)
                 assert torch.equal(x_r, x[rows])
                 assert torch.equal(y_r, y[rows])
             assert sum(weight for *_, weight in parts) == pytest.approx(ranks)
@@ -65,13 +66,9 @@ def test_ranks_batches_make_up_those_of_one_process(
             assert mean == pytest.approx(float(y.float().mean()))
 
 
-def test_one_process_is_given_no_weights() -> None:
-    assert all(len(batch) == 2 for batch in Batches(examples(5), 2, seed=0))
-
-
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7, 70])
 def test_evaluation_counts_every_sample_once(ranks: int) -> None:
-    """60 samples: 7 ranks have unequal shares, of 70 ten have none."""
+    """60 samples: 7 ranks have unequal shards, of 70 ten have none."""
     stream = tiny.split()
     learner, test = tiny.make_learner(stream), Examples.concat([stream.task(i).test for i in range(3)])
     counts = [num_correct(learner, test, Share(rank, ranks).rows(0, len(test))) for rank in range(ranks)]
