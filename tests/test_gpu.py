@@ -122,7 +122,7 @@ def test_tf32_is_another_run_with_near_numbers(backbone: str, tmp_path: Path) ->
     assert_near(weights(other), weights(plain), 0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_compiled_run_is_near_the_plain_one(tmp_path: Path) -> None:
     plain, other = (run(tmp_path, *SMOOTH, *ON_GPU, f"compile={on}") for on in ("false", "true"))
     assert_near(weights(other), weights(plain), 1e-3)

@@ -17,7 +17,7 @@ from lifelong.launch import launcher as launching
 from lifelong.launch.launcher import launch
 from lifelong.runs.interrupted import Interrupted
 
-pytestmark = pytest.mark.ddp
+pytestmark = pytest.mark.system
 
 LOST = {"error": "rank 0 has lost contact with another: Connection closed by peer", "lost": True}
 FAILED = {"error": "importance is zero for every weight", "lost": False}

@@ -19,7 +19,7 @@ from lifelong.runs.folder import RunFolder
 from lifelong.tracking import read_history
 from runs import assert_same_run, run, weights
 
-pytestmark = pytest.mark.ddp
+pytestmark = pytest.mark.system
 
 INTERVAL = ("method.interval=2",)
 THREE = ("memory.per_class=3",)
