@@ -28,11 +28,11 @@ def test_outputs_are_there_and_tell_nothing_of_the_machine(name: str) -> None:
     code = cells(name, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell["outputs"]]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    pictures = [output.get("data", {}).pop("image/png", None) for output in outputs]
+    assert any(pictures)
     for output in outputs:
         assert output["output_type"] in ("display_data", "execute_result") or output["name"] == "stdout"
-    said = json.dumps([{**o, "data": {k: v for k, v in o.get("data", {}).items() if k != "image/png"}} for o in outputs])
-    assert not re.search(r"/(home|root|tmp|Users|usr)/| at 0x[0-9a-f]+|\\r", said)
+    assert not re.search(r"/(home|root|tmp|Users|usr)/| at 0x[0-9a-f]+|\\r", json.dumps(outputs))
 
 
 @pytest.mark.parametrize("name", sorted(NOTEBOOKS))
