@@ -61,7 +61,7 @@ dashboard: .venv/all  ## make the W&B workspace, or bring it up to date (ARGS="-
 	$(BIN)/python scripts/dashboard.py $(ARGS)
 
 notebooks: .venv/all  ## run the notebooks and write their outputs into them
-	$(BIN)/jupyter-execute --inplace --NotebookClient.record_timing=False notebooks/*.ipynb
+	$(BIN)/python scripts/notebooks.py $(ARGS)
 
 # Versions stay as they are unless ARGS="--upgrade" or "--upgrade-package NAME". CUDA packages stay out: torch's own wheel
 # asks for those it needs.
