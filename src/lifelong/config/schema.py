@@ -15,7 +15,7 @@ from lifelong.config.arguments import misfit, spelled, unknown_key
 from lifelong.config.credentials import exposures, refusal
 from lifelong.config.groups import CONFIGS, SOURCES, choices, groups_of, is_wired
 
-OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting", "val_intransigence")
+OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting")
 """What hyperparameters may be chosen by: validation data alone."""
 TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
 """Where a `_target_` may come from: a yaml can name any function of any package. The root key `trusted` adds more."""
@@ -61,7 +61,6 @@ class Config:
     rerun: bool = False  # train again although the run is finished
     num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
     log_every_n_steps: int = 10
-    reference: str = "off"  # auto: intransigence against the joint run of the same stream, trained once if need be
     objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
     checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, behind a whole optimiser step
     checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone
@@ -90,7 +89,6 @@ BORDERS: dict[str, Border] = {
     "num_threads": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
     "log_every_n_steps": (lambda v: v >= 1, "an integer >= 1"),
     "checkpoint_seconds": (lambda v: v > 0, "a number > 0"),
-    "reference": (lambda v: v in ("auto", "off"), "auto or off"),
     "objectives": (lambda v: v and set(v) <= set(OBJECTIVES), f"a list of some of {', '.join(OBJECTIVES)}"),
     "rank_timeout_seconds": (lambda v: math.isfinite(v) and v > 0, "a finite number > 0"),
     "checkpoint_steps": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
@@ -167,6 +165,9 @@ def check_ends(config: DictConfig) -> None:
 def folded(config: DictConfig) -> DictConfig:
     """A checked configuration with strength_factor multiplied into method.strength: equal products are one run."""
     folded: DictConfig = copy.deepcopy(config)
+    if "strength" not in config.method:
+        folded.strength_factor = 1.0
+        return folded
     product = float(f"{config.method.strength * config.strength_factor:.12g}")  # 0.1 · 0.1 is 0.01
     if product != config.method.strength:  # 0 stays as it was written
         folded.method.strength = product
