@@ -5,7 +5,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
 from one_machine import OneMachineSlurm
 from test_slurm import LONGER, Sweep
 
