@@ -192,13 +192,8 @@ def work(
             killed.append(f"{signal.Signals(ended).name} at {aim.place if aim else 'a random moment'}")
         wrong += differences(folder_of(place), folder_of(root / "whole"))
         if len(killed) >= num_kills:
-            return {
-                "settings": settings,
-                "killed": killed,
-                "lives": life + 1,
-                "wrong": wrong,
-                "last": str(folder_of(place)),
-            }
+            done = {"settings": settings, "killed": killed, "lives": life + 1, "wrong": wrong}
+            return done | {"last": str(folder_of(place))}
 
 
 def main(root: Path, seed: int, kind: str) -> None:
