@@ -21,7 +21,6 @@ SETTINGS = ("method=rwalk", "method.interval=4", "backbone.dropout=0.2", "traine
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
 
-@pytest.mark.smoke
 def test_every_job_of_a_multirun_has_ranks_of_its_own(tmp_path: Path) -> None:
     said = command("--multirun", *TINY, "trainer=ddp_cpu", "seed=0,1", f"root={tmp_path}")
     assert (said.code, said.err) == (0, "")
