@@ -1,63 +1,78 @@
-# make help lists the targets; the first of them on a fresh clone also makes .venv (Python >= 3.10 and make are all it needs).
+# make help lists the targets; the first of them on a fresh clone also makes .venv (Python 3.10 to 3.13 and make are all it needs).
 PYTHON ?= python3
 BIN := .venv/bin
+# --no-compile: Python compiles what it imports when it first does, a third of what there is
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PYTEST := $(BIN)/python -m pytest -rs -n 2 --dist loadgroup
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test fast check sweep report results bench sync dashboard lock clean
+.PHONY: help install train test test-system check sweep report results bench sync dashboard notebooks lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}'
 
-.venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else f"Python >= 3.10 and < 3.14 is needed, {sys.version.split()[0]} found: make PYTHON=python3.12 ...")'
+.venv/core: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else f"Python 3.10 to 3.13 is needed, {sys.version.split()[0]} found: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --editable .
 	@touch $@
 
-install: .venv/installed  ## make .venv from the lock file
+.venv/all: .venv/core requirements-dev.lock
+	$(PIP) -r requirements-dev.lock
+	@touch $@
 
-train: .venv/installed  ## the main job: EWC on five rotated-MNIST tasks (ARGS="method=mas seed=1" changes it)
+install: .venv/all  ## make .venv with every extra and the tools of the tests (make train installs the core alone)
+
+train: .venv/core  ## the main job: EWC on five rotated-MNIST tasks (ARGS="method=mas seed=1" changes it)
 	$(BIN)/python train.py $(ARGS)
 
-test: .venv/installed  ## every test this machine can run; says what it skipped and why
-	$(BIN)/python -m pytest -rs -n 2 --dist loadgroup $(ARGS)
+test: .venv/all  ## the laws, and one of each test of the whole system; says what it skipped and why
+	$(PYTEST) -m "smoke or not system" $(ARGS)
 
-fast: .venv/installed  ## the tests without the slow ones
-	$(BIN)/python -m pytest -rs -n 2 --dist loadgroup -m "not slow and not gpu and not ddp and not slurm" $(ARGS)
+test-system: .venv/all  ## the rest: kills, SLURM, several processes, W&B, browser, notebooks, full grids
+	$(PYTEST) -m "system and not smoke" $(ARGS)
 
-check: .venv/installed  ## ruff, mypy and the tests: what the GitHub workflow runs
+check: .venv/all  ## ruff, mypy and make test: what the GitHub workflow runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) test
 
-sweep: .venv/installed  ## every method, three seeds, two runs at a time, then the table (ARGS="method=ewc,l2 seed=0" changes it)
+sweep: .venv/all  ## every method, three seeds, two runs at a time, then the table (ARGS="method=ewc,l2 seed=0" changes it)
 	$(BIN)/python train.py --multirun $(or $(ARGS),experiment=methods)
 	$(BIN)/python scripts/table.py $(if $(ARGS),runs,runs/methods)
 
-report: .venv/installed  ## a page of the runs below runs/, with figures and tables (ARGS=runs/methods: of some)
+report: .venv/core  ## a page of the runs below runs/, with figures and tables (ARGS=runs/methods: of some)
 	$(BIN)/python scripts/report.py $(or $(ARGS),runs)
 
-results: .venv/installed  ## docs/results.md and docs/ablations.md from the run folders, or without them from docs/data
+results: .venv/core  ## docs/results.md and docs/ablations.md from the run folders, or without them from docs/data
 	$(BIN)/python scripts/results.py
 	$(BIN)/python scripts/ablations.py
 
-bench: .venv/installed  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
+bench: .venv/core  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
-sync: .venv/installed  ## upload to W&B what lies in run folders and is not there yet (ARGS=runs/methods: of some)
+sync: .venv/core  ## upload to W&B what lies in run folders and is not there yet (ARGS=runs/methods: of some)
 	$(BIN)/python scripts/sync.py $(or $(ARGS),runs)
 
-dashboard: .venv/installed  ## make the W&B workspace, or bring it up to date (ARGS="--project lifelong --entity us")
+dashboard: .venv/all  ## make the W&B workspace, or bring it up to date (ARGS="--project lifelong --entity us")
 	$(BIN)/python scripts/dashboard.py $(ARGS)
 
-lock: .venv/installed  ## rewrite requirements.lock (CUDA packages stay out: torch's own wheel asks for those it needs)
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --no-annotate --no-header --quiet \
-	  | grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+notebooks: .venv/all  ## run the notebooks and write their outputs into them
+	$(BIN)/python scripts/notebooks.py $(ARGS)
+
+# Versions stay as they are unless ARGS="--upgrade" or "--upgrade-package NAME". CUDA packages stay out: torch's own wheel
+# asks for those it needs.
+LOCKING := --universal --python-version 3.10 --no-annotate --no-header --quiet
+CUDA := ^(nvidia-|cuda-|triton)
+lock: .venv/all  ## write requirements.lock (the core) and requirements-dev.lock (the rest) from pyproject.toml
+	$(PIP) uv
+	grep -hv '^-r' requirements.lock requirements-dev.lock > .venv/all.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCKING) --output-file .venv/all.lock $(ARGS) > /dev/null
+	$(BIN)/uv pip compile pyproject.toml --constraints .venv/all.lock $(LOCKING) | grep -vE '$(CUDA)' > requirements.lock
+	(echo '-r requirements.lock'; grep -vE '$(CUDA)' .venv/all.lock | grep -vxFf requirements.lock) > requirements-dev.lock
 
 clean:  ## remove caches and .venv; runs/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

@@ -22,18 +22,18 @@ import torch
 
 from lifelong.experiment import result
 from lifelong.memory.base import ExemplarMemory
-from lifelong.methods import penalty as penalties
-from lifelong.methods.penalty import Penalty
+from lifelong.methods import penalty
+from lifelong.models.learner import Learner
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import History, read_history
 from lifelong.training import checkpoint_files, loop
 from lifelong.training.checkpoint import Checkpoints
 from runs import composed_tiny, run
+from tiny import METHODS
 
 ALWAYS = ("backbone.dropout=0.2", "augment=affine")
 MEMORIES = ("uniform", "plane_distance", "entropy", "mean_of_features")
-METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
 INTERVALS = {"ewcpp": 2, "rwalk": 3}
 SAVING = ("checkpoint_steps=1", "checkpoint_steps=3", "checkpoint_seconds=1e-9")
 KILLS = {"methods": 6, "wandb": 4}
@@ -58,17 +58,17 @@ def onto(name: str) -> Callable[..., bool]:
     return lambda source, target, *_: Path(target).name == name
 
 
-STEPS = Aim("a step", Penalty, "on_before_optimizer_step", nth=(8, 28))
+STEPS = Aim("a step", Learner, "training_step", nth=(8, 28))
 AIMS = (
-    Aim("importance", Penalty, "after_task"),
+    Aim("importance", penalty.Penalty, "after_task"),
     Aim("checkpoint, between the two renames", os, "replace", onto("last.ckpt")),
     Aim("evaluation", loop, "accuracy_row"),
     Aim("memory selection", ExemplarMemory, "choose"),
-    Aim("a step", Penalty, "on_before_optimizer_step"),
+    Aim("a step", Learner, "training_step"),
     Aim("checkpoint, half written", checkpoint_files, "save_sealed", torn=True),
     Aim("metrics, before they are there", os, "replace", onto("metrics.json")),
     Aim("history, half a row", History, "append", torn=True),
-    Aim("importance, folded in", penalties, "check_importance"),
+    Aim("importance, folded in", penalty, "check_importance"),
     Aim("checkpoint, before the first rename", os, "replace", onto("previous.ckpt")),
     Aim("memory", ExemplarMemory, "after_task"),
     Aim("checkpoint between tasks", Checkpoints, "save_boundary"),
@@ -189,13 +189,8 @@ def work(
             killed.append(f"{signal.Signals(ended).name} at {aim.place if aim else 'a random moment'}")
         wrong += differences(folder_of(place), folder_of(root / "whole"))
         if len(killed) >= num_kills:
-            return {
-                "settings": settings,
-                "killed": killed,
-                "lives": life + 1,
-                "wrong": wrong,
-                "last": str(folder_of(place)),
-            }
+            done = {"settings": settings, "killed": killed, "lives": life + 1, "wrong": wrong}
+            return done | {"last": str(folder_of(place))}
 
 
 def main(root: Path, seed: int, kind: str) -> None:

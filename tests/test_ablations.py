@@ -63,7 +63,7 @@ def test_penalised_si_is_si_until_there_is_a_penalty(tmp_path: Path) -> None:
     assert any(not torch.equal(ours.importance[n], theirs.importance[n]) for n in ours.importance)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_every_arm_composes() -> None:
     from lifelong.config.schema import check
     from lifelong.experiment.errors import composed
@@ -74,7 +74,7 @@ def test_every_arm_composes() -> None:
             check(composed(ablations.command(ablation, arm, 0, "runs")))
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_ablation_is_trained_once_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = ("dataset/source=digits", "dataset.source.test_fraction=0.8", "backbone.widths=[8]", "dataset.angles=[0,30]")
     base += ("trainer=cpu", "trainer.max_epochs=1", "log_every_n_steps=2")

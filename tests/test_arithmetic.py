@@ -119,21 +119,21 @@ def test_evaluation_and_importance_do_not_run_what_was_compiled() -> None:
         learner.loss(x, y)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_compiled_run_is_near_the_plain_one(tmp_path: Path) -> None:
     plain, compiled = (run(tmp_path, "method=rwalk", "method.interval=4", f"compile={on}") for on in ("false", "true"))
     for name, w in weights(compiled).items():  # rounding, carried along 12 steps of Adam at 0.01
         torch.testing.assert_close(w, weights(plain)[name], rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_compiled_run_resumes_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also from before the epoch's last, smaller batch, whose graph is then compiled first; with dropout."""
     settings = ("method=si", "backbone.dropout=0.2", "compile=true")
     assert_resumes(monkeypatch, tmp_path, (2, 3, 7), *settings)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_machine_that_cannot_compile_is_told_so_in_one_line(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *TINY, f"root={tmp_path}", "compile=true"],

@@ -76,7 +76,7 @@ SECTIONS: dict[str, Callable[[Path], Table]] = {
 
 
 @pytest.mark.parametrize(
-    "section", [pytest.param(s, marks=[pytest.mark.slow] if s == "device" else []) for s in SECTIONS]
+    "section", [pytest.param(s, marks=[pytest.mark.system] if s == "device" else []) for s in SECTIONS]
 )
 def test_section_measures_something_in_every_row(section: str, tmp_path: Path) -> None:
     table = SECTIONS[section](tmp_path)
@@ -99,7 +99,7 @@ def test_state_of_the_methods_is_what_their_papers_keep() -> None:
     assert {method: round(state[method], 2) for method in expected} == expected
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_start_up_is_measured_until_the_first_step_is_on_disk() -> None:
     assert 0 < startup.until_first_step(startup.DIGITS) < startup.PATIENCE
     with pytest.raises(RuntimeError, match=r"made no step: .*method\.strength"):

@@ -285,7 +285,8 @@ with one_line_errors():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.smoke
 def test_process_that_got_a_signal_says_one_line_and_the_same_command_continues(
     whole: dict[str, Result], tmp_path: Path
 ) -> None:

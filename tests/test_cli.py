@@ -148,7 +148,8 @@ def test_environment_is_as_before(before: str | None, tmp_path: Path, monkeypatc
 # Processes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.smoke
 def test_normal_runs_print_nothing_of_their_libraries_and_leave_nothing_but_their_folder(tmp_path: Path) -> None:
     environment = {**os.environ, "WANDB_MODE": "offline", "PYTHONWARNINGS": "default::UserWarning"}
     processes = {}
@@ -170,7 +171,7 @@ def test_normal_runs_print_nothing_of_their_libraries_and_leave_nothing_but_thei
     assert len(rows(path)) == len(read_history(history))
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_failed_job_of_another_process_is_said_once_and_fails_the_command(tmp_path: Path) -> None:
     """hydra/launcher=joblib runs jobs in worker processes."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

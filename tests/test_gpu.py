@@ -15,6 +15,7 @@ import tiny
 from lifelong.experiment import result
 from lifelong.experiment.errors import composed
 from lifelong.experiment.run import Result, run_experiment
+from lifelong.methods.method import Method
 from lifelong.methods.penalty import Penalty
 from lifelong.training.checkpoint import Checkpoints
 from probe import Overflow, Probe
@@ -41,27 +42,22 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def options(method: str, *more: str) -> tuple[str, ...]:
-    proximal = ("method.step=proximal",) if method in tiny.HOLDING else ()  # stable at the default strengths
+    holding = isinstance(tiny.make_penalty(method), Penalty)
+    proximal = ("method.step=proximal",) if holding else ()  # stable at the default strengths
     return (f"method={method}", *proximal, *(("method.interval=4",) if method in INTERVALS else ()), *more)
 
 
-def last_penalty(done: Penalty | None) -> dict[str, dict[str, Tensor]]:
-    """Importance and anchor after the last task, on the CPU."""
-    assert done is not None
-    return {name: {n: t.cpu() for n, t in getattr(done, name).items()} for name in ("importance", "anchor")}
+def run_seen(patch: pytest.MonkeyPatch, root: Path, *overrides: str) -> tuple[Result, Any]:
+    """The run, and its method as the last task left it."""
+    seen: list[Method] = []
+    original = Method.on_fit_start
 
-
-def run_seen(patch: pytest.MonkeyPatch, root: Path, *overrides: str) -> tuple[Result, Penalty]:
-    """The run, and its penalty as the last task left it."""
-    seen: list[Penalty] = []
-    original = Penalty.on_fit_start
-
-    def keeping(self: Penalty, *args: Any) -> None:
+    def keeping(self: Method, *args: Any) -> None:
         seen.append(self)
         original(self, *args)
 
     with patch.context() as within:
-        within.setattr(Penalty, "on_fit_start", keeping)
+        within.setattr(Method, "on_fit_start", keeping)
         done = run(root, *overrides)
     return done, seen[-1]
 
@@ -88,9 +84,10 @@ def test_weights_importance_and_anchor_are_those_of_a_cpu(
     assert here.folder != there.folder
     assert there.metrics["device"].startswith("cuda: ")
     assert_near(weights(there), weights(here), 1e-4)
-    if method in tiny.HOLDING:
-        for name, held in last_penalty(ours).items():
-            assert_near(last_penalty(theirs)[name], held, 1e-3)
+    if isinstance(ours, Penalty):
+        for name in ("importance", "anchor"):
+            found = {n: t.cpu() for n, t in getattr(theirs, name).items()}
+            assert_near(found, getattr(ours, name), 1e-3)
     assert_close(there.matrix, here.matrix, rtol=0, atol=0.01)  # of 719 digits a few lie on a boundary
 
 
@@ -100,10 +97,10 @@ def test_half_precision_keeps_float32_weights_and_states(
     method: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = (f"trainer.precision={precision}", "optimizer.fused=false", *ON_GPU)
-    done, penalty = run_seen(monkeypatch, tmp_path, *options(method, *half))
-    tensors = [t for name in penalty.state for t in tiny.tensors_in(getattr(penalty, name))]
-    assert {t.dtype for t in (*weights(done).values(), *tensors)} <= {torch.float32, torch.float64}
-    assert all(torch.isfinite(t).all() for t in (*weights(done).values(), *tensors))
+    done, kept = run_seen(monkeypatch, tmp_path, *options(method, *half))
+    tensors = (*weights(done).values(), *kept.tensors())
+    assert {t.dtype for t in tensors} <= {torch.float32, torch.float64}
+    assert all(torch.isfinite(t).all() for t in tensors)
 
 
 def test_fused_optimizer_in_16_mixed_is_refused_before_training(tmp_path: Path) -> None:
@@ -122,7 +119,7 @@ def test_tf32_is_another_run_with_near_numbers(backbone: str, tmp_path: Path) ->
     assert_near(weights(other), weights(plain), 0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_compiled_run_is_near_the_plain_one(tmp_path: Path) -> None:
     plain, other = (run(tmp_path, *SMOOTH, *ON_GPU, f"compile={on}") for on in ("false", "true"))
     assert_near(weights(other), weights(plain), 1e-3)
@@ -166,9 +163,9 @@ def test_data_and_state_live_on_the_device(tmp_path: Path, monkeypatch: pytest.M
 
     def looking(self: Checkpoints, trainer: Any, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         examples = trainer.train_dataloader.examples
-        (penalty,) = (c for c in trainer.callbacks if isinstance(c, Penalty))
-        held = [t for name in ("anchor", "importance") for t in getattr(penalty, name).values()]
-        devices.append({t.device.type for t in (examples.images, examples.labels, *batch, *held, learner.visible)})
+        (method,) = (c for c in trainer.callbacks if isinstance(c, Method))
+        held = (examples.images, examples.labels, *batch[:2], *method.tensors(), learner.visible)
+        devices.append({t.device.type for t in held})
         original(self, trainer, learner, outputs, batch, batch_idx)
 
     monkeypatch.setattr(Checkpoints, "on_train_batch_end", looking)

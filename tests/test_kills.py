@@ -16,7 +16,7 @@ from lifelong.tracking import read_history
 from wandb_log import rows
 from wandb_server import KEY, wandb_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # one busy core among seven
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]  # one busy core among seven
 
 
 def killed(root: Path, kind: str, variables: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -173,7 +173,7 @@ def test_footprints_at_less_than_every_step_are_refused() -> None:
 QUICK = ["points=3", "samples=20", "trainer.max_epochs=2", "dataset.source.test_fraction=0.8"]
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_script_draws_each_method_at_its_strengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = landscape.main([*QUICK, "methods=finetune,ewc:1e3,si", f"out={tmp_path}/new"])
     assert path.read_bytes().startswith(b"\x89PNG")

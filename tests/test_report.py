@@ -248,7 +248,7 @@ def test_report_leaves_page_figures_and_tables(written: Path) -> None:
     assert f"{slugs[1]}-strength.svg" not in names  # a single strength
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_report_made_again_is_the_same_to_the_byte(written: Path) -> None:
     before = files(written)
     write_report(written)
@@ -347,7 +347,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("runs", ["written", pytest.param("large", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", ["written", pytest.param("large", marks=pytest.mark.system)])
 @pytest.mark.parametrize("draw", [draw for draw, _ in FIGURES.values()], ids=list(FIGURES))
 def test_figure_cuts_no_text_off_and_keeps_its_legend_outside(
     draw: Callable[[Section], Figure | None], runs: str, request: pytest.FixtureRequest

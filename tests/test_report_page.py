@@ -13,7 +13,7 @@ from run_folders import finished, unfinished
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.system,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH, none found"),
 ]
 

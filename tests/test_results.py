@@ -28,7 +28,7 @@ def rows_of(**accuracies: list[float]) -> list[Row]:
     return [row(method, seed, value) for method, found in accuracies.items() for seed, value in enumerate(found)]
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_page_is_rebuilt_from_its_tables_alone(tuning: Path, tmp_path: Path) -> None:
     made = results.main([str(tuning.parents[3]), "--docs", str(tmp_path)]).read_text()
     again = results.main([str(tmp_path / "no runs"), "--docs", str(tmp_path)]).read_text()
@@ -42,7 +42,7 @@ def test_page_is_rebuilt_from_its_tables_alone(tuning: Path, tmp_path: Path) -> 
             assert float(found["average_accuracy"]) == pytest.approx(metrics["average_accuracy"], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_run_whose_folder_is_gone_is_left_out_and_said(
     tuning: Path,
     tmp_path: Path,

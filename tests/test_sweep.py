@@ -75,7 +75,8 @@ def test_wrong_values_are_refused_before_anything_is_written(tmp_path: Path, ove
 # Nothing trained twice ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.smoke
 def test_the_same_sweep_again_trains_what_is_missing(tmp_path: Path) -> None:
     sweep = ("-m", *SHORT, f"root={tmp_path}", "method=ewc,finetune", "strength_factor=0.1,1")
     said = command(*sweep, "seed=0")
@@ -158,7 +159,7 @@ def test_outside_a_multirun_a_taken_folder_is_an_error(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_two_sweeps_at_once_killed_and_issued_again_train_every_run_once(tmp_path: Path) -> None:
     """The first is killed in the middle; then two at once share what is left, two jobs at a time each."""
     parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.max_epochs=20")
@@ -187,7 +188,7 @@ def test_two_sweeps_at_once_killed_and_issued_again_train_every_run_once(tmp_pat
 # References ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_joint_run_is_trained_once_for_all_jobs_of_a_seed(tmp_path: Path) -> None:
     said = command("-m", *SHORT, f"root={tmp_path}", "method=ewc,mas", "seed=0,1", "reference=auto")
     assert said.out.count("reference for intransigence:") == 2
@@ -268,7 +269,7 @@ def test_objectives_survive_the_way_between_processes() -> None:
 OPTUNA = ("-m", *SHORT, "method=ewc", "hydra.sweeper.n_trials=3")
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_optuna_finds_the_strength_best_on_validation_data(tmp_path: Path) -> None:
     arguments = (*OPTUNA, f"root={tmp_path}", "sweep=optuna")
     assert last_line(command(*arguments).out) == "3 jobs: 3 trained, 0 finished before, 0 failed"
@@ -281,7 +282,7 @@ def test_optuna_finds_the_strength_best_on_validation_data(tmp_path: Path) -> No
     assert last_line(command(*arguments).out) == "3 jobs: 0 trained, 3 finished before, 0 failed"
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_optuna_weighs_accuracy_against_forgetting(tmp_path: Path) -> None:
     said = command(*OPTUNA, f"root={tmp_path}", "sweep=optuna_pareto")
     assert said.code == 0
@@ -291,7 +292,7 @@ def test_optuna_weighs_accuracy_against_forgetting(tmp_path: Path) -> None:
     assert {tuple(solution["values"]) for solution in found} == front
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_optuna_without_validation_data_is_refused(tmp_path: Path) -> None:
     said = command(*OPTUNA, f"root={tmp_path}", "sweep=optuna", "val_fraction=0", "hydra.sweeper.n_trials=1")
     assert said.code == 1

@@ -38,7 +38,8 @@ def test_score_is_validation_accuracy_whatever_the_test_says() -> None:
     assert score([low, failed]) == score([Outcome("id", {"val_average_accuracy": None})]) == -math.inf
 
 
-@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.smoke
 def test_choice_is_the_best_of_its_grid_and_the_reported_seeds_have_it(tuning: Path) -> None:
     content = json.loads(tuning.read_text())
     ewc = content["chosen"]["ewc"]
@@ -53,7 +54,7 @@ def test_choice_is_the_best_of_its_grid_and_the_reported_seeds_have_it(tuning: P
         assert (metrics["strength"], metrics["seed"]) == (ewc["strength"], run["seed"])
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_same_command_trains_nothing_and_more_methods_keep_what_is_there(tuning: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tuning.parent.glob("*/metrics.json")}
     tuned(tuning.parents[3], "finetune,l2")

@@ -15,13 +15,14 @@ from wandb_log import rows
 from wandb_server import KEY, Run, Server
 from wandb_session import SHORT
 
-pytestmark = pytest.mark.slow  # starts W&B's own process, some wait for a server that does not answer
+pytestmark = pytest.mark.system  # starts W&B's own process, some wait for a server that does not answer
 
 
 def arrived(server: Server, result: Result) -> Run:
     return server.runs[result.folder.name]
 
 
+@pytest.mark.smoke
 def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     result = run(tmp_path, *SHORT, "name=my_sweep", "logger.entity=us")
     kept = arrived(server, result)

@@ -13,7 +13,7 @@ from wandb_server import Server
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 WANDB = ("logger=wandb", "logger.tags=[tiny]")
-pytestmark = pytest.mark.slow  # each call starts Python and W&B's own process
+pytestmark = pytest.mark.system  # each call starts Python and W&B's own process
 
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

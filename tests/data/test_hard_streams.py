@@ -73,7 +73,7 @@ def test_hundred_tasks_have_columns_and_names_of_their_own(scenario: str) -> Non
     assert single.task(99).train.labels.unique().tolist() == [0 if scenario == "domain" else 99]
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_hundred_tasks_are_learned_from_end_to_end(tmp_path: Path) -> None:
     stream = Permuted(tiny.source(4, 2), 100, val_fraction=0.0)
     matrix = tiny.run(stream, tiny.make_learner(stream), Method(), tmp_path)

@@ -15,7 +15,7 @@ from lifelong.experiment.result import read_result
 from lifelong.runs.folder import RunFolder
 from runs import TINY, assert_same_run, command, run, weights
 
-pytestmark = [pytest.mark.ddp, pytest.mark.slow]
+pytestmark = pytest.mark.system
 
 SETTINGS = ("method=rwalk", "method.interval=4", "backbone.dropout=0.2", "trainer=ddp_cpu", "trainer.max_epochs=12")
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"

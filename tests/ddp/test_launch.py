@@ -17,7 +17,7 @@ from lifelong.distributed.ranks import RankError
 from lifelong.launch import launcher
 from lifelong.runs.interrupted import Interrupted
 
-pytestmark = pytest.mark.ddp
+pytestmark = pytest.mark.system
 
 launch = partial(launcher.launch, "stand_in")
 FAILED = {"message": "importance is zero for every weight"}

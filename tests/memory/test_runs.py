@@ -31,7 +31,11 @@ def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 @pytest.mark.parametrize(
-    "memory", [[f"memory={name}"] for name in SAMPLERS] + [["memory=uniform", "memory.replay=balanced"]]
+    "memory",
+    [
+        ["memory=uniform", "memory.replay=balanced"],
+        *(pytest.param([f"memory={name}"], marks=pytest.mark.system) for name in SAMPLERS),
+    ],
 )
 def test_exemplars_lift_class_incremental_learning_far_above_fine_tuning(
     memory: list[str], forgetful: Result, tmp_path: Path

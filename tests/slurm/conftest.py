@@ -15,7 +15,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = missing()
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.system)
             item.add_marker(pytest.mark.xdist_group("slurm"))
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))

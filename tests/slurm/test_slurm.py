@@ -16,7 +16,6 @@ from lifelong.runs.folder import RunFolder
 from lifelong.tracking import read_history
 from runs import TINY, Said, assert_same_run, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240.0
 """Seconds for anything: a Python with torch and Lightning starts in 5 s, on a busy machine in a minute."""

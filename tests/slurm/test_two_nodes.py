@@ -5,19 +5,11 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
 from one_machine import OneMachineSlurm
 from test_slurm import LONGER, Sweep
 
-from lifelong.config.groups import choices
 from runs import assert_same_run, run
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ddp,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif("ddp_cpu" not in choices("trainer"), reason="needs trainer=ddp_cpu"),
-]
 TWO_NODES = ("trainer=ddp_cpu", "trainer.num_nodes=2", "trainer.devices=1", "hydra.launcher.nodes=2")
 MEET = "hydra.launcher.setup=['export MASTER_ADDR=127.0.0.1 SLURM_KILL_BAD_EXIT=1']"
 """The nodes' names are none of this machine's; the second variable is the launcher's own."""
