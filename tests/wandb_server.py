@@ -114,6 +114,15 @@ class Server:
             "wandbConfig": json.dumps({"t": 1}),
         }  # fmt: skip
 
+    def _Run(self, given: dict[str, Any]) -> dict[str, Any]:
+        bucket = {**self._bucket(given["name"]), "projectId": "1", "state": "finished", "historyKeys": None}
+        return {"project": {"run": bucket}}
+
+    def _RunHistoryKeys(self, given: dict[str, Any]) -> dict[str, Any]:
+        lines = self.runs[given["name"]].lines.get("wandb-history.jsonl", [])
+        keys = {"lastStep": json.loads(lines[-1])["_step"]} if lines else None
+        return {"project": {"run": {"historyKeys": keys}}}
+
     def _CreateRunFiles(self, given: dict[str, Any]) -> dict[str, Any]:
         files = [{"name": f, "uploadUrl": f"{self.url}/put/{given['run']}/{f}"} for f in given["files"]]
         return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}

@@ -20,6 +20,7 @@ from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import from_rank_zero, is_first, losing_contact, this_share, wait_for_all
 from lifelong.experiment.errors import composed
+from lifelong.experiment.loggers import log_for_agent, make_loggers
 from lifelong.experiment.reference import Reference, compared, find_reference
 from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
@@ -33,7 +34,7 @@ from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, whole
 from lifelong.runs.identity import identifier, identity, title
 from lifelong.runs.record import Record
-from lifelong.tracking import About, History, NoHistory, Tracker, quiet_libraries
+from lifelong.tracking import History, NoHistory, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
 from lifelong.training.loop import new_garbage, run_stream
@@ -139,6 +140,7 @@ def run_experiment(
 def finished_before(request: Request) -> Result:
     if is_first_started(request.config):
         print(f"finished before, not trained again (rerun=true does): {request.folder.path}")
+        log_for_agent(request.config, request.folder)
     result = replace(read_result(request.folder), trained=False)
     return compared(result, request.reference) if request.reference else result
 
@@ -243,7 +245,6 @@ def set_arithmetic(config: DictConfig, learner: Learner, device: torch.device) -
 def train(request: Request, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory) -> Result:
     """Wire the parts, learn the stream, write the run folder."""
     config, folder = request.config, request.folder
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     record, history = Record(), History(folder.history) if is_first() else NoHistory()
     files = CheckpointFiles(folder.checkpoint, identity(config))
     every = (config.checkpoint_seconds, config.checkpoint_steps)
@@ -251,8 +252,7 @@ def train(request: Request, stream: TaskStream, learner: Learner, penalty: Penal
     history.truncate(checkpoints.load(learner, penalty) or 0)
     if is_first():  # and nothing before a checkpoint is accepted
         folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
-    about = About(folder.path, folder.path.name, title(config), choice(config, "method"), plain)
-    loggers = build(config.logger, "logger", about=about) if is_first() else []
+    loggers = make_loggers(config, folder) if is_first() else []
     tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, penalty, record, tracker, request.console)
     ours: dict[str, Any] = {"logger": loggers or False, "default_root_dir": folder.path}
@@ -263,7 +263,7 @@ def train(request: Request, stream: TaskStream, learner: Learner, penalty: Penal
         return make_trainer(config, this_share().of, {**device, **replaced}, callbacks=all_of_them, **ours)
 
     def on_row(task: Task) -> None:
-        tracker.log_test_row(about.title)
+        tracker.log_test_row(title(config))
         bar.say(row_line(record, stream.names))
 
     with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
