@@ -14,11 +14,8 @@ from lifelong.methods.penalty import Penalty
 from lifelong.tracking import About, DivergedError, History, Tracker, read_history
 from lifelong.tracking.background import Background
 from lifelong.tracking.gallery import MAX_LAYERS, NUM_BINS, importance_histograms
-from runs import NUM_STEPS, at_every_batch, run
-
-
-class Killed(BaseException):
-    """As kill -9."""
+from runs import NUM_STEPS, run
+from wandb_session import Killed, kill_at
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +29,6 @@ def history(result: Result) -> list[dict[str, Any]]:
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in row.items() if value is not None}
-
-
-def kill_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    def kill(_: Any, done: int) -> None:
-        if done == step:
-            raise Killed
-
-    at_every_batch(patch, kill)
 
 
 # history.jsonl ------------------------------------------------------------------------------------------------------

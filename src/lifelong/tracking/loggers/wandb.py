@@ -7,6 +7,7 @@ resumed run neither doubles rows nor misses any, and a run that was offline is u
 """
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from lifelong.tracking.background import Background
 from lifelong.tracking.gallery import Gallery, Shown
 from lifelong.tracking.history import History, Row, numbers, read_history
 
+ROWS, SERVER, TESTED = "wandb/rows.jsonl", "wandb/server.json", "test/accuracy/"
 _offline = False
 """Whether a run of this process is offline: later jobs of a multirun neither wait for the server nor say so again."""
 
@@ -52,9 +54,8 @@ class WandbLogger(LightningWandbLogger, Gallery):
         what: dict[str, Any] = {"entity": entity, "group": group, "job_type": about.method, "tags": list(tags)}
         super().__init__(about.title, about.folder, about.run_id, project=project, config=about.flat_config, **what)
         self.about, self.init_timeout, self.finish_timeout = about, init_timeout, finish_timeout
-        self._server = ServerState(about.folder / "wandb" / "server.json")
         rows = kept_rows(about.folder)
-        self._num_rows, self._rows = len(rows), History(rows_path(about.folder))
+        self._num_rows, self._rows = len(rows), History(about.folder / ROWS)
         self._run: Any = None
         self._online = self._has_failed = False
         self._num_held = 0
@@ -101,6 +102,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
         global _offline
         import wandb
 
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # of W&B's own telemetry, if the server is gone
         wandb.setup(wandb.Settings(silent=True))
         try:
             mode = "offline" if _offline else os.environ.get("WANDB_MODE") or logged_in_mode()
@@ -130,11 +132,12 @@ class WandbLogger(LightningWandbLogger, Gallery):
             init_timeout=self.init_timeout, finish_timeout=self.finish_timeout, finish_timeout_raises=True,
         )  # fmt: skip
         run_id = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else self.about.run_id
-        resume = "allow" if mode == "online" and self._server.run_id == run_id else None  # None takes the run's place
-        self._run = wandb.init(**{**self._wandb_init, "mode": mode, "resume": resume, "settings": settings})
+        known = run_id == at_server(self.about.folder)[0]  # else the run is new, or takes the place of one
+        how = {"mode": mode, "resume": "allow" if known else None, "settings": settings}
+        self._run = wandb.init(**{**self._wandb_init, **how})
         if mode == "online":
             self._online, self._num_held = True, self._run.starting_step
-            self._server.write(self._run.id, 0)
+            note_at_server(self.about.folder, self._run.id, 0)
 
     def _send(self, number: int, row: Row, objects: Row | None = None) -> None:
         """Hand W&B a row unless it has it, or has failed to take one before."""
@@ -142,7 +145,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
 
         accuracies = {k.removeprefix(TESTED): v for k, v in row.items() if k.startswith(TESTED)}
         self._matrix += [list(accuracies.values())] if accuracies else []
-        if self._run is None or self._has_failed or number < self._num_held:
+        if self._has_failed or number < self._num_held:
             return
         sent = {**(objects or {}), **numbers(row), "step": row["step"]}
         for name, (counts, edges) in row.get("importance", {}).items():
@@ -155,7 +158,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
         self._run.log(sent)
 
     def _summarise(self, metrics: dict[str, Any]) -> None:
-        if self._run is not None:
+        if not self._has_failed:
             self._run.summary.update(metrics)
 
     def _finish(self, exit_code: int) -> None:
@@ -167,7 +170,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
             import wandb
 
             told = wandb.Api(timeout=int(self.finish_timeout)).run(self._run.path)
-            self._server.write(self._run.id, told.lastHistoryStep + 1)
+            note_at_server(self.about.folder, self._run.id, told.lastHistoryStep + 1)
 
     def _fail(self, error: Exception) -> None:
         """W&B gets no more rows, so that what it has stays the first of them; one line says so."""
@@ -180,24 +183,14 @@ class WandbLogger(LightningWandbLogger, Gallery):
         print(f"W&B is offline ({reason}): the rows are in {where}, make sync uploads them", file=sys.stderr)
 
 
-TESTED = "test/accuracy/"
+def at_server(folder: Path) -> tuple[str | None, int]:
+    """The id under which the server has the run, and how many rows it has said to have."""
+    path = folder / SERVER
+    return tuple(json.loads(path.read_text())) if path.exists() else (None, 0)  # type: ignore[return-value]
 
 
-class ServerState:
-    """What is known of the server: under which id it has the run, and how many rows. A file, {"id": …, "rows": …}."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        known = json.loads(path.read_text()) if path.exists() else {}
-        self.run_id, self.num_rows = known.get("id"), known.get("rows", 0)
-
-    def write(self, run_id: str, num_rows: int) -> None:
-        self.run_id, self.num_rows = run_id, num_rows
-        self.path.write_text(json.dumps({"id": run_id, "rows": num_rows}))
-
-
-def rows_path(folder: Path) -> Path:
-    return folder / "wandb" / "rows.jsonl"
+def note_at_server(folder: Path, run_id: str, num_rows: int) -> None:
+    (folder / SERVER).write_text(json.dumps([run_id, num_rows]))
 
 
 def kept_rows(folder: Path) -> list[dict[str, Any]]:
@@ -205,7 +198,7 @@ def kept_rows(folder: Path) -> list[dict[str, Any]]:
 
     A run that begins anew has none, and what W&B has of it is forgotten.
     """
-    history, path = read_history(folder / "history.jsonl"), rows_path(folder)
+    history, path = read_history(folder / "history.jsonl"), folder / ROWS
     if not history:
         shutil.rmtree(path.parent, ignore_errors=True)
     rows = read_history(path) if path.exists() else []
@@ -218,8 +211,8 @@ def kept_rows(folder: Path) -> list[dict[str, Any]]:
 
 def is_uploaded(folder: Path) -> bool:
     """Whether the server has said that it has all rows of a run that W&B logged; true if there are none."""
-    path = rows_path(folder)
-    return not path.exists() or ServerState(path.with_name("server.json")).num_rows >= len(read_history(path))
+    path = folder / ROWS
+    return not path.exists() or at_server(folder)[1] >= len(read_history(path))
 
 
 def logged_in_mode() -> str:
