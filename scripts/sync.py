@@ -13,6 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
+from lifelong.config.schema import check_group
+from lifelong.experiment.errors import one_line_errors
 from lifelong.experiment.loggers import log_again
 from lifelong.runs.folder import RunFolder
 from lifelong.tracking.loggers.wandb import is_uploaded
@@ -23,6 +25,7 @@ def upload(folder: Path) -> str:
     config: Any = OmegaConf.load(folder / "config.yaml")
     if is_uploaded(folder) or "wandb" not in config.logger:
         return "uploaded before"
+    check_group(config, "logger.wandb")  # a stranger's config.yaml could name any function
     try:
         with FileLock(folder / ".lock", blocking=False):
             log_again(config, RunFolder(folder))
@@ -38,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not root.is_dir():
         sys.exit(f"error: {root} is not a folder")
     os.environ["WANDB_MODE"] = "online"
-    outcomes = [upload(path.parents[1]) for path in sorted(root.glob("**/wandb/rows.jsonl"))]
+    with one_line_errors():
+        outcomes = [upload(path.parents[1]) for path in sorted(root.glob("**/wandb/rows.jsonl"))]
     words = ("uploaded", "uploaded before", "not uploaded", "in work")
     print(f"{root}: {', '.join(f'{outcomes.count(word)} {word}' for word in words)}")
     return 1 if "not uploaded" in outcomes else 0

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -13,10 +12,10 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from lifelong.experiment.run import Result
 from lifelong.tracking import read_history
 from lifelong.tracking.loggers.wandb import is_uploaded, kept_rows
-from runs import TINY, command, run
+from runs import TINY, at_every_batch, command, run
 from wandb_log import rows
 from wandb_server import KEY, Run, Server
-from wandb_session import SHORT, Killed, fault_at, history, kill_at, scalars, wandb_file
+from wandb_session import SHORT, WANDB, Killed, fault_at, history, kill_at, scalars, wandb_file
 
 pytestmark = pytest.mark.slow  # starts W&B's own process, some wait for a server that does not answer
 
@@ -127,9 +126,7 @@ def test_server_that_takes_no_run_does_not_hold_it_up(
 ) -> None:
     """The first run says so once; the second of the process does not even ask, and says nothing. Both are on disk."""
     vars(server).update(fault)
-    begun = monotonic()
     result = run(tmp_path, *SHORT)
-    assert monotonic() - begun < 3 + 2 * 3 + 6
     whole_and_said_once(result, capfd.readouterr().err)
     asked = len(server.requests)
     second = run(tmp_path, *SHORT, "seed=1")
@@ -165,19 +162,20 @@ def test_server_that_dies_in_the_midst_does_not_hold_a_run_up(
 ) -> None:
     """All rows are in the run folder, and known not to be at the server."""
     fault_at(monkeypatch, 8, server, fault)
-    begun = monotonic()
     result = run(tmp_path, *SHORT)
-    assert monotonic() - begun < 3 + 2 * 3 + 6
     whole_and_said_once(result, capfd.readouterr().err)
     assert scalars(kept_rows(result.folder)) == history(result)
     assert not is_uploaded(result.folder)
 
 
-def test_slow_server_gets_everything_and_training_does_not_wait_for_it(
-    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]
+def test_training_ends_before_the_server_has_answered_at_all_and_everything_arrives_then(
+    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.delay = 0.5
-    result = run(tmp_path, *SHORT, *("logger.wandb.init_timeout=20", "logger.wandb.finish_timeout=20"))
-    assert result.metrics["train_seconds"] < 3
+    def wake(_: Any, done: int) -> None:
+        server.silent = done < 12
+
+    server.silent = True
+    at_every_batch(monkeypatch, wake)
+    result = run(tmp_path, *WANDB, "logger.wandb.init_timeout=60", "logger.wandb.finish_timeout=60")
     assert scalars(arrived(server, result).rows) == history(result)
     assert capfd.readouterr().err == ""
