@@ -78,5 +78,5 @@ def history(result: Result) -> list[dict[str, float]]:
 
 def scalars(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
     """Of each row what the history has too: no costs, which no two runs share, and no media."""
-    more = ("cost/", "accuracy_matrix", "importance/")
+    more = ("cost/", "accuracy_matrix", "importance")
     return [{k: v for k, v in row.items() if not k.startswith(more)} for row in rows]

@@ -66,7 +66,11 @@ class WandbLogger(LightningWandbLogger, Gallery):
 
     @property
     def experiment(self) -> Any:
-        """The W&B run, once it has started; a resumed run does not know of rows logged through it directly."""
+        """The W&B run; whoever uses it waits until it has started. Rows logged by it directly do not count as ours."""
+        return OnceStarted(self)
+
+    def started_run(self) -> Any:
+        """The W&B run, None if there is none within two times init_timeout."""
         self._started.wait(2 * self.init_timeout)
         return self._run
 
@@ -105,7 +109,8 @@ class WandbLogger(LightningWandbLogger, Gallery):
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # of W&B's own telemetry, if the server is gone
         wandb.setup(wandb.Settings(silent=True))
         try:
-            mode = "offline" if _offline else os.environ.get("WANDB_MODE") or logged_in_mode()
+            mode = "offline" if _offline else os.environ.get("WANDB_MODE", "")
+            mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
             self._init(mode)
             reason = "not logged in" if "WANDB_MODE" not in os.environ else f"WANDB_MODE={mode}"
         except Exception as error:
@@ -183,6 +188,16 @@ class WandbLogger(LightningWandbLogger, Gallery):
         print(f"W&B is offline ({reason}): the rows are in {where}, make sync uploads them", file=sys.stderr)
 
 
+class OnceStarted:
+    """Stands for the W&B run: Lightning asks for `experiment` before each fit, and training must not wait there."""
+
+    def __init__(self, logger: WandbLogger) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger.started_run(), name)
+
+
 def at_server(folder: Path) -> tuple[str | None, int]:
     """The id under which the server has the run, and how many rows it has said to have."""
     path = folder / SERVER
@@ -213,12 +228,6 @@ def is_uploaded(folder: Path) -> bool:
     """Whether the server has said that it has all rows of a run that W&B logged; true if there are none."""
     path = folder / ROWS
     return not path.exists() or at_server(folder)[1] >= len(read_history(path))
-
-
-def logged_in_mode() -> str:
-    import wandb
-
-    return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 
 def one_line(error: Exception) -> str:
