@@ -19,6 +19,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
+from lifelong.runs.atomic import atomic_write
 from lifelong.tracking.about import About
 from lifelong.tracking.background import Background
 from lifelong.tracking.gallery import Gallery, Shown
@@ -201,11 +202,12 @@ class OnceStarted:
 def at_server(folder: Path) -> tuple[str | None, int]:
     """The id under which the server has the run, and how many rows it has said to have."""
     path = folder / SERVER
-    return tuple(json.loads(path.read_text())) if path.exists() else (None, 0)  # type: ignore[return-value]
+    return tuple(json.loads(path.read_text())) if path.exists() else (None, 0)
 
 
 def note_at_server(folder: Path, run_id: str, num_rows: int) -> None:
-    (folder / SERVER).write_text(json.dumps([run_id, num_rows]))
+    with atomic_write(folder / SERVER) as file:
+        json.dump([run_id, num_rows], file)
 
 
 def kept_rows(folder: Path) -> list[dict[str, Any]]:
@@ -220,7 +222,8 @@ def kept_rows(folder: Path) -> list[dict[str, Any]]:
     ours = [i for i, row in enumerate(rows) if "task" in row]  # others come from the user's callbacks
     rows = rows[: ours[len(history)]] if len(ours) > len(history) else rows + history[len(ours) :]
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with atomic_write(path) as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in rows)
     return rows
 
 
