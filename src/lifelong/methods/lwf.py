@@ -34,10 +34,11 @@ class LwF(Method):
         if self.active:
             self._network = copy.deepcopy(self.learner.backbone).requires_grad_(False).eval()
             self._network.load_state_dict(self.teacher)
+            self._heads = self.heads()
 
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
         z_old, T = self._network(batch.x), self.temperature
-        logs = [[(logits[:, head] / T).log_softmax(1) for logits in (z, z_old)] for head in self.heads()]
+        logs = [[(logits[:, head] / T).log_softmax(1) for logits in (z, z_old)] for head in self._heads]
         each = [kl_div(new, old, log_target=True, reduction="batchmean") for new, old in logs]
         return self.strength * T**2 * batch.weight * torch.stack(each).sum()
 
