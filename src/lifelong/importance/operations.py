@@ -1,0 +1,229 @@
+"""Operations with a closed form: where their parameters come in, and the gradient of each sample with respect to them.
+
+A reader takes the arguments of one call, named and ordered as torch has them, and returns its `Operands`, or None for
+what it does not cover. A rule takes the input `a` (b, ...) of the operation and the gradient `g` (b, ...) at its output
+and returns the gradients of the b samples with respect to one parameter, (b, *parameter.shape). That is what autograd
+sums over the batch before anybody can square it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+
+
+class Operands(NamedTuple):
+    """One call's input, None if no rule asks for it, and the rule of each tensor that may be a parameter."""
+
+    a: Tensor | None
+    rules: list[tuple[Any, Rule]]
+    last_dim: int = 0
+    """The last of the leading dimensions in which the samples may lie."""
+    window: int = 1
+    """Copies of `a` that a rule holds at once."""
+
+
+def positions(t: Tensor) -> Tensor:
+    """(b, ..., features) → (b, number of positions, features)."""
+    return t.flatten(1, -2) if t.dim() > 2 else t.unsqueeze(1)
+
+
+def of_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Operands:
+    return Operands(input, [(weight, linear_weight), (bias, linear_bias)], last_dim=input.dim() - 2)
+
+
+def linear_weight(a: Tensor, g: Tensor) -> Tensor:
+    """a: (b, ..., in), g: (b, ..., out): the positions between share the weights, so they are summed per sample."""
+    return torch.bmm(positions(g).transpose(1, 2), positions(a))
+
+
+def linear_bias(a: Tensor, g: Tensor) -> Tensor:
+    return positions(g).sum(1)
+
+
+def of_matmul(input: Tensor, other: Tensor) -> Operands | None:
+    if other.dim() != 2:
+        return None
+    return Operands(input, [(other, lambda a, g: linear_weight(g, a))], last_dim=input.dim() - 2)
+
+
+def of_convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Operands:
+    kernel = weight.shape[2:]
+    stride, dilation = (n * len(kernel) if len(n) == 1 else n for n in (_tuple(stride), _tuple(dilation)))
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if padding == "same":
+        pads = [(n // 2, n - n // 2) for n in reach]
+    else:
+        sizes = (0,) if isinstance(padding, str) else _tuple(padding)
+        pads = [(n, n) for n in (sizes * len(kernel) if len(sizes) == 1 else sizes)]
+    flat_pads = [n for pair in reversed(pads) for n in pair]
+    rule = partial(convolution_weight, weight.shape, flat_pads, stride, dilation, groups)
+    return Operands(input, [(weight, rule), (bias, channel_bias)], window=prod(kernel))
+
+
+def convolution_weight(
+    shape: torch.Size,
+    pads: list[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    a: Tensor,
+    g: Tensor,
+) -> Tensor:
+    """a: (b, C, *size), g: (b, O, *size_out). The windows that the kernel sees, times g, summed over positions."""
+    a = F.pad(a, pads) if any(pads) else a
+    steps = a.stride()[2:]
+    windows = a.as_strided(
+        (*a.shape[:2], *shape[2:], *g.shape[2:]),
+        (
+            *a.stride()[:2],
+            *(step * d for step, d in zip(steps, dilation, strict=True)),
+            *(step * s for step, s in zip(steps, stride, strict=True)),
+        ),
+    )
+    columns = windows.reshape(len(a) * groups, shape[1:].numel(), -1)
+    rows = g.reshape(len(a) * groups, shape[0] // groups, -1)
+    return torch.bmm(rows, columns.transpose(1, 2)).view(len(a), *shape)
+
+
+def _tuple(value: int | Sequence[int]) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def channel_bias(a: Tensor, g: Tensor) -> Tensor:
+    """g: (b, C, ...)."""
+    return g.flatten(2).sum(2) if g.dim() > 2 else g
+
+
+def of_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Operands | None:
+    """Normalised by the running statistics, as in eval mode; those of the batch mix its samples."""
+    if training:
+        return None
+
+    def rule(a: Tensor, g: Tensor) -> Tensor:
+        assert running_mean is not None and running_var is not None
+        return channel_bias(a, F.batch_norm(a, running_mean.to(a.dtype), running_var.to(a.dtype), eps=eps) * g)
+
+    return Operands(input, [(weight, rule), (bias, channel_bias)])
+
+
+def of_group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Operands:
+    def rule(a: Tensor, g: Tensor) -> Tensor:
+        return channel_bias(a, F.group_norm(a, num_groups, eps=eps) * g)
+
+    return Operands(input, [(weight, rule), (bias, channel_bias)])
+
+
+def of_layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Operands:
+    def total(a: Tensor, g: Tensor) -> Tensor:
+        return g.reshape(len(g), -1, *normalized_shape).sum(1)
+
+    def rule(a: Tensor, g: Tensor) -> Tensor:
+        return total(a, F.layer_norm(a, list(normalized_shape), eps=eps) * g)
+
+    return Operands(input, [(weight, rule), (bias, total)], last_dim=input.dim() - len(normalized_shape) - 1)
+
+
+def of_prelu(input: Tensor, weight: Tensor) -> Operands:
+    def rule(a: Tensor, g: Tensor) -> Tensor:
+        slopes = channel_bias(a, a.clamp_max(0) * g)
+        return slopes if len(weight) > 1 else slopes.flatten(1).sum(1, keepdim=True)
+
+    return Operands(input, [(weight, rule)])
+
+
+def of_embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Operands | None:
+    """A gradient scaled by how often a token occurs in the batch is no sample's own."""
+    if scale_grad_by_freq:
+        return None
+
+    def rule(a: Tensor, g: Tensor) -> Tensor:
+        tokens, g = a.flatten(1), g.flatten(1, -2)
+        if padding_idx is not None:
+            g = g.masked_fill((tokens == padding_idx % len(weight)).unsqueeze(-1), 0.0)
+        each = g.new_zeros(len(a), *weight.shape)
+        return each.scatter_add_(1, tokens.unsqueeze(-1).expand_as(g), g)
+
+    return Operands(input, [(weight, rule)], last_dim=input.dim() - 1)
+
+
+def of_sum(input: Tensor, other: Any) -> Operands | None:
+    return _broadcast(input, other, lambda a, g: g)
+
+
+def of_product(input: Tensor, other: Any) -> Operands | None:
+    return _broadcast(input, other, lambda a, g: a * g)
+
+
+def of_expand(input: Tensor, *sizes: Any) -> Operands:
+    return Operands(None, [(input, partial(_summed_to, input.shape))])
+
+
+def _broadcast(input: Tensor, other: Any, each: Rule) -> Operands | None:
+    """Element by element; of the two, what is no parameter is the input."""
+    if not isinstance(input, Tensor) or not isinstance(other, Tensor):
+        return None
+    a, parameter = (other, input) if input.is_leaf and input.requires_grad else (input, other)
+    if parameter.dim() > a.dim():
+        return None
+    return Operands(a, [(parameter, lambda a, g: _summed_to(parameter.shape, a, each(a, g)))])
+
+
+def _summed_to(shape: torch.Size, a: Tensor, g: Tensor) -> Tensor:
+    """Over the dimensions along which a parameter of this `shape` was repeated."""
+    padded = (1,) * (g.dim() - len(shape)) + tuple(shape)
+    return g.sum_to_size(len(g), *padded[1:]).reshape(len(g), *shape)
+
+
+READERS: dict[Callable, Callable[..., Operands | None]] = {
+    F.linear: of_linear,
+    **dict.fromkeys([torch.matmul, Tensor.matmul], of_matmul),
+    **dict.fromkeys([F.conv1d, F.conv2d, F.conv3d], of_convolution),
+    F.batch_norm: of_batch_norm,
+    F.group_norm: of_group_norm,
+    F.layer_norm: of_layer_norm,
+    F.prelu: of_prelu,
+    F.embedding: of_embedding,
+    **dict.fromkeys([torch.add, Tensor.add], of_sum),
+    **dict.fromkeys([torch.mul, Tensor.mul], of_product),
+    Tensor.expand: of_expand,
+}
