@@ -7,8 +7,9 @@ parameter has several uses, they are added before the power.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class Term:
     uses: list[tuple[Use, int]]
     """With the dimension in which the samples lie."""
 
-    def gradient(self, of: dict[Use, Tensor | None]) -> Tensor | None:
+    def gradient(self, of: Mapping[Use, Tensor | None]) -> Tensor | None:
         parts = [(of[use], use, dim) for use, dim in self.uses]
         if all(g is None for g, _, _ in parts):
             return None
@@ -100,8 +101,7 @@ def _add_in_chunks(name: str, pairs: list[tuple[Term, Tensor]], sums: Params, po
     """pairs: the uses of one parameter, and the gradients at their outputs, samples first."""
 
     def work(chunk: slice) -> None:
-        total = sum(term.rules[name](term.a[chunk], g[chunk]) for term, g in pairs)
-        assert isinstance(total, Tensor)
+        total = reduce(Tensor.add_, (term.rules[name](term.a[chunk], g[chunk]) for term, g in pairs))
         sums[name].add_(magnitude_(total, power).sum(0))
 
     held = sums[name].numel() + sum(term.a[0].numel() * term.uses[0][0].window for term, _ in pairs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def attention(
@@ -48,7 +48,7 @@ def attention(
         return projected[id(source)][part].unflatten(2, (num_heads, -1)).permute(1, 2, 0, 3)
 
     q, k, v = heads(query, 0), heads(key, 1), heads(value, 2)
-    scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
     if attn_mask is not None:
         scores = _masked(scores, attn_mask.reshape(-1, num_heads if attn_mask.dim() == 3 else 1, *scores.shape[2:]))
     if key_padding_mask is not None:
@@ -104,7 +104,7 @@ def recurrent(
         return None
     steps = input.transpose(0, 1) if batch_first else input
     last: list[State] = []
-    for layer in range(num_layers):
+    for _ in range(num_layers):
         outputs = []
         for direction in range(directions):
             own = params[len(last) * size : (len(last) + 1) * size]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from typing import get_args
 
-import torch
 from torch import Tensor, nn
 
 from lifelong.importance.closed import add_uses
@@ -16,7 +15,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 Cotangents = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(z (B, K) detached, y (B,)) → (v (R, B, K), w (R, B) >= 0)."""
 
-CHUNK_BYTES = {"cpu": 2**23, "cuda": 2**28}
+CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
 """Default bound on the memory of the per-sample gradients held at once: on a CPU what its cache takes is fastest."""
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lifelong.distributed import own_generator
 from lifelong.importance.engine import Batches, Cotangents, mean_power_gradient
-from lifelong.importance.path import Path, survey
+from lifelong.importance.path import Layout, Path, survey
 from lifelong.importance.per_sample import gradients
 from lifelong.importance.sums import Params, over_batches, trainable, zero_sums
 from lifelong.importance.traceless import as_model_input, leaving_no_trace, logits
@@ -100,6 +100,7 @@ def sliced_cramer(
         raise ValueError(f"generator must be a torch.Generator for num_slices={num_slices}, got None")
     sums: Params = {}
     directions: Tensor | None = None
+    layout: Layout | None = None
     with leaving_no_trace(model):
 
         def begin(z: Tensor) -> Tensor:
@@ -116,7 +117,9 @@ def sliced_cramer(
 
         def work(x: Tensor, y: Tensor) -> None:
             x = as_model_input(model, x)
-            for part in x.split(1 if survey(model, x).mixing else len(x)):
+            nonlocal layout
+            layout = layout or survey(model, x)
+            for part in x.split(1 if layout.mixing else len(x)):
                 add(part)
 
         def add(x: Tensor) -> None:

@@ -124,8 +124,8 @@ def of_batch_norm(
         return None
 
     def rule(a: Tensor, g: Tensor) -> Tensor:
-        assert running_mean is not None and running_var is not None
-        return channel_bias(a, F.batch_norm(a, running_mean.to(a.dtype), running_var.to(a.dtype), eps=eps) * g)
+        mean, variance = (t if t is None else t.to(a.dtype) for t in (running_mean, running_var))
+        return channel_bias(a, F.batch_norm(a, mean, variance, eps=eps) * g)
 
     return Operands(input, [(weight, rule), (bias, channel_bias)])
 

@@ -1,4 +1,4 @@
-"""Which way to per-sample gradients holds for a parameter: a closed form where its uses show that, else a general one."""
+"""Which way to per-sample gradients holds for a parameter: a closed form if all its uses have one, else a general."""
 
 import logging
 from collections.abc import Iterable
@@ -44,12 +44,13 @@ def survey(model: nn.Module, x: Tensor) -> Layout:
     """
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is None:
-            return Layout({}, f"{type(module).__name__} ({name}) without running statistics")
+            _must_take_one(model, x[:1], name)
+            return Layout({}, name)
     few = x[torch.arange(FEW, device=x.device) % len(x)]
     uses, z = recorded(model, few)
     fewer_uses, fewer_z = recorded(model, few[:-1])
     if _differ(z.detach()[:-1], fewer_z.detach()):
-        return Layout({}, type(model).__name__)
+        return Layout({}, "the model")
     places: dict[tuple, set[int]] = {}
     for use, fewer in zip(uses, fewer_uses, strict=False):
         dims = [d for d, (n, m) in enumerate(zip(use.shape, fewer.shape, strict=False)) if n != m]
@@ -59,8 +60,18 @@ def survey(model: nn.Module, x: Tensor) -> Layout:
         dim = dims[0] if fits and _may_lie(use, dims[0], FEW) else -1
         places.setdefault(use.kind, set()).add(dim)
         if dim >= 0 and _differ(use.a.narrow(dim, 0, FEW - 1), fewer.a):
-            return Layout({}, f"the input of {', '.join(use.rules)}")
+            return Layout({}, " and ".join(use.rules))
     return Layout({kind: min(dims) for kind, dims in places.items() if len(dims) == 1 and min(dims) >= 0})
+
+
+def _must_take_one(model: nn.Module, x: Tensor, name: str) -> None:
+    try:
+        model(x)
+    except ValueError as error:
+        raise ValueError(
+            f"importance takes the samples one at a time, which {_described(model, name)} without running statistics "
+            f"cannot: {error}"
+        ) from error
 
 
 def with_closed_form(
@@ -112,7 +123,7 @@ def slow_path(model: nn.Module, x: Tensor, names: Iterable[str]) -> Path:
         log.warning(
             "importance takes a backward pass per sample and label, which is slow, for %s (%s): "
             "method.num_samples or method.labels=sampled make it shorter",
-            ", ".join(sorted({_owner(model, name) for name in sums})),
+            ", ".join(sorted({_described(model, name.rpartition(".")[0]) for name in sums})),
             reason,
         )
     return "loop" if reason else "func"
@@ -125,9 +136,8 @@ def recorded(model: nn.Module, x: Tensor) -> tuple[list[Use], Tensor]:
     return tape.uses, z
 
 
-def _owner(model: nn.Module, name: str) -> str:
-    owner = name.rpartition(".")[0]
-    return f"{type(model.get_submodule(owner)).__name__} {owner or '(the model)'}"
+def _described(model: nn.Module, name: str) -> str:
+    return f"{type(model.get_submodule(name)).__name__} ({name or 'the model'})"
 
 
 def _may_lie(use: Use, dim: int, num_samples: int) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lifelong.importance.sums import Params, added, in_chunks, magnitude, trainable
 
@@ -26,7 +27,8 @@ def add_by_vmap(model: nn.Module, x: Tensor, v: Tensor, sums: Params, power: int
         return total
 
     def work(chunk: slice) -> None:
-        each = vmap(of_one_sample, in_dims=(0, 1), randomness="different")(x[chunk], v[:, chunk])
+        with sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for the others
+            each = vmap(of_one_sample, in_dims=(0, 1), randomness="different")(x[chunk], v[:, chunk])
         for name, part in {name: g.sum(0) for name, g in each.items()}.items():
             sums[name] += part
 
@@ -38,7 +40,8 @@ def outputs_alone(model: nn.Module, x: Tensor, path: str) -> Tensor:
     """z (B, K) of x (B, ...), each sample as if it were the only one: by vmap ("func") or one by one ("loop")."""
     with torch.no_grad():
         if path == "func":
-            return vmap(lambda x_n: _output(model, {}, x_n), randomness="different")(x)
+            with sdpa_kernel(SDPBackend.MATH):
+                return vmap(lambda x_n: _output(model, {}, x_n), randomness="different")(x)
         return torch.cat([model(x_n) for x_n in x.split(1)])
 
 

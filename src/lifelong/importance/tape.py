@@ -103,9 +103,9 @@ def used_otherwise(z: Tensor, uses: Iterable[Use], model: nn.Module) -> set[str]
     while stack:
         node = stack.pop()
         for below, _ in node.next_functions if node is not None else ():
-            name = names.get(id(getattr(below, "variable", None)))
-            if name is not None and node not in inside[name]:
-                others.add(name)
+            reads = names.get(id(getattr(below, "variable", None)))
+            if reads is not None and node not in inside[reads]:
+                others.add(reads)
             if below not in seen:
                 seen.add(below)
                 stack.append(below)

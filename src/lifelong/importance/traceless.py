@@ -12,17 +12,17 @@ from torch import Tensor, nn
 def leaving_no_trace(model: nn.Module) -> Iterator[None]:
     """Eval mode, gradients on, autocast off; at the end (or on an error) modes, buffers and global RNG are as before.
 
-    So are the weights of an embedding with `max_norm`, which its forward pass scales down. Modes are set flag by flag,
-    so that a module that overrides `train` to stay in one mode is restored exactly.
+    So are tensors that a forward pass makes (weight_norm) or changes (an embedding with `max_norm`). Modes are set flag
+    by flag, so that a module that overrides `train` to stay in one mode is restored exactly.
     """
     modules = list(model.modules())
     training = [module.training for module in modules]
     moving = [
         (holder, name, tensor, tensor.detach().clone())
         for module in modules
-        for holder in (module._buffers, module._parameters if getattr(module, "max_norm", None) is not None else {})
+        for holder in (module._buffers, vars(module), module._parameters if hasattr(module, "max_norm") else {})
         for name, tensor in holder.items()
-        if tensor is not None
+        if isinstance(tensor, Tensor)
     ]
     with ExitStack() as stack:
         devices = {parameter.device for parameter in model.parameters()}
