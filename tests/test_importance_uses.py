@@ -1,6 +1,6 @@
 """Importance where a weight is used more than once, made from others, or in a batch that mixes its samples.
 
-A use that says nothing for the first samples, or at the first weights, must count from the first batch in which it does.
+A use that says nothing for the first samples, or at the first weights, counts from the first batch in which it does.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from torch.testing import assert_close
 
 import reference
 from lifelong.importance import batch_power_sums, choose_path, fisher, mas, sliced_cramer
-from lifelong.importance.path import recorded, survey, with_closed_form
 
 ROUNDING = {"rtol": 1e-9, "atol": 1e-13}  # float64, sums of tens of terms of order one
 ALL = [0, 1, 2, 3]
@@ -132,29 +131,18 @@ def test_nothing_is_added_of_a_batch_before_its_uses_are_known() -> None:
     assert_close({name: s / count for name, s in sums.items()}, reference.mas(model, x, ALL), **ROUNDING)
 
 
-# Which parameters closed forms leave --------------------------------------------------------------------------------
-
-
-def left_over(model: nn.Module, x: Tensor) -> set[str]:
-    layout = survey(model.eval(), x)
-    uses, z = recorded(model, x)
-    return with_closed_form(model, z, uses, layout)[1]
-
-
-@pytest.mark.parametrize("name", REUSED)
-def test_only_the_reused_weight_leaves_the_closed_form(name: str) -> None:
-    left = left_over(REUSED[name]().double(), sorted_data()[0])
-    assert left <= {"layer.weight", "layer.bias"}
-    assert bool(left) == (name not in ("weight by function", "called twice", "bias alone"))  # they have one
-
-
 # Weights that are made from others ----------------------------------------------------------------------------------
 
 
 def small(make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     with torch.no_grad():  # so that the weight that is made can be copied
         return nn.Sequential(
-            make(nn.Conv2d(2, 3, 3, padding=1)), nn.ReLU(), nn.Flatten(), make(nn.Linear(36, 5)), nn.Tanh(), nn.Linear(5, 4)
+            make(nn.Conv2d(2, 3, 3, padding=1)),
+            nn.ReLU(),
+            nn.Flatten(),
+            make(nn.Linear(36, 5)),
+            nn.Tanh(),
+            nn.Linear(5, 4),
         ).double()
 
 
@@ -175,7 +163,11 @@ MADE: dict[str, Callable[[nn.Module], nn.Module]] = {
 def test_importance_of_what_a_weight_is_made_from_is_the_mean_over_single_samples(name: str) -> None:
     model, x = small(MADE[name]).eval(), torch.randn(5, 2, 3, 4, dtype=torch.float64)
     y = torch.arange(5) % 4
-    slow = reference.fisher_exact(model, x, ALL), reference.mas(model, x, ALL), reference.sliced_cramer_exact(model, x, ALL)
+    slow = (
+        reference.fisher_exact(model, x, ALL),
+        reference.mas(model, x, ALL),
+        reference.sliced_cramer_exact(model, x, ALL),
+    )
     batches = [(x[:3], y[:3]), (x[3:], y[3:])]
     for path in ("auto", "func", "loop"):
         assert_close(fisher(model, batches, path=path), slow[0], **ROUNDING)
@@ -224,5 +216,7 @@ def test_importance_of_a_model_that_mixes_samples_is_that_of_each_sample_alone(n
 def test_norm_that_cannot_take_one_sample_is_named() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 4))
     for estimate in (fisher, sliced_cramer):
-        with pytest.raises(ValueError, match=r"one at a time, which BatchNorm1d \(1\) without running statistics cannot"):
+        with pytest.raises(
+            ValueError, match=r"one at a time, which BatchNorm1d \(1\) without running statistics cannot"
+        ):
             estimate(model, [(torch.randn(4, 6), torch.arange(4))])

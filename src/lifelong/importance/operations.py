@@ -2,8 +2,8 @@
 
 A reader takes the arguments of one call, named and ordered as torch has them, and returns its `Operands`, or None for
 what it does not cover. A rule takes the input `a` (b, ...) of the operation and the gradient `g` (b, ...) at its output
-and returns the gradients of the b samples with respect to one parameter, (b, *parameter.shape). That is what autograd
-sums over the batch before anybody can square it.
+and returns the gradients of the b samples with respect to one parameter, (b, *parameter.shape), in memory of its own.
+That is what autograd sums over the batch before anybody can square it.
 """
 
 from collections.abc import Callable, Sequence
@@ -106,7 +106,7 @@ def _tuple(value: int | Sequence[int]) -> tuple[int, ...]:
 
 def channel_bias(a: Tensor, g: Tensor) -> Tensor:
     """g: (b, C, ...)."""
-    return g.flatten(2).sum(2) if g.dim() > 2 else g
+    return g.reshape(*g.shape[:2], -1).sum(2)
 
 
 def of_batch_norm(
@@ -211,7 +211,7 @@ def _broadcast(input: Tensor, other: Any, each: Rule) -> Operands | None:
 def _summed_to(shape: torch.Size, a: Tensor, g: Tensor) -> Tensor:
     """Over the dimensions along which a parameter of this `shape` was repeated."""
     padded = (1,) * (g.dim() - len(shape)) + tuple(shape)
-    return g.sum_to_size(len(g), *padded[1:]).reshape(len(g), *shape)
+    return g.clone().sum_to_size(len(g), *padded[1:]).reshape(len(g), *shape)
 
 
 READERS: dict[Callable, Callable[..., Operands | None]] = {

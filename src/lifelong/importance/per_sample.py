@@ -1,6 +1,8 @@
 """Any module: the gradients of single samples, by torch.func or, where vmap cannot follow the module, one by one."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ def add_by_vmap(model: nn.Module, x: Tensor, v: Tensor, sums: Params, power: int
         return total
 
     def work(chunk: slice) -> None:
-        with sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for the others
+        with _vmap_in_silence():
             each = vmap(of_one_sample, in_dims=(0, 1), randomness="different")(x[chunk], v[:, chunk])
         for name, part in {name: g.sum(0) for name, g in each.items()}.items():
             sums[name] += part
@@ -40,9 +42,17 @@ def outputs_alone(model: nn.Module, x: Tensor, path: str) -> Tensor:
     """z (B, K) of x (B, ...), each sample as if it were the only one: by vmap ("func") or one by one ("loop")."""
     with torch.no_grad():
         if path == "func":
-            with sdpa_kernel(SDPBackend.MATH):
+            with _vmap_in_silence():
                 return vmap(lambda x_n: _output(model, {}, x_n), randomness="different")(x)
         return torch.cat([model(x_n) for x_n in x.split(1)])
+
+
+@contextmanager
+def _vmap_in_silence() -> Iterator[None]:
+    """Attention in the form that vmap has a rule for, and no word from torch where it has none and loops itself."""
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        yield
 
 
 def _output(model: nn.Module, params: Params, x_n: Tensor) -> Tensor:
