@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import reference
 from importance_models import COVERED, UNCOVERED, PositionsFirst, cnn, mlp
 from lifelong.importance import choose_path, fisher, mas, mean_power_gradient, sliced_cramer
 from lifelong.importance.path import recorded, survey, with_closed_form
@@ -285,6 +286,22 @@ def test_importance_leaves_no_trace(path: str) -> None:
         fisher(model, shuffled(), labels=labels, generator=torch.Generator(), path=path)
     mas(model, shuffled(), path=path)
     sliced_cramer(model, shuffled(), num_slices=2, generator=torch.Generator())
+    assert_close(state_of(model), before, rtol=0, atol=0)
+
+
+class Scaling(nn.Embedding):
+    """A look-up scales the rows that it reads to a norm of 1/2 at most, in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.long())
+
+
+@pytest.mark.parametrize("path", ["auto", "closed", "loop"])
+def test_embedding_whose_forward_pass_scales_its_weights_keeps_them(path: str) -> None:
+    model = nn.Sequential(Scaling(6, 5, max_norm=0.5), nn.Flatten(), nn.Linear(10, 4)).double()
+    x, y = torch.arange(14.0).view(7, 2) % 6, torch.arange(7) % 4
+    expected, before = reference.fisher_exact(model, x, [0, 1, 2, 3]), state_of(model)
+    assert_close(fisher(model, [(x[:3], y[:3]), (x[3:], y[3:])], path=path), expected, **ROUNDING)
     assert_close(state_of(model), before, rtol=0, atol=0)
 
 
