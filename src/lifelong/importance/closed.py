@@ -7,7 +7,7 @@ parameter has several uses, they are added before the power.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -28,6 +28,10 @@ class Term:
     a: Tensor
     uses: list[tuple[Use, int]]
     """With the dimension in which the samples lie."""
+
+    @property
+    def operation(self) -> Callable:
+        return self.uses[0][0].operation
 
     def gradient(self, of: Mapping[Use, Tensor | None]) -> Tensor | None:
         parts = [(of[use], use, dim) for use, dim in self.uses]
@@ -64,7 +68,9 @@ def add_uses(z: Tensor, uses: list[tuple[Use, int]], v: Tensor, sums: Params, po
             squares[term] = added(squares.get(term), g_of[term], power)
         for name, own in of_parameter.items():
             pairs = [(term, g_of[term]) for term in own if term in g_of and term not in outer]
-            if pairs:
+            if len(pairs) == 1 and pairs[0][0].operation is F.embedding:
+                _add_lookups(name, *pairs[0], sums, power)
+            elif pairs:
                 _add_in_chunks(name, pairs, sums, power, chunk_bytes)
     for term, square in squares.items():
         _add_outer_products(term, square, sums, power)
@@ -84,7 +90,7 @@ def _terms(uses: Iterable[tuple[Use, int]]) -> list[Term]:
 
 
 def _is_outer_product(term: Term, of_parameter: dict[str, list[Term]]) -> bool:
-    linear = term.uses[0][0].operation is F.linear and term.a.dim() == 2
+    linear = term.operation is F.linear and term.a.dim() == 2
     return linear and all(len(of_parameter[name]) == 1 for name in term.rules)
 
 
@@ -95,6 +101,16 @@ def _add_outer_products(term: Term, square: Tensor, sums: Params, power: int) ->
             sums[name].addmm_(square.t(), magnitude(term.a, power))
         else:
             sums[name].add_(square.sum(0))
+
+
+def _add_lookups(name: str, term: Term, g: Tensor, sums: Params, power: int) -> None:
+    """Of a table of V rows: a sample's gradient has as many rows as it has tokens, so no other row is touched."""
+    num_rows = len(sums[name])
+    sample = torch.arange(len(term.a), device=g.device).view(-1, *[1] * (term.a.dim() - 1))
+    pairs, place = (sample * (num_rows + 1) + term.a).unique(return_inverse=True)
+    each = g.new_zeros(len(pairs), g.shape[-1]).index_add_(0, place.flatten(), g.flatten(0, -2))
+    rows = pairs % (num_rows + 1)
+    sums[name].index_add_(0, rows[rows < num_rows], magnitude_(each, power)[rows < num_rows])
 
 
 def _add_in_chunks(name: str, pairs: list[tuple[Term, Tensor]], sums: Params, power: int, chunk_bytes: int) -> None:

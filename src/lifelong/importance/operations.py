@@ -27,6 +27,8 @@ class Operands(NamedTuple):
     """The last of the leading dimensions in which the samples may lie."""
     window: int = 1
     """Copies of `a` that a rule holds at once."""
+    prepare: Callable[[Tensor], Tensor] | None = None
+    """What the rules take in the place of `a`."""
 
 
 def positions(t: Tensor) -> Tensor:
@@ -72,7 +74,7 @@ def of_convolution(
         pads = [(n, n) for n in (sizes * len(kernel) if len(sizes) == 1 else sizes)]
     flat_pads = [n for pair in reversed(pads) for n in pair]
     rule = partial(convolution_weight, weight.shape, flat_pads, stride, dilation, groups)
-    return Operands(input, [(weight, rule), (bias, channel_bias)], window=prod(kernel))
+    return Operands(input, [(weight, rule), shift(bias, channels(input, len(weight)))], window=prod(kernel))
 
 
 def convolution_weight(
@@ -104,9 +106,27 @@ def _tuple(value: int | Sequence[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
 
 
-def channel_bias(a: Tensor, g: Tensor) -> Tensor:
-    """g: (b, C, ...)."""
-    return g.reshape(*g.shape[:2], -1).sum(2)
+def scale(parameter: Tensor | None, like: Sequence[int]) -> tuple[Tensor | None, Rule]:
+    """Of a ∘ parameter, where the parameter has the shape `like` when it is broadcast."""
+    return parameter, lambda a, g: _summed(parameter, like, a * g)
+
+
+def shift(parameter: Tensor | None, like: Sequence[int]) -> tuple[Tensor | None, Rule]:
+    """Of a + parameter."""
+    return parameter, lambda a, g: _summed(parameter, like, g)
+
+
+def _summed(parameter: Tensor | None, like: Sequence[int], g: Tensor) -> Tensor:
+    """Over the dimensions along which the parameter was repeated."""
+    assert parameter is not None
+    padded = (1,) * (g.dim() - len(like)) + tuple(like)
+    repeated = [d for d in range(1, g.dim()) if padded[d] == 1]
+    return (g.sum(repeated) if repeated else g.clone()).reshape(len(g), *parameter.shape)
+
+
+def channels(input: Tensor, num: int) -> tuple[int, ...]:
+    """The shape of one number per channel, (C, 1, ...), for an input (B, C, ...)."""
+    return num, *(1,) * (input.dim() - 2)
 
 
 def of_batch_norm(
@@ -120,23 +140,23 @@ def of_batch_norm(
     eps: float = 1e-5,
 ) -> Operands | None:
     """Normalised by the running statistics, as in eval mode; those of the batch mix its samples."""
-    if training:
+    if training or running_mean is None or running_var is None:
         return None
-
-    def rule(a: Tensor, g: Tensor) -> Tensor:
-        mean, variance = (t if t is None else t.to(a.dtype) for t in (running_mean, running_var))
-        return channel_bias(a, F.batch_norm(a, mean, variance, eps=eps) * g)
-
-    return Operands(input, [(weight, rule), (bias, channel_bias)])
+    like, mean, variance = channels(input, len(running_mean)), running_mean, running_var
+    return Operands(
+        input,
+        [scale(weight, like), shift(bias, like)],
+        prepare=lambda a: F.batch_norm(a, mean.to(a.dtype), variance.to(a.dtype), eps=eps),
+    )
 
 
 def of_group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Operands:
-    def rule(a: Tensor, g: Tensor) -> Tensor:
-        return channel_bias(a, F.group_norm(a, num_groups, eps=eps) * g)
-
-    return Operands(input, [(weight, rule), (bias, channel_bias)])
+    like = channels(input, input.shape[1])
+    return Operands(
+        input, [scale(weight, like), shift(bias, like)], prepare=lambda a: F.group_norm(a, num_groups, eps=eps)
+    )
 
 
 def of_layer_norm(
@@ -146,21 +166,17 @@ def of_layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Operands:
-    def total(a: Tensor, g: Tensor) -> Tensor:
-        return g.reshape(len(g), -1, *normalized_shape).sum(1)
-
-    def rule(a: Tensor, g: Tensor) -> Tensor:
-        return total(a, F.layer_norm(a, list(normalized_shape), eps=eps) * g)
-
-    return Operands(input, [(weight, rule), (bias, total)], last_dim=input.dim() - len(normalized_shape) - 1)
+    shape = list(normalized_shape)
+    return Operands(
+        input,
+        [scale(weight, shape), shift(bias, shape)],
+        last_dim=input.dim() - len(shape) - 1,
+        prepare=lambda a: F.layer_norm(a, shape, eps=eps),
+    )
 
 
 def of_prelu(input: Tensor, weight: Tensor) -> Operands:
-    def rule(a: Tensor, g: Tensor) -> Tensor:
-        slopes = channel_bias(a, a.clamp_max(0) * g)
-        return slopes if len(weight) > 1 else slopes.flatten(1).sum(1, keepdim=True)
-
-    return Operands(input, [(weight, rule)])
+    return Operands(input, [scale(weight, channels(input, len(weight)))], prepare=lambda a: a.clamp_max(0))
 
 
 def of_embedding(
@@ -172,46 +188,40 @@ def of_embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Operands | None:
-    """A gradient scaled by how often a token occurs in the batch is no sample's own."""
+    """A gradient scaled by how often a token occurs in the batch is no sample's own. Padding becomes token V of V."""
     if scale_grad_by_freq:
         return None
+    num = len(weight)
+    padding = num if padding_idx is None else padding_idx % num
 
     def rule(a: Tensor, g: Tensor) -> Tensor:
-        tokens, g = a.flatten(1), g.flatten(1, -2)
-        if padding_idx is not None:
-            g = g.masked_fill((tokens == padding_idx % len(weight)).unsqueeze(-1), 0.0)
-        each = g.new_zeros(len(a), *weight.shape)
-        return each.scatter_add_(1, tokens.unsqueeze(-1).expand_as(g), g)
+        each = g.new_zeros(len(a), num + 1, g.shape[-1])
+        index = a.flatten(1).unsqueeze(-1).expand(-1, -1, g.shape[-1])
+        return each.scatter_add_(1, index, g.flatten(1, -2))[:, :num]
 
-    return Operands(input, [(weight, rule)], last_dim=input.dim() - 1)
+    return Operands(
+        input, [(weight, rule)], last_dim=input.dim() - 1, prepare=lambda a: a.masked_fill(a == padding, num)
+    )
 
 
-def of_sum(input: Tensor, other: Any) -> Operands | None:
-    return _broadcast(input, other, lambda a, g: g)
+def of_sum(input: Tensor, other: Any, *, alpha: float = 1) -> Operands | None:
+    return None if alpha != 1 else _broadcast(input, other, shift)
 
 
 def of_product(input: Tensor, other: Any) -> Operands | None:
-    return _broadcast(input, other, lambda a, g: a * g)
+    return _broadcast(input, other, scale)
 
 
-def of_expand(input: Tensor, *sizes: Any) -> Operands:
-    return Operands(None, [(input, partial(_summed_to, input.shape))])
-
-
-def _broadcast(input: Tensor, other: Any, each: Rule) -> Operands | None:
+def _broadcast(input: Tensor, other: Any, kind: Callable[..., tuple[Tensor | None, Rule]]) -> Operands | None:
     """Element by element; of the two, what is no parameter is the input."""
     if not isinstance(input, Tensor) or not isinstance(other, Tensor):
         return None
     a, parameter = (other, input) if input.is_leaf and input.requires_grad else (input, other)
-    if parameter.dim() > a.dim():
-        return None
-    return Operands(a, [(parameter, lambda a, g: _summed_to(parameter.shape, a, each(a, g)))])
+    return None if parameter.dim() > a.dim() else Operands(a, [kind(parameter, parameter.shape)])
 
 
-def _summed_to(shape: torch.Size, a: Tensor, g: Tensor) -> Tensor:
-    """Over the dimensions along which a parameter of this `shape` was repeated."""
-    padded = (1,) * (g.dim() - len(shape)) + tuple(shape)
-    return g.clone().sum_to_size(len(g), *padded[1:]).reshape(len(g), *shape)
+def of_expand(input: Tensor, *sizes: Any, **options: Any) -> Operands:
+    return Operands(None, [shift(input, input.shape)])
 
 
 READERS: dict[Callable, Callable[..., Operands | None]] = {

@@ -25,7 +25,7 @@ class Use:
     rules: dict[str, Rule]
     """By the parameter's name in the model."""
     a: Tensor
-    """The input of the rules, in at least float32 if it is no index."""
+    """What the rules take of its input, in at least float32 if it is no index."""
     output: GradientEdge
     shape: torch.Size
     """Of the output, as its dtype."""
@@ -74,6 +74,7 @@ class Tape(TorchFunctionMode):
         nodes = _between(edge.node, operands.a)
         a = (out if operands.a is None else operands.a).detach()
         a = a.to(torch.promote_types(a.dtype, torch.float32)) if a.is_floating_point() else a
+        a = a if operands.prepare is None else operands.prepare(a)
         self.uses.append(Use(rules, a, edge, out.shape, out.dtype, nodes, func, operands.last_dim, operands.window))
 
 
