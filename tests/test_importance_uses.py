@@ -202,7 +202,9 @@ MIXING: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", MIXING)
-def test_importance_of_a_model_that_mixes_samples_is_that_of_each_sample_alone(name: str) -> None:
+def test_importance_of_a_model_that_mixes_samples_is_that_of_each_sample_alone(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     model = nn.Sequential(nn.Conv2d(2, 2, 1), MIXING[name](), nn.Tanh(), nn.Flatten(), nn.Linear(24, 4)).double().eval()
     x, y = torch.randn(6, 2, 3, 4, dtype=torch.float64), torch.arange(6) % 4
     batches = [(x[:4], y[:4]), (x[4:], y[4:])]
@@ -211,12 +213,15 @@ def test_importance_of_a_model_that_mixes_samples_is_that_of_each_sample_alone(n
     assert_close(fisher(model, batches, labels="empirical"), reference.fisher_of_labels(model, x, y, ALL), **ROUNDING)
     assert_close(mas(model, batches), reference.mas(model, x, ALL), **ROUNDING)
     assert_close(sliced_cramer(model, batches), reference.sliced_cramer_exact(model, x, ALL), **ROUNDING)
+    (record,) = caplog.records
+    assert "one sample at a time" in record.message
+    assert name != "batch norm" or "BatchNorm2d (1) without running statistics mixes" in record.message
 
 
 def test_norm_that_cannot_take_one_sample_is_named() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 4))
     for estimate in (fisher, sliced_cramer):
         with pytest.raises(
-            ValueError, match=r"one at a time, which BatchNorm1d \(1\) without running statistics cannot"
+            ValueError, match=r"one sample at a time, which BatchNorm1d \(1\) without .* cannot: Expected more"
         ):
             estimate(model, [(torch.randn(4, 6), torch.arange(4))])

@@ -15,47 +15,30 @@ from torch import Tensor
 
 
 def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    embed_dim_to_check: int,
-    num_heads: int,
-    in_proj_weight: Tensor | None,
-    in_proj_bias: Tensor | None,
-    bias_k: Tensor | None,
-    bias_v: Tensor | None,
-    add_zero_attn: bool,
-    dropout_p: float,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    training: bool = True,
-    key_padding_mask: Tensor | None = None,
-    need_weights: bool = True,
-    attn_mask: Tensor | None = None,
-    average_attn_weights: bool = True,
-    **others: Any,
-) -> tuple[Tensor, Tensor | None] | None:
+    query: Tensor, key: Tensor, value: Tensor, width: int, num_heads: int, weight: Tensor | None, bias: Tensor | None,
+    bias_k: Tensor | None, bias_v: Tensor | None, add_zero_attn: bool, dropout_p: float, out_weight: Tensor,
+    out_bias: Tensor | None, **options: Any,
+) -> tuple[Tensor, Tensor | None] | None:  # fmt: skip
     """F.multi_head_attention_forward; query: (T, B, E), key and value: (S, B, E)."""
-    if query.dim() != 3 or in_proj_weight is None or bias_k is not None or add_zero_attn or training:
+    if query.dim() != 3 or weight is None or bias_k is not None or add_zero_attn or options.get("training", True):
         return None
-    num_samples, width = query.shape[1], query.shape[2]
-    projected: dict[int, tuple[Tensor, ...]] = {}
-    for source in (query, key, value):  # the same tensor once
-        if id(source) not in projected:
-            projected[id(source)] = F.linear(source, in_proj_weight, in_proj_bias).split(width, -1)
+    sources = {id(source): source for source in (query, key, value)}
+    projected = {name: F.linear(source, weight, bias).split(width, -1) for name, source in sources.items()}
 
     def heads(source: Tensor, part: int) -> Tensor:
         return projected[id(source)][part].unflatten(2, (num_heads, -1)).permute(1, 2, 0, 3)
 
     q, k, v = heads(query, 0), heads(key, 1), heads(value, 2)
-    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-    if attn_mask is not None:
-        scores = _masked(scores, attn_mask.reshape(-1, num_heads if attn_mask.dim() == 3 else 1, *scores.shape[2:]))
-    if key_padding_mask is not None:
-        scores = _masked(scores, key_padding_mask.reshape(num_samples, 1, 1, -1))
+    scores = (q * q.shape[3] ** -0.5) @ k.mT
+    mask, padding = options.get("attn_mask"), options.get("key_padding_mask")
+    if mask is not None:
+        scores = _masked(scores, mask.reshape(-1, num_heads if mask.dim() == 3 else 1, *scores.shape[2:]))
+    if padding is not None:
+        scores = _masked(scores, padding.reshape(len(scores), 1, 1, -1))
     weights = scores.softmax(3)
-    out = F.linear((weights @ v).permute(2, 0, 1, 3).flatten(2), out_proj_weight, out_proj_bias)
-    return out, (weights.mean(1) if average_attn_weights else weights) if need_weights else None
+    out = F.linear((weights @ v).permute(2, 0, 1, 3).flatten(2), out_weight, out_bias)
+    shown = weights.mean(1) if options.get("average_attn_weights", True) else weights
+    return out, shown if options.get("need_weights", True) else None
 
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
@@ -83,17 +66,9 @@ def plain_cell(activation: Callable[[Tensor], Tensor], gi: Tensor, gh: Tensor, s
 
 
 def recurrent(
-    cell: Cell,
-    input: Tensor,
-    hx: Any,
-    params: Any,
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    training: bool,
-    bidirectional: bool,
-    batch_first: bool = False,
-) -> tuple[Tensor, ...] | None:
+    cell: Cell, input: Tensor, hx: Any, params: Any, has_biases: bool, num_layers: int, dropout: float, training: bool,
+    bidirectional: bool, batch_first: bool = False,
+) -> tuple[Tensor, ...] | None:  # fmt: skip
     """torch.lstm, gru, rnn_tanh or rnn_relu; input: (T, B, E), or (B, T, E) with `batch_first`.
 
     Packed sequences, which come with other arguments, and projected states are not covered.

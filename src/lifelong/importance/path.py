@@ -41,37 +41,39 @@ def survey(model: nn.Module, x: Tensor) -> Layout:
 
     A value of the first two that changes with the third is computed from more than one sample. Batch norm without
     running statistics is known by its type, as its effect may be hidden behind a weight of zero.
+
+    Raises:
+        ValueError: such a norm that cannot take one sample.
     """
+    layout = _survey(model, x)
+    if layout.mixing:
+        _say_once(
+            model, f"importance takes one sample at a time, which is slow: {layout.mixing} mixes those of a batch"
+        )
+    return layout
+
+
+def _survey(model: nn.Module, x: Tensor) -> Layout:
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is None:
-            _must_take_one(model, x[:1], name)
-            return Layout({}, name)
+            mixing = f"{_described(model, name)} without running statistics"
+            try:
+                model(x[:1])
+            except ValueError as error:
+                raise ValueError(f"importance takes one sample at a time, which {mixing} cannot: {error}") from error
+            return Layout({}, mixing)
     few = x[torch.arange(FEW, device=x.device) % len(x)]
-    uses, z = recorded(model, few)
-    fewer_uses, fewer_z = recorded(model, few[:-1])
+    (uses, z), (fewer_uses, fewer_z) = recorded(model, few), recorded(model, few[:-1])
     if _differ(z.detach()[:-1], fewer_z.detach()):
-        return Layout({}, "the model")
+        return Layout({}, _described(model, ""))
     places: dict[tuple, set[int]] = {}
     for use, fewer in zip(uses, fewer_uses, strict=False):
-        dims = [d for d, (n, m) in enumerate(zip(use.shape, fewer.shape, strict=False)) if n != m]
-        fits = (
-            use.kind == fewer.kind and len(dims) == 1 and (use.shape[dims[0]], fewer.shape[dims[0]]) == (FEW, FEW - 1)
-        )
-        dim = dims[0] if fits and _may_lie(use, dims[0], FEW) else -1
+        shrunk = [d for d, sizes in enumerate(zip(use.shape, fewer.shape, strict=False)) if sizes == (FEW, FEW - 1)]
+        dim = shrunk[0] if use.kind == fewer.kind and len(shrunk) == 1 and _may_lie(use, shrunk[0], FEW) else -1
         places.setdefault(use.kind, set()).add(dim)
         if dim >= 0 and _differ(use.a.narrow(dim, 0, FEW - 1), fewer.a):
-            return Layout({}, " and ".join(use.rules))
-    return Layout({kind: min(dims) for kind, dims in places.items() if len(dims) == 1 and min(dims) >= 0})
-
-
-def _must_take_one(model: nn.Module, x: Tensor, name: str) -> None:
-    try:
-        model(x)
-    except ValueError as error:
-        raise ValueError(
-            f"importance takes the samples one at a time, which {_described(model, name)} without running statistics "
-            f"cannot: {error}"
-        ) from error
+            return Layout({}, f"what reaches {' and '.join(use.rules)}")
+    return Layout({kind: min(dims) for kind, dims in places.items() if len(dims) == 1})
 
 
 def with_closed_form(
@@ -118,15 +120,17 @@ def slow_path(model: nn.Module, x: Tensor, names: Iterable[str]) -> Path:
             add_by_vmap(model, few, torch.ones_like(z)[None], sums, power=1, chunk_bytes=CHUNK_BYTES)
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
-    if reason and model not in _warned:
+    if not reason:
+        return "func"
+    layers = ", ".join(sorted({_described(model, name.rpartition(".")[0]) for name in sums}))
+    _say_once(model, f"importance takes a backward pass per sample and label, which is slow, for {layers}: {reason}")
+    return "loop"
+
+
+def _say_once(model: nn.Module, message: str) -> None:
+    if model not in _warned:
         _warned.add(model)
-        log.warning(
-            "importance takes a backward pass per sample and label, which is slow, for %s (%s): "
-            "method.num_samples or method.labels=sampled make it shorter",
-            ", ".join(sorted({_described(model, name.rpartition(".")[0]) for name in sums})),
-            reason,
-        )
-    return "loop" if reason else "func"
+        log.warning("%s; method.num_samples or method.labels=sampled make it shorter", message)
 
 
 def recorded(model: nn.Module, x: Tensor) -> tuple[list[Use], Tensor]:

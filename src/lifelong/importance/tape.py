@@ -74,7 +74,7 @@ class Tape(TorchFunctionMode):
         nodes = _between(edge.node, operands.a)
         a = (out if operands.a is None else operands.a).detach()
         a = a.to(torch.promote_types(a.dtype, torch.float32)) if a.is_floating_point() else a
-        a = a if operands.prepare is None else operands.prepare(a)
+        a = operands.prepare(a)
         self.uses.append(Use(rules, a, edge, out.shape, out.dtype, nodes, func, operands.last_dim, operands.window))
 
 
