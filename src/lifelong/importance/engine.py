@@ -6,7 +6,7 @@ from typing import get_args
 from torch import Tensor, nn
 
 from lifelong.importance.closed import add_uses
-from lifelong.importance.path import Layout, Path, recorded, slow_path, survey, with_closed_form
+from lifelong.importance.path import Layout, Path, layout_of, recorded, slow_path, with_closed_form
 from lifelong.importance.per_sample import add_by_vmap, add_one_by_one, outputs_alone
 from lifelong.importance.sums import Params, all_or_nothing, in_chunks, over_batches, trainable, zero_sums
 from lifelong.importance.traceless import as_model_input, leaving_no_trace
@@ -84,7 +84,7 @@ class Adder:
         if not self.sums:
             return
         x = as_model_input(self.model, x)
-        self.layout = self.layout or survey(self.model, x)
+        self.layout = self.layout or layout_of(self.model, x, self.path)
         chunk_bytes = self.chunk_bytes or CHUNK_BYTES.get(x.device.type, 2**26)
         if self.path in ("func", "loop") or self.layout.mixing:
             self._add_slowly(x, self.sums, None, y, chunk_bytes)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ CACHED_BYTES = 2**19
 
 log = logging.getLogger(__name__)
 _warned: WeakSet[nn.Module] = WeakSet()
+_chosen: WeakKeyDictionary[nn.Module, "Layout"] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,24 @@ def with_closed_form(
 
 
 def choose_path(model: nn.Module, x: Tensor) -> Path:
-    """What "auto" does with the parameters on a few samples of x (B, ...), "closed" if any has a closed form."""
+    """What "auto" does with the parameters on a few samples of x (B, ...), "closed" if any has a closed form.
+
+    To hand "closed" on saves the survey of every later call, as one batch after the other wants it.
+    """
     with leaving_no_trace(model):
         few = as_model_input(model, x)[:FEW]
-        layout = survey(model, few)
+        layout = _chosen[model] = survey(model, few)
         if not layout.mixing:
             uses, z = recorded(model, few)
             uses_closed, rest = with_closed_form(model, z, uses, layout)
             if uses_closed or not rest:
                 return "closed"
         return slow_path(model, few, trainable(model))
+
+
+def layout_of(model: nn.Module, x: Tensor, path: Path) -> Layout:
+    """As the path "closed" was chosen with, if it was; else by a survey of x (B, ...)."""
+    return _chosen[model] if path == "closed" and model in _chosen else survey(model, x)
 
 
 def slow_path(model: nn.Module, x: Tensor, names: Iterable[str]) -> Path:
