@@ -72,8 +72,11 @@ REUSED: dict[str, Callable[[], nn.Module]] = {
     "weight by function": lambda: Reused(lambda layer, h, x: F.linear(x, layer.weight)),
     "called twice": lambda: Reused(lambda layer, h, x: layer(h.tanh())),
     "called for some samples": lambda: Reused(some_samples_only),
+    "called for some batches": lambda: Reused(lambda layer, h, x: layer(h.tanh()) if bool((x[:, 0] > 0).any()) else h),
     "penalty term": lambda: Reused(lambda layer, h, x: layer.weight.square().sum()),
     "bias alone": lambda: Reused(lambda layer, h, x: x * layer.bias),
+    "bias made of it": lambda: Reused(lambda layer, h, x: F.linear(x, layer.weight, layer.weight.square().sum(1))),
+    "scaled sum": lambda: Reused(lambda layer, h, x: torch.add(x, layer.bias, alpha=2).mul(layer.weight[1])),
     "part of it": lambda: Reused(lambda layer, h, x: x * layer.weight[0]),
     "convolution": ReusedConvolution,
 }

@@ -1,6 +1,7 @@
 """Sums over the samples of a batch of Σ_r w_r |∂(v_r · z)/∂θ|^power, and their mean over a data set."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import get_args
 
 from torch import Tensor, nn
@@ -63,22 +64,25 @@ def batch_power_sums(
         return adder.sums, len(x)
 
 
+@dataclass
 class Adder:
     """Adds batches to `sums`; what it has seen of the model on the first of them is kept for the others."""
 
-    def __init__(
-        self, model: nn.Module, cotangents: Cotangents, power: int, path: Path, chunk_bytes: int | None
-    ) -> None:
-        if power not in (1, 2):
-            raise ValueError(f"power must be 1 or 2, got {power!r}")
-        if path not in get_args(Path):
-            raise ValueError(f"path must be one of {', '.join(get_args(Path))}, got {path!r}")
-        self.model, self.cotangents, self.power, self.path, self.chunk_bytes = (
-            model, cotangents, power, path, chunk_bytes,
-        )  # fmt: skip
-        self.sums = zero_sums(model)
-        self.layout: Layout | None = None
-        self.paths: dict[tuple[str, ...], Path] = {}
+    model: nn.Module
+    cotangents: Cotangents
+    power: int
+    path: Path
+    chunk_bytes: int | None
+    layout: Layout | None = None
+    paths: dict[tuple[str, ...], Path] = field(default_factory=dict)
+    """Slow ones, by the parameters that take them."""
+
+    def __post_init__(self) -> None:
+        if self.power not in (1, 2):
+            raise ValueError(f"power must be 1 or 2, got {self.power!r}")
+        if self.path not in get_args(Path):
+            raise ValueError(f"path must be one of {', '.join(get_args(Path))}, got {self.path!r}")
+        self.sums = zero_sums(self.model)
 
     def add(self, x: Tensor, y: Tensor) -> None:
         if not self.sums:

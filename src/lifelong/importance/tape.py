@@ -31,7 +31,7 @@ class Use:
     """Of the output, as its dtype."""
     dtype: torch.dtype
     nodes: frozenset[Node]
-    """The graph between input and output."""
+    """The graph between what it was given and its output."""
     operation: Callable
     last_dim: int
     window: int
@@ -63,27 +63,28 @@ class Tape(TorchFunctionMode):
         if func in READERS and out.requires_grad and any(id(t) in self.names for t in (*args, *kwargs.values())):
             operands = READERS[func](*args, **kwargs)
             if operands is not None:
-                self._note(func, operands, out)
+                given = [t.grad_fn for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+                self._note(func, operands, out, given)
         return out
 
-    def _note(self, func: Callable, operands: Operands, out: Tensor) -> None:
+    def _note(self, func: Callable, operands: Operands, out: Tensor, given: list[Node | None]) -> None:
         rules = {self.names[id(t)]: rule for t, rule in operands.rules if id(t) in self.names}
         if not rules:
             return
         edge = get_gradient_edge(out)
-        nodes = _between(edge.node, operands.a)
+        nodes = _between(edge.node, given)
         a = (out if operands.a is None else operands.a).detach()
         a = a.to(torch.promote_types(a.dtype, torch.float32)) if a.is_floating_point() else a
         a = operands.prepare(a)
         self.uses.append(Use(rules, a, edge, out.shape, out.dtype, nodes, func, operands.last_dim, operands.window))
 
 
-def _between(node: Node, a: Tensor | None) -> frozenset[Node]:
-    stop = None if a is None else a.grad_fn
+def _between(node: Node, given: list[Node | None]) -> frozenset[Node]:
+    """The graph from the node of an output down to those of what the operation was given."""
     found, stack = {node}, [node]
     while stack:
         for below, _ in stack.pop().next_functions:
-            if below is not None and below is not stop and below not in found:
+            if below is not None and below not in given and below not in found:
                 found.add(below)
                 stack.append(below)
     return frozenset(found)
