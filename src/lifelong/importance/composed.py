@@ -20,7 +20,13 @@ def attention(
     out_bias: Tensor | None, **options: Any,
 ) -> tuple[Tensor, Tensor | None] | None:  # fmt: skip
     """F.multi_head_attention_forward; query: (T, B, E), key and value: (S, B, E)."""
-    if query.dim() != 3 or weight is None or bias_k is not None or add_zero_attn or options.get("training", True):
+    added = (
+        bias_k is not None
+        or add_zero_attn
+        or options.get("static_k") is not None
+        or options.get("static_v") is not None
+    )
+    if query.dim() != 3 or weight is None or added or options.get("training", True):
         return None
     sources = {id(source): source for source in (query, key, value)}
     projected = {name: F.linear(source, weight, bias).split(width, -1) for name, source in sources.items()}
@@ -37,8 +43,9 @@ def attention(
         scores = _masked(scores, padding.reshape(len(scores), 1, 1, -1))
     weights = scores.softmax(3)
     out = F.linear((weights @ v).permute(2, 0, 1, 3).flatten(2), out_weight, out_bias)
-    shown = weights.mean(1) if options.get("average_attn_weights", True) else weights
-    return out, shown if options.get("need_weights", True) else None
+    if not options.get("need_weights", True):
+        return out, None
+    return out, weights.mean(1) if options.get("average_attn_weights", True) else weights
 
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
