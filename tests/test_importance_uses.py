@@ -76,6 +76,7 @@ REUSED: dict[str, Callable[[], nn.Module]] = {
     "penalty term": lambda: Reused(lambda layer, h, x: layer.weight.square().sum()),
     "bias alone": lambda: Reused(lambda layer, h, x: x * layer.bias),
     "bias made of it": lambda: Reused(lambda layer, h, x: F.linear(x, layer.weight, layer.weight.square().sum(1))),
+    "weight through a layer": lambda: Reused(lambda layer, h, x: F.linear(x, layer(layer.weight))),
     "scaled sum": lambda: Reused(lambda layer, h, x: torch.add(x, layer.bias, alpha=2).mul(layer.weight[1])),
     "part of it": lambda: Reused(lambda layer, h, x: x * layer.weight[0]),
     "convolution": ReusedConvolution,
