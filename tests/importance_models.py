@@ -152,10 +152,13 @@ class OwnParameters(nn.Module):
         self.map, self.first = nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(1, 1, 5))
         self.position, self.scale = nn.Parameter(torch.randn(1, 5, 5)), nn.Parameter(torch.randn(5))
         self.gate, self.head = nn.Parameter(torch.randn(())), nn.Linear(5, 4)
+        self.late = nn.Parameter(torch.randn(5))
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.cat([self.first.expand(len(x), -1, -1), x @ self.map], 1) + self.position
-        return self.head((h + self.gate * (h.tanh() * self.scale)).tanh().mean(1))
+        h = h + self.gate * (h.tanh() * self.scale)
+        h += self.late
+        return self.head(h.tanh_().mean(1))
 
 
 class TiedTokens(nn.Module):

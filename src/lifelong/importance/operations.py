@@ -214,7 +214,7 @@ READERS: dict[Callable, Callable[..., Operands | None]] = {
     F.layer_norm: of_layer_norm,
     F.prelu: of_prelu,
     F.embedding: of_embedding,
-    **dict.fromkeys([torch.add, Tensor.add], of_sum),
+    **dict.fromkeys([torch.add, Tensor.add, Tensor.add_], of_sum),
     **dict.fromkeys([torch.mul, Tensor.mul], of_product),
     Tensor.expand: of_expand,
 }

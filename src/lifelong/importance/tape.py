@@ -59,12 +59,13 @@ class Tape(TorchFunctionMode):
                 written_out = COMPOSED[func](*args, **kwargs)
             if written_out is not None:
                 return written_out
+        if func not in READERS or all(id(t) not in self.names for t in (*args, *kwargs.values())):
+            return func(*args, **kwargs)
+        given = [t.grad_fn for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]  # before it works in place
         out = func(*args, **kwargs)
-        if func in READERS and out.requires_grad and any(id(t) in self.names for t in (*args, *kwargs.values())):
-            operands = READERS[func](*args, **kwargs)
-            if operands is not None:
-                given = [t.grad_fn for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
-                self._note(func, operands, out, given)
+        operands = READERS[func](*args, **kwargs) if out.requires_grad else None
+        if operands is not None:
+            self._note(func, operands, out, given)
         return out
 
     def _note(self, func: Callable, operands: Operands, out: Tensor, given: list[Node | None]) -> None:
