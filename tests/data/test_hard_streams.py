@@ -49,7 +49,7 @@ def test_rare_classes_fill_no_more_of_the_memory_than_they_have() -> None:
     stream, memory = Split(imbalanced([400, 200, 8, 4]), 2, scenario="class"), Uniform(per_class=5)
     learner = tiny.make_learner(stream)
     for task in map(stream.task, range(2)):
-        memory.after_task(learner, task.train, task.given, torch.Generator().manual_seed(0))
+        memory.after_task(learner, task.train, task.base, torch.Generator().manual_seed(0))
     assert [len(images) for images in memory.cells.values()] == [5, 5, 5, 3]
 
 
@@ -67,7 +67,7 @@ def test_hundred_tasks_have_columns_and_names_of_their_own(scenario: str) -> Non
     assert len(set(stream.names)) == 100
     assert stream.num_classes == (3 if scenario == "domain" else 300)
     assert len(stream.visible(99, 99)) == {"domain": 3, "task": 3, "class": 300}[scenario]
-    assert len({stream.task(i).train.images.numpy().tobytes() for i in range(100)}) == 100
+    assert len({stream.task(i).train.inputs.numpy().tobytes() for i in range(100)}) == 100
     single = Split(imbalanced([8] * 100), 1, scenario=scenario)
     assert single.num_tasks == 100
     assert single.task(99).train.labels.unique().tolist() == [0 if scenario == "domain" else 99]
@@ -103,7 +103,7 @@ def test_what_is_kept_is_what_would_be_made() -> None:
     for i in (0, 2, 1, 2, 0):
         for part in ("test", "val"):
             ours, theirs = getattr(stream.task(i), part), fresh._make(i, part)
-            assert ours.images.equal(theirs.images)
+            assert ours.inputs.equal(theirs.inputs)
             assert ours.labels.equal(theirs.labels)
 
 
@@ -114,12 +114,12 @@ def test_no_more_is_kept_than_the_bound(room: int, monkeypatch: Any) -> None:
     for _ in range(2):
         for i in range(3):
             for part in ("test", "val"):
-                assert getattr(stream.task(i), part).images.equal(free._make(i, part).images)
+                assert getattr(stream.task(i), part).inputs.equal(free._make(i, part).inputs)
     assert kept_bytes(stream) <= room
     assert (kept_bytes(stream) > 0) == (room > 0)
 
 
 def test_the_source_s_own_images_are_not_counted() -> None:
     stream = stream_of_three()
-    assert stream.task(0).test.images is stream.sources[0].test.images
+    assert stream.task(0).test.inputs is stream.sources[0].test.inputs
     assert not stream._kept

@@ -74,7 +74,7 @@ def test_the_picture_is_the_same_whether_images_are_made_before_or_as_asked_for(
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_images_of_any_number_of_channels_have_a_picture(channels: int) -> None:
-    image = source(channels).train.images[1]
+    image = source(channels).train.inputs[1]
     assert as_picture(image).tolist() == np.full((3, 3, 3), 11).tolist()
 
 
@@ -94,6 +94,12 @@ def test_no_words_are_outside_the_picture_or_on_each_other(tmp_path: Path) -> No
 def test_pictures_of_nothing_are_refused(samples: int, rows: int) -> None:
     with pytest.raises(ValueError, match="num_samples must be >= 1 and max_rows >= 2"):
         preview_figure(Permuted(source(), 2), samples, rows)
+
+
+def test_a_stream_of_no_images_has_no_picture() -> None:
+    features = Examples(torch.rand(4, 7), torch.arange(4))
+    with pytest.raises(ValueError, match=r"^the preview takes images alone, .* got float32 \(7,\) of source letters$"):
+        preview_figure(Split(Source("letters", features, features, ("a", "b", "c", "d")), 2, val_fraction=0.0))
 
 
 def test_the_script_draws_what_train_would_learn(tmp_path: Path) -> None:

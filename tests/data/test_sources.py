@@ -17,25 +17,25 @@ def rows(images: Tensor) -> set[bytes]:
 
 def test_mnist5k_is_the_5000_digits_in_balanced_parts() -> None:
     source = mnist5k()
-    assert source.train.images.shape == (4000, 1, 28, 28)
-    assert source.test.images.shape == (1000, 1, 28, 28)
+    assert source.train.inputs.shape == (4000, 1, 28, 28)
+    assert source.test.inputs.shape == (1000, 1, 28, 28)
     assert source.train.labels.bincount().tolist() == [400] * 10
     assert source.test.labels.bincount().tolist() == [100] * 10
-    assert int(source.train.images.max()) == 255
-    assert not rows(source.train.images) & rows(source.test.images)
+    assert int(source.train.inputs.max()) == 255
+    assert not rows(source.train.inputs) & rows(source.test.inputs)
 
 
 def test_digits_are_scaled_to_the_whole_range_and_stratified() -> None:
     source = digits(test_fraction=0.25)
     assert len(source.train) + len(source.test) == 1797
-    assert source.train.images.shape[1:] == (1, 8, 8)
-    assert int(source.train.images.max()) == 255
+    assert source.train.inputs.shape[1:] == (1, 8, 8)
+    assert int(source.train.inputs.max()) == 255
     shares = source.test.labels.bincount() / (source.test.labels.bincount() + source.train.labels.bincount())
     torch.testing.assert_close(shares, torch.full((10,), 0.25), atol=0.003, rtol=0)  # half an image of 174 or more
 
 
 def test_test_part_is_the_same_in_every_call() -> None:
-    assert digits().test.images.equal(digits().test.images)
+    assert digits().test.inputs.equal(digits().test.inputs)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])

@@ -40,7 +40,7 @@ PARTS = ("train", "val", "test")
 
 def fingerprint(stream: TaskStream, i: int) -> list[Any]:
     task = stream.task(i)
-    return [getattr(task, p).images.tolist() for p in PARTS] + [getattr(task, p).labels.tolist() for p in PARTS]
+    return [getattr(task, p).inputs.tolist() for p in PARTS] + [getattr(task, p).labels.tolist() for p in PARTS]
 
 
 @kinds
@@ -62,11 +62,11 @@ def test_task_is_the_same_in_another_process() -> None:
     code = (
         "from lifelong.data.permuted import Permuted; from lifelong.data.sources.digits import digits; import hashlib;"
         "t = Permuted(digits(), 3, seed=5).task(2).train;"
-        "print(hashlib.sha256(t.images.numpy().tobytes() + t.labels.numpy().tobytes()).hexdigest())"
+        "print(hashlib.sha256(t.inputs.numpy().tobytes() + t.labels.numpy().tobytes()).hexdigest())"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     here = Permuted(digits(), 3, seed=5).task(2).train
-    assert hashlib.sha256(here.images.numpy().tobytes() + here.labels.numpy().tobytes()).hexdigest() == there
+    assert hashlib.sha256(here.inputs.numpy().tobytes() + here.labels.numpy().tobytes()).hexdigest() == there
 
 
 @kinds
@@ -74,7 +74,7 @@ def test_parts_are_disjoint_and_validation_is_stratified(kind: str) -> None:
     stream = STREAMS[kind](val_fraction=0.25)
     for i in range(stream.num_tasks):
         task = stream.task(i)
-        images = [{x.numpy().tobytes() for x in getattr(task, part).images} for part in PARTS]
+        images = [{x.numpy().tobytes() for x in getattr(task, part).inputs} for part in PARTS]
         assert not images[0] & images[1]
         assert not images[0] & images[2]
         assert not images[1] & images[2]
@@ -85,7 +85,7 @@ def test_parts_are_disjoint_and_validation_is_stratified(kind: str) -> None:
 @kinds
 def test_val_fraction_zero_gives_an_empty_validation_set(kind: str) -> None:
     val = STREAMS[kind](val_fraction=0.0).task(0).val
-    assert val.images.shape == (0, 1, 6, 6)
+    assert val.inputs.shape == (0, 1, 6, 6)
 
 
 @kinds
@@ -174,7 +174,7 @@ def test_rotation_by_a_quarter_turns_counter_clockwise_exactly() -> None:
 
 @pytest.mark.parametrize("angle", [0, 360, -720])
 def test_full_turns_change_nothing(angle: float) -> None:
-    images = source().train.images
+    images = source().train.inputs
     assert rotate(images, angle).equal(images)
 
 
@@ -203,17 +203,17 @@ def test_permutation_differs_between_tasks_and_seeds() -> None:
 
 
 def test_permuted_images_hold_the_permuted_pixels_of_every_channel() -> None:
-    rgb = Examples(source(50).train.images.repeat(1, 3, 1, 1), source(50).train.labels)
+    rgb = Examples(source(50).train.inputs.repeat(1, 3, 1, 1), source(50).train.labels)
     stream = Permuted(Source("rgb", rgb, rgb, tuple("0123456789")), 2, val_fraction=0.0)
-    got, permutation = stream.task(1).train.images, stream.permutation(1)
+    got, permutation = stream.task(1).train.inputs, stream.permutation(1)
     for n in range(3):
         for c in range(3):
-            pixels = rgb.images[n, c].flatten().tolist()
+            pixels = rgb.inputs[n, c].flatten().tolist()
             assert got[n, c].flatten().tolist() == [pixels[p] for p in permutation.tolist()]
 
 
 def test_first_task_is_the_source_as_it_is() -> None:
-    assert Permuted(source(), 2).task(0).test.images.equal(source().test.images)
+    assert Permuted(source(), 2).task(0).test.inputs.equal(source().test.inputs)
 
 
 # Split ------------------------------------------------------------------------------------------------------------
@@ -226,5 +226,5 @@ def test_split_holds_every_class_once_in_class_order(order: list[int], size: int
     for j in range(stream.num_tasks):
         task = stream.task(j)
         for local, cls in enumerate(order[j * size : (j + 1) * size]):
-            got = task.test.images[task.test.labels == j * size + local]
-            assert got.equal(source(100).test.images[source(100).test.labels == cls])
+            got = task.test.inputs[task.test.labels == j * size + local]
+            assert got.equal(source(100).test.inputs[source(100).test.labels == cls])
