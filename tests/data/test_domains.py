@@ -119,9 +119,7 @@ def test_no_sources_are_refused() -> None:
 
 def test_sources_of_no_images_are_refused() -> None:
     features = Examples(torch.rand(8, 5), torch.arange(8) % 2)
-    with pytest.raises(
-        ValueError, match=r"^dataset.sources.b takes images alone, .* got float32 \(5,\) of source"
-    ):
+    with pytest.raises(ValueError, match=r"^dataset.sources.b takes images alone, .* got float32 \(5,\) of source"):
         Domains({"a": source("grey", (1, 6, 8), 4), "b": Source("mine", features, features, ("a", "b"))})
 
 

@@ -266,9 +266,7 @@ def test_a_full_disk_is_one_line(folder: Path, cache: str, monkeypatch: pytest.M
 
 def test_a_cache_that_is_no_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        ValueError, match=r"^dataset.source.cache: '/.*/file/cache/pets-.*' cannot be written"
-    ):
+    with pytest.raises(ValueError, match=r"^dataset.source.cache: '/.*/file/cache/pets-.*' cannot be written"):
         image_folder(str(folder), cache=str(tmp_path / "file" / "cache"))
 
 

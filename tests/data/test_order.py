@@ -85,9 +85,7 @@ def test_other_numbers_of_cycles_are_refused(cycles: Any) -> None:
 def test_more_tasks_than_a_matrix_of_accuracies_can_have_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"^dataset.num_tasks must be an integer in 1\.\.10000, got 100000000$"):
         tiny.permuted(10**8)
-    with pytest.raises(
-        ValueError, match=r"^dataset.cycles must make at most 10000 tasks, got 100000000 times 3"
-    ):
+    with pytest.raises(ValueError, match=r"^dataset.cycles must make at most 10000 tasks, got 100000000 times 3"):
         tiny.split(cycles=10**8)
 
 

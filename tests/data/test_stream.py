@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lifelong.data import rotated
 from lifelong.data.examples import Examples
 from lifelong.data.permuted import Permuted
 from lifelong.data.rotated import Rotated, rotate
@@ -121,28 +122,78 @@ def test_columns_by_scenario(kind: str, sizes: list[int]) -> None:
     assert owners.tolist() == [i for i in range(T) for _ in range(sizes[i])]
 
 
+BAD_ORDERS = [3, "0123", [0.0, 1.0], [False, True], ["a", 1], [1, 2], [0, 0]]
+ALLOWED = r"must be given, .* a permutation of 0\.\.\d or null, got"
+IMPOSSIBLE: list[tuple[Callable[..., TaskStream], str, list[Any], str]] = [
+    (
+        Rotated,
+        "angles",
+        [[], 20, "20", [True], [None], ["x"], [0, float("nan")], {}],
+        "dataset.angles must be a non-empty list",
+    ),
+    (
+        Permuted,
+        "num_tasks",
+        [True, 2.0, "2", 0, -1, 10_001],
+        r"dataset.num_tasks must be an integer in 1\.\.10000, got",
+    ),
+    (Permuted, "first_identity", ["no", 0, None], "dataset.first_identity must be true or false, got"),
+    (
+        Split,
+        "classes_per_task",
+        [True, 2.0, "2", 0, -1, 3, [], [4, 3], [4, 6, 0], [4, 3, 3.0], [11, -1]],
+        "dataset.classes_per_task must be a divisor of 10 classes or a list of integers >= 1 that add up to them, got",
+    ),
+    (Split, "class_order", BAD_ORDERS, f"dataset.class_order {ALLOWED}"),
+    (Split, "order", BAD_ORDERS, f"dataset.order {ALLOWED}"),
+    (Split, "scenario", ["both", None], "scenario must be one of domain, task, class, got"),
+    (Split, "val_fraction", ["0.1", None, float("nan"), -0.1, 1.0], r"val_fraction must be a number in \[0, 1\), got"),
+    (Split, "val_fraction", [0.99], "val_fraction must leave every class a training example, got 0.99"),
+]
+
+
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (
-            lambda: Rotated(source(), []),
-            r"dataset.angles must be a non-empty list of finite numbers \(degrees\), got \[\]",
-        ),
-        (lambda: Rotated(source(), [0, float("nan")]), "dataset.angles must be"),
-        (lambda: Rotated(source(), ["x"]), "dataset.angles must be"),
-        (lambda: Permuted(source(), 0), "dataset.num_tasks must be an integer >= 1, got 0"),
-        (lambda: Split(source(), 3), "dataset.classes_per_task must be a divisor of 10 classes, got 3"),
-        (lambda: Split(source(), 0), "dataset.classes_per_task must be"),
-        (lambda: Split(source(), 2, class_order=[0, 1]), "dataset.class_order must be a permutation of 0..9"),
-        (lambda: Split(source(), 2, order=[0, 0, 1, 2, 3]), "dataset.order must be .* a permutation of 0..4"),
-        (lambda: Split(source(), 2, scenario="both"), "scenario must be one of domain, task, class, got 'both'"),
-        (lambda: Split(source(), 2, val_fraction=1.0), r"val_fraction must be a number in \[0, 1\), got 1.0"),
-        (lambda: Split(source(), 2, val_fraction=float("nan")), "val_fraction must be"),
-    ],
+    ("make", "key", "value", "message"),
+    [(make, key, value, message) for make, key, values, message in IMPOSSIBLE for value in values],
 )
-def test_impossible_streams_are_refused(make: Callable[[], TaskStream], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()
+def test_impossible_streams_are_refused(make: Callable[..., TaskStream], key: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make(source(), **{key: value})
+
+
+def test_largest_val_fraction_leaves_one_example_of_each_class() -> None:
+    task = Permuted(source(), 1, val_fraction=15 / 16).task(0)
+    assert task.train.labels.bincount().tolist() == [1] * 10
+    assert task.val.labels.bincount().tolist() == [15] * 10
+
+
+# Inputs that are no images ------------------------------------------------------------------------------------------
+
+
+def features(dtype: torch.dtype = torch.float32) -> Source:
+    inputs = torch.randint(0, 900, (40, 7), generator=torch.Generator().manual_seed(1)).to(dtype)
+    examples = Examples(inputs, torch.arange(40) % 4)
+    return Source("mine", examples, examples, tuple("abcd"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
+def test_splits_hold_inputs_of_any_type_as_they_are(dtype: torch.dtype) -> None:
+    stream = Split(features(dtype), 2, val_fraction=0.0)
+    assert stream.input_shape == (7,)
+    own = features(dtype).train
+    assert stream.task(1).train.inputs.equal(own.inputs[own.labels >= 2])
+
+
+def test_permuted_features_are_permuted_whole() -> None:
+    stream = Permuted(features(), 2, val_fraction=0.0)
+    assert stream.task(1).train.inputs.equal(features().train.inputs[:, stream.permutation(1)])
+
+
+def test_what_is_no_image_is_not_rotated() -> None:
+    with pytest.raises(ValueError, match=r"^dataset=rotated takes images alone, .* got float32 \(7,\) of source mine$"):
+        Rotated(features(), [0, 10])
+    with pytest.raises(ValueError, match=r"^augment takes images alone"):
+        Split(features()).check_images("augment")
 
 
 # Rotated ----------------------------------------------------------------------------------------------------------
@@ -178,8 +229,23 @@ def test_full_turns_change_nothing(angle: float) -> None:
     assert rotate(images, angle).equal(images)
 
 
+NOISE = torch.randint(0, 256, (7, 3, 9, 12), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_rotation_of_many_is_the_rotation_of_each_whatever_the_batch(chunk: int, monkeypatch: Any) -> None:
+    """Bit-identical: a pixel is the same four products and their sum, wherever its image stands in a batch."""
+    each, before = torch.cat([rotate(image[None], 33.0) for image in NOISE]), NOISE.clone()
+    monkeypatch.setattr(rotated, "CHUNK", chunk)
+    turned = rotate(NOISE, 33.0)
+    assert turned.equal(each)
+    assert turned.dtype == torch.uint8
+    assert NOISE.equal(before)
+    assert rotate(NOISE[:0], 50.0).shape == (0, 3, 9, 12)
+
+
 def test_equal_angles_get_names_of_their_own() -> None:
-    assert Rotated(source(), [0, 20.5, 0]).names == ["rot0", "rot20.5", "rot0_1"]
+    assert Rotated(source(), [0, 20.5, 0, 20.5000001]).names == ["rot0", "rot20.5", "rot0_1", "rot20.5_1"]
 
 
 # Permuted ---------------------------------------------------------------------------------------------------------
@@ -228,3 +294,24 @@ def test_split_holds_every_class_once_in_class_order(order: list[int], size: int
         for local, cls in enumerate(order[j * size : (j + 1) * size]):
             got = task.test.inputs[task.test.labels == j * size + local]
             assert got.equal(source(100).test.inputs[source(100).test.labels == cls])
+
+
+def test_uneven_splits_hold_as_many_classes_as_they_say() -> None:
+    stream = Split(source(), [4, 3, 3], class_order="reversed", scenario="class")
+    assert stream.names == ["9-8-7-6", "5-4-3", "2-1-0"]
+    assert [task.classes for task in map(stream.task, range(3))] == [(0, 1, 2, 3), (4, 5, 6), (7, 8, 9)]
+    assert stream.task(2).train.labels.unique().tolist() == [7, 8, 9]
+    assert stream.visible(1, 0) == tuple(range(7))
+    assert Split(source(), [4, 3, 3], scenario="domain").num_classes == 4
+
+
+def test_classes_are_shuffled_by_the_seed() -> None:
+    orders = [
+        [c for group in Split(source(), 2, class_order="shuffle", seed=s).class_groups for c in group] for s in range(5)
+    ]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len(set(map(tuple, orders))) == 5
+    assert (
+        Split(source(), 2, class_order="shuffle:3", seed=9).class_groups
+        == Split(source(), 2, class_order="shuffle", seed=3).class_groups
+    )
