@@ -188,17 +188,9 @@ def evil_pt(path: Path) -> str:
     return str(path / "mine.pt")
 
 
-def cut_short(path: Path) -> str:
+def damaged_npz(path: Path, damage: Callable[[bytearray], bytes]) -> str:
     file = Path(as_npz(path, GOOD))
-    file.write_bytes(file.read_bytes()[:-100])
-    return str(file)
-
-
-def bit_flipped(path: Path) -> str:
-    file = Path(as_npz(path, GOOD))
-    content = bytearray(file.read_bytes())
-    content[1000] ^= 1
-    file.write_bytes(content)
+    file.write_bytes(damage(bytearray(file.read_bytes())))
     return str(file)
 
 
@@ -223,12 +215,13 @@ def zip_of_text(path: Path) -> str:
     return str(path / "mine.npz")
 
 
+CUT_SHORT = partial(damaged_npz, damage=lambda content: content[:-100])
+BIT_FLIPPED = partial(damaged_npz, damage=lambda content: content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+TEXTS = [partial(text, suffix="npz"), partial(text, suffix="pt")]
+
+
 @pytest.mark.parametrize(
-    "make",
-    [
-        *(evil_npz, evil_pt, cut_short, bit_flipped, one_array, one_tensor, zip_of_text),
-        *(partial(text, suffix=suffix) for suffix in ("npz", "pt")),
-    ],
+    "make", [evil_npz, evil_pt, CUT_SHORT, BIT_FLIPPED, one_array, one_tensor, zip_of_text, *TEXTS]
 )
 def test_a_file_that_is_not_named_arrays_is_refused_by_name(tmp_path: Path, make: Callable[[Path], str]) -> None:
     with pytest.raises(ValueError, match=r"^dataset.source.path: .*mine\.(npz|pt) cannot be read as named arrays"):

@@ -1,7 +1,6 @@
 """Copies of sets of the hub are read as the library reads them; what is wrong with one is said in one line."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,14 @@ def channels_first(images: np.ndarray) -> list:
     return images.transpose(0, 3, 1, 2).tolist()
 
 
-def test_parts_are_what_the_files_hold_in_their_order(zoo: Path, cache: str) -> None:
+def test_parts_are_what_the_library_itself_reads(zoo: Path, cache: str, tmp_path: Path) -> None:
     source = hub(path=str(zoo), cache=cache)
     assert (source.name, source.classes) == ("zoo", ("ape", "bee", "cow"))
-    assert source.train.inputs.tolist() == [*channels_first(pixels(3, 0)), *channels_first(pixels(3, 1))]
-    assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    for split, ours in (("train", source.train), ("test", source.test)):
+        theirs = datasets.load_dataset(str(zoo), split=split, cache_dir=str(tmp_path / "theirs"))
+        assert ours.inputs.tolist() == [np.asarray(image).transpose(2, 0, 1).tolist() for image in theirs["image"]]
+        assert ours.labels.tolist() == list(theirs["label"])
     assert source.test.inputs.tolist() == channels_first(pixels(3, 9))
-
-
-def test_files_agree_with_what_the_library_itself_reads(zoo: Path, cache: str, tmp_path: Path) -> None:
-    theirs = datasets.load_dataset(str(zoo), split="train", cache_dir=str(tmp_path / "theirs"))
-    ours = hub(path=str(zoo), cache=cache).train
-    assert ours.inputs.tolist() == [np.asarray(image).transpose(2, 0, 1).tolist() for image in theirs["image"]]
-    assert ours.labels.tolist() == list(theirs["label"])
 
 
 def test_grey_or_resized_as_pillow_does_it(zoo: Path, cache: str) -> None:
@@ -52,14 +46,14 @@ def test_decoded_once_and_needed_no_library_then(zoo: Path, cache: str, monkeypa
 
 
 def test_what_is_asked_for_otherwise_is_decoded_anew(zoo: Path, cache: str) -> None:
-    for options in (
-        {},
+    others: list[dict[str, Any]] = [
         {"mode": "L"},
         {"size": 4},
         {"test_split": "train"},
         {"test_split": None, "test_fraction": 0.5},
-    ):
-        hub(path=str(zoo), **options, cache=cache)  # type: ignore[arg-type]
+    ]
+    for options in ({}, *others):
+        hub(path=str(zoo), **options, cache=cache)
     assert len(list(Path(cache).glob("*/about.json"))) == 5
 
 
@@ -76,27 +70,15 @@ def test_without_a_test_split_a_stratified_share_is_held_out(zoo: Path, cache: s
     assert sorted(everything) == sorted([*channels_first(pixels(3, 0)), *channels_first(pixels(3, 1))])
 
 
-def test_a_single_file_is_the_training_split(zoo: Path, cache: str) -> None:
-    file = zoo / "data" / "train-00000-of-00002.parquet"
-    source = hub(path=str(file), test_split="train[2:]", train_split="train[:2]", cache=cache)
-    assert (len(source.train), len(source.test)) == (2, 1)
-
-
-def test_a_configuration_is_a_folder(zoo: Path, cache: str) -> None:
+def test_a_configuration_is_a_folder_or_what_the_set_s_own_page_calls_so(zoo: Path, cache: str) -> None:
     for part in ("train", "test"):
         write(zoo / "cropped" / f"{part}-00000-of-00001.parquet", [*pixels(3, 5)], labels(3))
     assert len(hub(path=str(zoo), cache=cache).train) == 6
     assert len(hub(path=str(zoo), config="cropped", cache=cache).train) == 3
-
-
-def test_a_configuration_is_what_the_set_s_own_page_calls_so(zoo: Path, cache: str) -> None:
-    """The two shards of the training split are the two parts, as README.md says."""
-    entries = "".join(
-        f"  - split: {split}\n    path: data/train-0000{i}-*\n" for i, split in enumerate(("train", "test"))
-    )
-    (zoo / "README.md").write_text(f"---\nconfigs:\n- config_name: halves\n  data_files:\n{entries}---\n# Zoo\n")
-    source = hub(path=str(zoo), config="halves", cache=cache)
-    assert source.test.inputs.tolist() == channels_first(pixels(3, 1))
+    entries = [f"  - split: {split}\n    path: data/train-0000{i}-*\n" for i, split in enumerate(("train", "test"))]
+    page = f"---\nconfigs:\n- config_name: halves\n  data_files:\n{''.join(entries)}---\n# Zoo\n"
+    (zoo / "README.md").write_text(page)
+    assert hub(path=str(zoo), config="halves", cache=cache).test.inputs.tolist() == channels_first(pixels(3, 1))
 
 
 @pytest.mark.parametrize(
@@ -160,35 +142,24 @@ def refused(message: str, **options: Any) -> None:
     assert "\n" not in str(error.value)
 
 
-def rewritten(zoo: Path, images: Sequence[Any], values: Sequence[Any], feature: dict | None = CLASS_LABEL) -> None:
-    write(zoo / "data" / "test-00000-of-00001.parquet", images, values, label_feature=feature)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"image": "pic"}, "^dataset.source.image must be one of the columns image, label, got 'pic'$"),
         ({"label": "fine"}, "^dataset.source.label must be one of the columns image, label, got 'fine'$"),
         ({"image": "label"}, "^dataset.source.image must name a column of images, got 'label' of ClassLabel"),
-        (
-            {"label": "image"},
-            "^dataset.source.label must name a column of class labels, integers or texts, got 'image'",
-        ),
+        ({"label": "image"}, "^dataset.source.label must name a column of class labels, .* got 'image' of Image"),
         ({"test_split": "val"}, r"^dataset.source.path: split 'val' of /.*/zoo cannot be read \(Unknown split"),
         ({"train_split": "train[:x]"}, r"split 'train\[:x\]' of /.* cannot be read \(.*\)$"),
-        (
-            {"config": "cropped"},
-            r"of /.*/zoo cannot be read \(BuilderConfig 'cropped' not found",
-        ),
+        ({"train_split": "train[:0]"}, r"split 'train\[:0\]' of /.* cannot be read \(.* corresponds to no data"),
+        ({"config": "cropped"}, r"of /.*/zoo cannot be read \(BuilderConfig 'cropped' not found"),
         ({"revision": "main"}, "^dataset.source.revision must be null where path is set, got 'main'$"),
         ({"test_fraction": 0.2}, "^dataset.source.test_fraction must be null beside a test_split, got 0.2$"),
+        ({"test_split": None, "test_fraction": 0.1}, "test_fraction must leave both parts examples of 6, got 0.1$"),
         ({"mode": "rgb"}, "^dataset.source.mode must be L, RGB or null, got 'rgb'$"),
-        ({"train_split": "train[:0]"}, r"split 'train\[:0\]' of /.* cannot be read \(.* corresponds to no data"),
         ({"counts": [6, 4, 3]}, r"zoo has \[6, 3, 3\] \(train, test, classes\), got \[6, 4, 3\]$"),
-        (
-            {"test_split": None, "test_fraction": 0.1},
-            "^dataset.source.test_fraction must leave both parts examples of 6, got 0.1$",
-        ),
+        ({"path": None}, r"^dataset.source.name must be a set on the hub, .* got null \(and path is null\)$"),
+        ({"path": "/none"}, "^dataset.source.path must be a folder of parquet files or one such file, got '/none'$"),
     ],
 )
 def test_settings_that_do_not_fit_the_set_are_refused(
@@ -197,31 +168,27 @@ def test_settings_that_do_not_fit_the_set_are_refused(
     refused(message, **({"path": str(zoo), "cache": cache} | options))
 
 
+THREE = [0, 1, 2]
+UNUSED = r"^dataset.source: image 2 of test cannot be used"
+
+
 @pytest.mark.parametrize(
     ("images", "values", "message"),
     [
-        ([*pixels(2), b"no image"], labels(3), r"^dataset.source: image 2 of test cannot be used \(.*\)$"),
-        ([*pixels(2), encoded(pixels(1)[0])[:60]], labels(3), r"^dataset.source: image 2 of test cannot be used"),
-        ([*pixels(2), None], labels(3), r"^dataset.source: image 2 of test cannot be used \(there is none\)$"),
-        (
-            [*pixels(2), pixels(1)[0, :4]],
-            labels(3),
-            r"^dataset.source.size must be set .* image 2 of test is \(3, 4, 5\)",
-        ),
-        (
-            [*pixels(2), pixels(1, mode="L")[0]],
-            labels(3),
-            "^dataset.source.mode must be set where images differ: image 2",
-        ),
+        ([*pixels(2), b"no image"], THREE, rf"{UNUSED} \(.*\)$"),
+        ([*pixels(2), encoded(pixels(1)[0])[:60]], THREE, UNUSED),
+        ([*pixels(2), None], THREE, rf"{UNUSED} \(there is none\)$"),
+        ([*pixels(2), pixels(1)[0, :4]], THREE, r"^dataset.source.size must be set .* image 2 of test is \(3, 4, 5\)"),
+        ([*pixels(2), pixels(1, mode="L")[0]], THREE, "^dataset.source.mode must be set where images differ: image 2"),
         ([*pixels(3)], [0, 1, None], "^dataset.source.label must name a column without gaps, got 'label'"),
         ([*pixels(3)], [-1, -1, -1], r"^dataset.source zoo: test labels must be >= 0, got -1\.\.-1$"),
-        ([*pixels(3, mode="L")], labels(3), "train and test part must be of one type and shape"),
+        ([*pixels(3, mode="L")], THREE, "train and test part must be of one type and shape"),
     ],
 )
 def test_data_that_cannot_be_used_are_refused_and_named(
     zoo: Path, cache: str, images: list, values: list, message: str
 ) -> None:
-    rewritten(zoo, images, values)
+    write(zoo / "data" / "test-00000-of-00001.parquet", images, values)
     refused(message, path=str(zoo), cache=cache)
     assert not list(Path(cache).glob("*/")), "nothing is kept of what was refused"
 
@@ -232,14 +199,11 @@ def test_a_file_cut_short_is_refused(zoo: Path, cache: str) -> None:
     refused(r"^dataset.source.path: split 'train' of /.*/zoo cannot be read \(.*\)$", path=str(zoo), cache=cache)
 
 
-def test_a_single_file_has_no_test_split(zoo: Path, cache: str) -> None:
+def test_a_single_file_is_the_training_split_alone(zoo: Path, cache: str) -> None:
     file = str(zoo / "data" / "train-00000-of-00002.parquet")
+    source = hub(path=file, test_split="train[2:]", train_split="train[:2]", cache=cache)
+    assert (len(source.train), len(source.test)) == (2, 1)
     refused(r"^dataset.source.path: split 'test' of /.*parquet cannot be read \(Unknown split", path=file, cache=cache)
-
-
-def test_neither_name_nor_path_or_no_such_path_is_refused(tmp_path: Path) -> None:
-    refused(r"^dataset.source.name must be a set on the hub, e.g. ylecun/mnist, got null \(and path is null\)$")
-    refused("^dataset.source.path must be a folder of parquet files or one such file, got '/none'$", path="/none")
 
 
 def test_without_a_network_it_says_how_to_fetch_the_set(cache: str) -> None:
@@ -254,14 +218,11 @@ def test_without_a_network_it_says_how_to_fetch_the_set(cache: str) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (
-            datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' doesn't exist"),
-            r"^dataset.source.name 'a/b' cannot be loaded with .*: Dataset 'a/b' doesn't exist$",
-        ),
+        (datasets.exceptions.DatasetNotFoundError("No 'a/b'"), "^dataset.source.name 'a/b' cannot .*: No 'a/b'$"),
         (ConnectionError("refused"), r"^dataset.source.name 'a/b' is neither on this machine nor in reach \(refused\)"),
         (
-            ValueError("BuilderConfig 'x' not found.\nAvailable: ['y']"),
-            r"^dataset.source.name 'a/b' cannot be loaded with config 'x', split 'train', .*: Builder.*\['y'\]$",
+            ValueError("Config 'x'.\nNot found"),
+            r"cannot be loaded with config 'x', .*: Config 'x'. Not found$",
         ),
         (RuntimeError(), "revision None: RuntimeError$"),
     ],
@@ -281,8 +242,5 @@ def test_without_the_extra_it_says_what_to_install(
     zoo: Path, cache: str, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    refused(
-        r"^dataset.source hub: the library datasets is not installed: pip install -e .\[hub\]$",
-        **{option: str(zoo)},
-        cache=cache,
-    )
+    options = {option: str(zoo), "cache": cache}
+    refused(r"^dataset.source hub: the library datasets is not installed: pip install -e .\[hub\]$", **options)

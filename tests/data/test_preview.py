@@ -112,12 +112,6 @@ def test_the_script_draws_what_train_would_learn(tmp_path: Path) -> None:
     [
         (["samples=0"], "samples must be an integer >= 1, got '0'"),
         (["out=/none/a.png"], "out must be a .png file in a folder that exists, got '/none/a.png'"),
-        (["out=a.jpg"], "out must be a .png file"),
-        (["dataset=rotatd"], "dataset must be one of"),
-        (
-            ["dataset/source=digits", "dataset.source.test_fraction=2"],
-            "dataset.source.test_fraction must be a number in",
-        ),
     ],
 )
 def test_the_script_refuses_what_train_would(arguments: list[str], message: str) -> None:

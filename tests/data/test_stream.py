@@ -124,26 +124,22 @@ def test_columns_by_scenario(kind: str, sizes: list[int]) -> None:
 
 BAD_ORDERS = [3, "0123", [0.0, 1.0], [False, True], ["a", 1], [1, 2], [0, 0]]
 ALLOWED = r"must be given, .* a permutation of 0\.\.\d or null, got"
+BAD_SIZES = [True, 2.0, "2", 0, -1, 3, [], [4, 3], [4, 6, 0], [4, 3, 3.0], [11, -1]]
 IMPOSSIBLE: list[tuple[Callable[..., TaskStream], str, list[Any], str]] = [
     (
         Rotated,
         "angles",
-        [[], 20, "20", [True], [None], ["x"], [0, float("nan")], {}],
-        "dataset.angles must be a non-empty list",
+        [[], 20, "20", [True], [None], ["x"], [float("nan")], {}],
+        "dataset.angles must be a non-empty",
     ),
     (
         Permuted,
         "num_tasks",
         [True, 2.0, "2", 0, -1, 10_001],
-        r"dataset.num_tasks must be an integer in 1\.\.10000, got",
+        r"dataset.num_tasks must be an integer in 1..10000,",
     ),
     (Permuted, "first_identity", ["no", 0, None], "dataset.first_identity must be true or false, got"),
-    (
-        Split,
-        "classes_per_task",
-        [True, 2.0, "2", 0, -1, 3, [], [4, 3], [4, 6, 0], [4, 3, 3.0], [11, -1]],
-        "dataset.classes_per_task must be a divisor of 10 classes or a list of integers >= 1 that add up to them, got",
-    ),
+    (Split, "classes_per_task", BAD_SIZES, "dataset.classes_per_task must be a divisor of 10 classes or a list of"),
     (Split, "class_order", BAD_ORDERS, f"dataset.class_order {ALLOWED}"),
     (Split, "order", BAD_ORDERS, f"dataset.order {ALLOWED}"),
     (Split, "scenario", ["both", None], "scenario must be one of domain, task, class, got"),
@@ -306,12 +302,10 @@ def test_uneven_splits_hold_as_many_classes_as_they_say() -> None:
 
 
 def test_classes_are_shuffled_by_the_seed() -> None:
-    orders = [
-        [c for group in Split(source(), 2, class_order="shuffle", seed=s).class_groups for c in group] for s in range(5)
-    ]
+    def drawn(order: str, seed: int) -> list[int]:
+        return [c for group in Split(source(), 2, class_order=order, seed=seed).class_groups for c in group]
+
+    orders = [drawn("shuffle", seed) for seed in range(5)]
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert len(set(map(tuple, orders))) == 5
-    assert (
-        Split(source(), 2, class_order="shuffle:3", seed=9).class_groups
-        == Split(source(), 2, class_order="shuffle", seed=3).class_groups
-    )
+    assert drawn("shuffle:3", 9) == orders[3]
