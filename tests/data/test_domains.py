@@ -1,5 +1,6 @@
 """Domains: every task is a source of its own, all in one shape and one label space, wired from named entries."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,12 @@ def test_impossible_shapes_are_refused(settings: dict[str, Any], message: str) -
         three(**settings)
 
 
-def test_no_sources_are_refused() -> None:
+def test_no_sources_or_such_as_a_network_cannot_share_are_refused() -> None:
     with pytest.raises(ValueError, match=r"dataset.sources must hold at least one source, got none"):
         Domains({})
+    one, other = source("grey", (1, 6, 8), 4), source("grey", (1, 6, 8), 4)
+    with pytest.raises(ValueError, match=r"^dataset.sources must share one as_input"):
+        Domains({"a": one, "b": replace(other, as_input=lambda images: images / 100)})
 
 
 def test_sources_of_no_images_are_refused() -> None:

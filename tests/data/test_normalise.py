@@ -57,10 +57,10 @@ def test_given_numbers_are_used_as_they_are() -> None:
         (lambda: Normalise([0.0], [0.0]), r"normalise.mean must be finite and normalise.std > 0"),
         (lambda: Normalise([float("nan")], [1.0]), r"normalise.mean must be finite and normalise.std > 0"),
         (lambda: first_task(stream(IMAGES * 0 + 7)), r"normalise must be none: a channel of task a is constant"),
-        (lambda: first_task(stream(IMAGES / 255)), r"normalise=first_task takes images .* got float32 \(3, 4, 5\) of"),
+        (lambda: first_task(stream(IMAGES / 255)), r"normalise takes images .* got float32 \(3, 4, 5\) of"),
         (
             lambda: given(stream(IMAGES[:, 0, 0]), [0], [1]),
-            r"normalise=given takes images .* got uint8 \(5,\)",
+            r"normalise takes images .* got uint8 \(5,\)",
         ),
     ],
 )

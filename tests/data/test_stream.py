@@ -186,7 +186,7 @@ def test_permuted_features_are_permuted_whole() -> None:
 
 
 def test_what_is_no_image_is_not_rotated() -> None:
-    with pytest.raises(ValueError, match=r"^dataset=rotated takes images alone, .* got float32 \(7,\) of source mine$"):
+    with pytest.raises(ValueError, match=r"^dataset.angles takes images alone, .* got float32 \(7,\) of source mine$"):
         Rotated(features(), [0, 10])
     with pytest.raises(ValueError, match=r"^augment takes images alone"):
         Split(features()).check_images("augment")

@@ -53,7 +53,7 @@ def first_task(stream: TaskStream) -> AsInput:
     Raises:
         ValueError: a channel without variance, or a source of anything but images.
     """
-    stream.check_images("normalise=first_task")
+    stream.check_images("normalise")
     mean, std = mean_and_std(stream.task(0).train)
     if min(std) == 0:
         raise ValueError(f"normalise must be none: a channel of task {stream.names[0]} is constant, got std {std}")
@@ -67,7 +67,7 @@ def given(stream: TaskStream, mean: Sequence[float], std: Sequence[float]) -> As
         ValueError: another number of them than channels, a mean that is not finite, or a std that is not positive,
             or a source of anything but images.
     """
-    stream.check_images("normalise=given")
+    stream.check_images("normalise")
     num_channels = stream.input_shape[0]
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != num_channels:

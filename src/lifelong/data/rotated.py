@@ -27,7 +27,7 @@ class Rotated(TaskStream):
         self.angles = [float(a) for a in angles]
         names = [f"rot{angle:g}" for angle in self.angles]
         super().__init__(source, [len(source.classes)] * len(names), names, **stream)
-        self.check_images("dataset=rotated")
+        self.check_images("dataset.angles")
 
     def changed(self, base: int, inputs: Tensor) -> Tensor:
         return rotate(inputs, self.angles[base])

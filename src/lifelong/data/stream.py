@@ -80,7 +80,8 @@ class TaskStream:
         resident_bytes: a part of a task with larger images is not made in memory, but batch by batch.
 
     Raises:
-        ValueError: a setting outside what is allowed, or a task without an example to train or to test on.
+        ValueError: a setting outside what is allowed, sources that do not go together, or a task without an example to
+            train or to test on.
     """
 
     def __init__(
@@ -117,6 +118,8 @@ class TaskStream:
         self.names = visits([base_names[j] for j in self.order], cycles)
         self.input_shape = self.sources[0].train.shape if input_shape is None else input_shape
         self.as_input = self.sources[0].as_input
+        if any(source.as_input != self.as_input for source in self.sources):
+            raise ValueError("dataset.sources must share one as_input: a run has one network, got several")
         sizes = torch.tensor(num_classes_per_task)
         self._sizes: list[int] = sizes.tolist()
         self._offsets: list[int] = [0] * len(sizes) if scenario == "domain" else (sizes.cumsum(0) - sizes).tolist()
