@@ -188,9 +188,9 @@ def evil_pt(path: Path) -> str:
     return str(path / "mine.pt")
 
 
-def damaged_npz(path: Path, damage: Callable[[bytearray], bytes]) -> str:
+def damaged_npz(path: Path, damage: Callable[[bytes], bytes]) -> str:
     file = Path(as_npz(path, GOOD))
-    file.write_bytes(damage(bytearray(file.read_bytes())))
+    file.write_bytes(damage(file.read_bytes()))
     return str(file)
 
 
