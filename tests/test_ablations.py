@@ -23,7 +23,7 @@ def test_batch_fisher_is_the_square_of_each_batchs_mean_gradient() -> None:
     learner = tiny.make_learner(stream)
     learner.show(stream.visible(0, 0))
     examples = stream.task(0).train
-    x, y = learner.as_input(examples.images), examples.labels
+    x, y = learner.as_input(examples.inputs), examples.labels
     assert len(y) <= 128  # one batch, in whatever order
     halves = [(x[:3], y[:3]), (x[3:], y[3:])]
     omega = BatchFisher(1.0).importance_of_task(learner, halves, torch.Generator())

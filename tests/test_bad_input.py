@@ -152,9 +152,17 @@ def test_value_that_is_not_allowed_is_refused_before_anything_is_written(setting
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["dataset.classes_per_task=3"], "dataset.classes_per_task must be a divisor of 10 classes, got 3"),
-        (["dataset.classes_per_task=x"], "dataset.classes_per_task must be an integer, got 'x'"),
-        (["dataset.class_order=[0,1]"], "dataset.class_order must be a permutation of 0..9 or null, got [0, 1]"),
+        (
+            ["dataset.classes_per_task=3"],
+            "dataset.classes_per_task must be a divisor of 10 classes or a list of integers >= 1 that add up to "
+            "them, got 3",
+        ),
+        (["dataset.classes_per_task=x"], "dataset.classes_per_task must be an integer or a list of integers, got 'x'"),
+        (
+            ["dataset.class_order=[0,1]"],
+            "dataset.class_order must be given, reversed, shuffle, shuffle:SEED, a permutation of 0..9 or null, got "
+            "[0, 1]",
+        ),
     ],
 )
 def test_split_that_does_not_divide_is_refused(overrides: list[str], line: str, tmp_path: Path) -> None:

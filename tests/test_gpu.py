@@ -164,7 +164,7 @@ def test_data_and_state_live_on_the_device(tmp_path: Path, monkeypatch: pytest.M
     def looking(self: Checkpoints, trainer: Any, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         examples = trainer.train_dataloader.examples
         (method,) = (c for c in trainer.callbacks if isinstance(c, Method))
-        held = (examples.images, examples.labels, *batch[:2], *method.tensors(), learner.visible)
+        held = (examples.inputs, examples.labels, *batch[:2], *method.tensors(), learner.visible)
         devices.append({t.device.type for t in held})
         original(self, trainer, learner, outputs, batch, batch_idx)
 

@@ -129,7 +129,7 @@ def test_loss_at_a_point_is_the_mean_over_single_samples(scenario: str, monkeypa
     assert all(torch.equal(before[name], value) for name, value in state_of(learner).items())
     assert learner.training
     learner.eval()
-    images, labels = learner.as_input(stream.task(0).train.images), stream.task(0).train.labels
+    images, labels = learner.as_input(stream.task(0).train.inputs), stream.task(0).train.labels
     for loss, point in zip(found.tolist(), points, strict=True):
         set_weights(learner, point)
         slow = [learner.loss(images[n : n + 1], labels[n : n + 1]).item() for n in range(len(labels))]

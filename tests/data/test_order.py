@@ -1,6 +1,7 @@
 """The order of tasks, repeated visits and epochs per task: the same data and columns, another course."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 import lifelong
 import tiny
 from lifelong.config.schema import ConfigError
-from lifelong.data.order import as_order, plain_names
+from lifelong.data.order import CLASS_ORDER, ORDER, plain_names
+from lifelong.data.order import as_order as as_order_of
 from lifelong.memory.uniform import Uniform
 from lifelong.methods.joint import Joint
 from lifelong.methods.method import Method
@@ -19,6 +21,9 @@ from lifelong.tracking import read_history
 
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
 TINY += ("trainer.max_epochs=1", "logger=none", "progress=false", "method=finetune")
+
+
+as_order = partial(as_order_of, key="dataset.order", draw=ORDER)
 
 
 def test_words_stand_for_orders() -> None:
@@ -32,6 +37,10 @@ def test_shuffle_is_drawn_by_the_seed_unless_it_names_one() -> None:
     assert all(sorted(order) == list(range(6)) for order in orders)
     assert len(set(map(tuple, orders))) > 15
     assert as_order("shuffle", 6, 7) == as_order("shuffle:7", 6, 0) == as_order("shuffle:7", 6, 1)
+
+
+def test_orders_of_tasks_and_of_classes_are_drawn_apart() -> None:
+    assert as_order("shuffle", 10, 0) != as_order_of("shuffle", 10, 0, "dataset.class_order", CLASS_ORDER)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +67,8 @@ def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> N
     assert stream.num_classes == once.num_classes
     for i in range(9):
         visit, first = stream.task(i), once.task(i % 3)
-        assert (visit.index, visit.given, visit.classes) == (i, 2 - i % 3, first.classes)
-        assert visit.train.images.equal(first.train.images)
+        assert (visit.index, visit.base, visit.classes) == (i, 2 - i % 3, first.classes)
+        assert visit.train.inputs.equal(first.train.inputs)
         assert visit.test.labels.equal(first.test.labels)
         assert stream.visible(i, i) == once.visible(min(i, 2), i % 3)
     ours, theirs = stream.groups(), once.groups()
@@ -70,6 +79,13 @@ def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> N
 def test_other_numbers_of_cycles_are_refused(cycles: Any) -> None:
     with pytest.raises(ValueError, match=r"^dataset.cycles must be an integer >= 1, got"):
         tiny.split(cycles=cycles)
+
+
+def test_more_tasks_than_a_matrix_of_accuracies_can_have_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"^dataset.num_tasks must be an integer in 1\.\.10000, got 100000000$"):
+        tiny.permuted(10**8)
+    with pytest.raises(ValueError, match=r"^dataset.cycles must make at most 10000 tasks, got 100000000 times 3"):
+        tiny.split(cycles=10**8)
 
 
 def test_batches_of_visits_differ_as_their_task_indices_do(tmp_path: Path) -> None:
@@ -105,7 +121,7 @@ def test_exemplars_of_a_later_visit_replace_those_of_the_first() -> None:
     stream, memory = tiny.split("class", cycles=2), Uniform(per_class=3)
     learner, kept = tiny.make_learner(stream), []
     for task in map(stream.task, range(4)):
-        memory.after_task(learner, task.train, task.given, torch.Generator().manual_seed(task.index))
+        memory.after_task(learner, task.train, task.base, torch.Generator().manual_seed(task.index))
         kept.append(dict(memory.cells))
     assert sorted(kept[3]) == sorted(kept[2]) == [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
     assert [cell for cell in kept[2] if not kept[3][cell].equal(kept[2][cell])] == [(0, 0), (0, 1)]

@@ -77,9 +77,7 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     return learner.eval()
 
 
-def make_learner(
-    config: DictConfig, input_shape: tuple[int, int, int], num_classes: int, groups: Tensor | None
-) -> Learner:
+def make_learner(config: DictConfig, input_shape: tuple[int, ...], num_classes: int, groups: Tensor | None) -> Learner:
     backbone = build(config.backbone, "backbone", input_shape=tuple(input_shape), num_classes=num_classes)
     make_optimizer = factory(config.optimizer, "optimizer")
     make_optimizer([torch.nn.Parameter(torch.zeros(1))])  # refuses impossible settings before any training
@@ -240,6 +238,8 @@ def check_together(config: DictConfig, run: Run) -> None:
         raise ConfigError(
             f"early_stopping must be none without validation data to watch, got val_fraction={config.val_fraction}"
         )
+    if run.augment is not None:
+        stream.check_images("augment")
     device = trial_trainer(config).strategy.root_device
     num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
     try:
