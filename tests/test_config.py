@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lifelong.config.options import allowed, fits, misfit, parameters, spelled, unknown_key
 from omegaconf import OmegaConf
 
-from lifelong.config.arguments import described, fits, misfit, parameters, spelled, unknown_key
+from lifelong.config.build import build, factory
+from lifelong.config.checks import BORDERS, check
 from lifelong.config.groups import GROUPS, choices
-from lifelong.config.schema import BORDERS, Config, ConfigError, build, check, factory, one_line
+from lifelong.config.schema import Config, ConfigError, one_line
 from lifelong.experiment.errors import composed, explain
 from lifelong.runs.identity import ENVIRONMENT_KEYS, identity
 from lifelong.runs.interrupted import Interrupted
@@ -48,7 +50,7 @@ FITTING: list[tuple[Any, list[Any], list[Any], str]] = [
 
 @pytest.mark.parametrize(("annotation", "good", "bad", "words"), FITTING, ids=lambda value: str(value)[:30])
 def test_plain_data_fit_what_the_words_say(annotation: Any, good: list[Any], bad: list[Any], words: str) -> None:
-    assert described(annotation) == words
+    assert allowed(annotation) == words
     assert all(fits(value, annotation) for value in good)
     assert not any(fits(value, annotation) for value in bad)
 
@@ -223,12 +225,12 @@ def test_overrides_reach_the_group_they_name() -> None:
 
 
 def test_errors_a_user_can_mend_are_one_line_and_defects_are_not_explained() -> None:
-    assert explain(ConfigError("a\nb"), []) == "a; b"
-    assert explain(OSError(28, "No space left on device", "/x"), []) == "/x: No space left on device"
-    assert explain(OSError("no number"), []) == "no number"
-    assert explain(MemoryError(), []) == "MemoryError"
-    assert explain(ZeroDivisionError("x"), []) is None
-    assert explain(ValueError("x"), []) is None
+    assert explain(ConfigError("a\nb"== "a; b"
+    assert explain(OSError(28, "No space left on device", "/x"== "/x: No space left on device"
+    assert explain(OSError("no number"== "no number"
+    assert explain(MemoryError(== "MemoryError"
+    assert explain(ZeroDivisionError("x"is None
+    assert explain(ValueError("x"is None
     assert one_line(ValueError(" a \n\n object_type=dict\n b")) == "a; b"
 
 

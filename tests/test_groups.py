@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from lifelong.config.build import build, factory
+from lifelong.config.checks import check
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import ConfigError, build, check, factory
+from lifelong.config.schema import ConfigError
 from lifelong.data.stream import TaskStream
 from lifelong.experiment.run import make_stream
 from lifelong.memory.base import Memory

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lifelong.config.schema import build, compose, factory
+from lifelong.config.build import build, factory
+from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
 from lifelong.experiment.run import make_learner
 from lifelong.methods.penalty import Penalty

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir())
+"""Within the installed package, or at the top of a checkout."""
 GROUPS = (
     "method",
     "dataset",

@@ -32,7 +32,7 @@ def report_of(error: BaseException) -> dict[str, Any]:
     """What the process that started this one is to know of it. A defect of the program prints its traceback here."""
     if isinstance(error, Interrupted):
         return {"signum": error.signum, "then": error.then}
-    message = explain(error, [])
+    message = explain(error)
     if message is None:
         traceback.print_exception(error)
         message = f"{type(error).__name__}: {error} (its traceback is above)"

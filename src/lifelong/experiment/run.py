@@ -13,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
+from lifelong.config.build import build, factory
+from lifelong.config.checks import check, check_group
 from lifelong.config.groups import SOURCES
-from lifelong.config.schema import ConfigError, build, check, check_group, choice, factory, folded
+from lifelong.config.schema import ConfigError, choice, folded
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
