@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from lifelong.config.build import build, factory
 from lifelong.config.checks import BORDERS, check
 from lifelong.config.groups import GROUPS, choices
-from lifelong.config.schema import Config, ConfigError, one_line
+from lifelong.config.schema import Config, ConfigError
 from lifelong.experiment.errors import composed, explain
 from lifelong.runs.identity import ENVIRONMENT_KEYS, identity
 from lifelong.runs.interrupted import Interrupted
@@ -35,10 +35,10 @@ FITTING: list[tuple[Any, list[Any], list[Any], str]] = [
     (Optional[Union[int, float]], [1, 1.5, None], ["x"], "a number or null"),  # noqa: UP007, UP045 - as libraries do
     (Sequence[int], [[], [1, 2]], [1, "ab", [1.5], [True], {"a": 1}], "a list of integers"),
     (list[float] | None, [[1, 2.5], None], [["a"], 3], "a list of numbers or null"),
-    (tuple[float, float], [[0.9, 0.99]], [0.9, ["a", "b"]], "a list of numbers"),
+    (tuple[float, float], [[0.9, 0.99]], [0.9, ["a", "b"], [0.9]], "a list of 2 numbers"),
     (list, [[], ["a", 1]], ["a"], "a list"),
     (Literal["a", "b"], ["a"], ["c", 1, None], "one of a, b"),
-    (Literal[1] | Literal["x"] | None, [1, "x", None], [True, "y"], "one of 1, x or null"),
+    (Literal[1] | Literal["x"] | None, [1, "x", None], [2, "y"], "one of 1, x or null"),
     (dict[str, int], [{}, {"a": 1}], [[], "a"], "keys with values"),
     (Mapping[str, Any], [{"a": None}], [1], "keys with values"),
     (float | torch.Tensor, [1.0], ["a"], "a number"),
@@ -224,14 +224,19 @@ def test_overrides_reach_the_group_they_name() -> None:
 # Words for errors ---------------------------------------------------------------------------------------------------
 
 
-def test_errors_a_user_can_mend_are_one_line_and_defects_are_not_explained() -> None:
-    assert explain(ConfigError("a\nb"== "a; b"
-    assert explain(OSError(28, "No space left on device", "/x"== "/x: No space left on device"
-    assert explain(OSError("no number"== "no number"
-    assert explain(MemoryError(== "MemoryError"
-    assert explain(ZeroDivisionError("x"is None
-    assert explain(ValueError("x"is None
-    assert one_line(ValueError(" a \n\n object_type=dict\n b")) == "a; b"
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ConfigError("a\nb"), "a; b"),
+        (OSError(28, "No space left on device", "/x"), "/x: No space left on device"),
+        (OSError("no number"), "no number"),
+        (MemoryError(), "MemoryError"),
+        (ZeroDivisionError("x"), None),
+        (ValueError("x"), None),
+    ],
+)
+def test_errors_a_user_can_mend_are_one_line_and_defects_are_not_explained(error: Exception, line: str | None) -> None:
+    assert explain(error) == line
 
 
 def test_interrupted_survives_the_way_to_another_process() -> None:

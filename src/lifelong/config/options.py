@@ -45,11 +45,12 @@ def spelled(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def unknown_key(wrong: str, allowed: Iterable[str], owner: str) -> str:
+def unknown_key(wrong: str, names: Iterable[str], owner: str) -> str:
     """One line that says which keys there are, and which one may have been meant."""
-    near = get_close_matches(wrong.rpartition(".")[2], allowed, n=1)
+    known = sorted(names)
+    near = get_close_matches(wrong.rpartition(".")[2], known, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"unknown key {wrong!r}{hint}: {owner} has {', '.join(sorted(allowed)) or 'no keys'}"
+    return f"unknown key {wrong!r}{hint}: {owner} has {', '.join(known) or 'no keys'}"
 
 
 def fits(value: Any, annotation: Any) -> bool:

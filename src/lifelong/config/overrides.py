@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lifelong.config.checks import trusted_target
-from lifelong.config.groups import choices
+from lifelong.config.groups import GROUPS, choices
 from lifelong.config.options import allowed, must_be, parameters, unknown_key
 from lifelong.config.schema import Config, ConfigError, compose
 
@@ -42,7 +42,7 @@ def check_sweep(overrides: Sequence[str], *, multirun: bool) -> str | None:
     """What to tell about an experiment whose own sweep will not start; None if there is nothing to tell.
 
     Raises:
-        ConfigError: `sweep` without a multirun, or several experiments (or sweeps) in turn, each with a sweep of its own.
+        ConfigError: `sweep` without a multirun, or several experiments in turn, each with a sweep of its own.
     """
     parsed = [_parsed(text) for text in overrides]
     given = {override.key_or_group for override in parsed}
@@ -99,6 +99,8 @@ def _check_value(override: Override, multirun: bool) -> None:
     root = key.partition("/")[0].partition(".")[0]
     if override.type is not OverrideType.ADD and root != "hydra" and root not in ROOT:
         raise ConfigError(unknown_key(key if "." not in key else root, ROOT, "the configuration"))
+    if "/" in key and root in ROOT and not choices(key):
+        raise ConfigError(unknown_key(key, (group.replace(".", "/") for group in GROUPS), "the configuration"))
     if override.type is OverrideType.DEL:
         if _is_group(key) and "none" not in choices(key):
             raise ConfigError(must_be(key, f"one of {', '.join(choices(key))}", None))
