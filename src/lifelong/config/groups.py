@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir())
-"""Within the installed package, or at the top of a checkout."""
+CONFIGS = (PACKAGE / "configs").resolve()
+"""Of an installed package within it; in a checkout a link to configs/ at its top."""
 GROUPS = (
     "method",
     "dataset",
