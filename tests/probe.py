@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lifelong.methods.penalty import Penalty
-from tiny import Batch, Params, gradients_of
+from tiny import Pair, Params, gradients_of
 
 
 class Probe(Callback):
@@ -23,7 +23,7 @@ class Probe(Callback):
         self.total: list[Params] = []
         self.stepped: list[Params] = []
         self.weights: list[Params] = []
-        self.batches: list[list[Batch]] = [[]]
+        self.batches: list[list[Pair]] = [[]]
 
     def around(self, penalty: Penalty) -> list[Callback]:
         return [_Look(self, self.task), penalty, _Look(self, self.total, last=True)]
@@ -49,7 +49,7 @@ class _Look(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self.last:
-            self.probe.batches[-1].append(tuple(batch))
+            self.probe.batches[-1].append(batch.counted)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         self.seen.append(gradients_of(pl_module))

@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {  # room → rooms it may import besides itself
     "importance": {"distributed"},
     "launch": {"distributed", "runs"},
     "memory": {"data", "distributed", "importance"},
-    "methods": {"distributed", "importance"},
+    "methods": {"data", "distributed", "importance", "memory"},
     "metrics": set(),
     "models": {"data", "distributed"},
     "plots": {"config", "data", "methods", "models", "runs"},

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lifelong.config.options import allowed, fits, misfit, parameters, spelled, unknown_key
 from omegaconf import OmegaConf
 
 from lifelong.config.build import build, factory
 from lifelong.config.checks import BORDERS, check
 from lifelong.config.groups import GROUPS, choices
+from lifelong.config.options import allowed, fits, misfit, parameters, spelled, unknown_key
 from lifelong.config.schema import Config, ConfigError
 from lifelong.experiment.errors import composed, explain
 from lifelong.runs.identity import ENVIRONMENT_KEYS, identity

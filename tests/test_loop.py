@@ -64,7 +64,7 @@ def test_finished_run_leaves_nothing_to_the_next_one_of_its_process(
         made.append(ref(learner))
         return learner
 
-    monkeypatch.setattr("lifelong.experiment.make_learner", noting)
+    monkeypatch.setattr("lifelong.experiment.run.make_learner", noting)
     run(tmp_path)
     assert [learner() for learner in made] == [None]
     assert gc.get_freeze_count() == 0

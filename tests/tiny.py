@@ -19,25 +19,25 @@ from lifelong.config.build import build
 from lifelong.config.groups import CONFIGS
 from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
-from lifelong.data.loader import Batches
+from lifelong.data.loader import Batch, Batches
 from lifelong.data.permuted import Permuted
 from lifelong.data.source import Source
 from lifelong.data.split import Split
 from lifelong.data.stream import Task, TaskStream
-from lifelong.memory.none import NoMemory
+from lifelong.memory.base import Memory
+from lifelong.methods.method import Method
 from lifelong.methods.penalty import Penalty
 from lifelong.models.learner import Learner
 from lifelong.models.mlp import MLP
-from lifelong.runs.record import Record
 from lifelong.tracking import quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
-from lifelong.training.loop import run_stream
+from lifelong.training.loop import Run, run_stream
 
 quiet_libraries()
 
 Params = dict[str, Tensor]
-Batch = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, Tensor]
 
 INTERVAL = 3
 """Optimiser steps between updates of the methods that have an interval: a tiny task has few steps."""
@@ -48,7 +48,7 @@ def _composed(method: str) -> DictConfig:
     return compose([f"method={method}"]).method
 
 
-def make_penalty(method: str, **settings: Any) -> Penalty:
+def make_penalty(method: str, **settings: Any) -> Any:
     """The method as configs/method/ has it, with these settings changed."""
     node = _composed(method)
     if "interval" in node:
@@ -177,11 +177,11 @@ def run(
     **trainer: Any,
 ) -> Tensor:
     """Learn the stream as train.py does; returns the accuracy matrix (T, T)."""
-    record, memory = Record(), NoMemory()
-    checkpoints = Checkpoints(CheckpointFiles(folder / "last.ckpt", {}), record, memory, lambda: 0, every_seconds=1e9)
-    options = {"batch_size": 16, "seed": 0, "record": record, "checkpoints": checkpoints, "on_row": on_row}
-    making = partial(make_trainer, penalty, *callbacks, checkpoints, **trainer)
-    return run_stream(stream, learner, penalty, memory, making, **options).values
+    run = Run(stream, learner, penalty, Memory(), make_trainer, batch_size=16, on_row=on_row)
+    files = CheckpointFiles(folder / "last.ckpt", {})
+    run.checkpoints = Checkpoints(files, run.record, run.memory, lambda: 0, every_seconds=1e9)
+    run.make_trainer = partial(make_trainer, penalty, *callbacks, run.checkpoints, **trainer)
+    return run_stream(run).values
 
 
 def fit(learner: Learner, penalty: Penalty, examples: Examples, *callbacks: Callback, **trainer: Any) -> None:
@@ -191,24 +191,38 @@ def fit(learner: Learner, penalty: Penalty, examples: Examples, *callbacks: Call
 
 def keep(learner: Learner, penalty: Penalty, examples: Examples, batch_size: int = 64) -> None:
     """What comes after a task."""
-    generator = torch.Generator().manual_seed(0)
-    penalty.after_task(learner, Batches(examples, batch_size, seed=0, shuffle=False), generator)
+    batches = Batches(examples, batch_size, seed=0, shuffle=False)
+    after_task(penalty, learner, [batch.counted for batch in batches])
 
 
-def drive(penalty: Penalty, learner: Any, batches: Iterable[Batch], optimizer: Optimizer, *, step: int = 0) -> None:
-    """One task, or from `step` > 0 on the rest of one, by hand: a batch is an optimiser step."""
-    trainer: Any = SimpleNamespace(global_step=step, optimizers=[optimizer])
+def after_task(method: Method, learner: Any, batches: Iterable[Pair], seed: int = 0) -> None:
+    """The verb, wired as by the loop."""
+    method.learner, method.draws = learner, torch.Generator().manual_seed(seed)
+    method.after_task(None, batches)  # type: ignore[arg-type]
+
+
+def stand_in_trainer(optimizer: Optimizer, step: int, of: int = 99) -> Any:
+    """What a method asks of a Trainer."""
+    loops = {"global_step": step, "current_epoch": 0, "estimated_stepping_batches": of}
+    return SimpleNamespace(optimizers=[optimizer], **loops)
+
+
+def drive(
+    penalty: Penalty, learner: Any, batches: Iterable[Pair], optimizer: Optimizer, *, step: int = 0, of: int = 99
+) -> None:
+    """One task of `of` steps, or from `step` > 0 on the rest of one, by hand: a batch is an optimiser step."""
+    trainer = stand_in_trainer(optimizer, step, of)
     penalty.on_train_start(trainer, learner)
-    for i, batch in enumerate(batches):
+    for i, batch in enumerate(Batch(*pair) for pair in batches):
         penalty.on_train_batch_start(trainer, learner, batch, i)
         optimizer.zero_grad()
-        learner.loss(*batch).backward()
+        learner.loss(batch.x, batch.y).backward()
         penalty.on_before_optimizer_step(trainer, learner, optimizer)
         optimizer.step()
     penalty.on_train_end(trainer, learner)
 
 
-def random_batches(num: int, num_classes: int, seed: int = 0, size: int = 8) -> list[Batch]:
+def random_batches(num: int, num_classes: int, seed: int = 0, size: int = 8) -> list[Pair]:
     g = torch.Generator().manual_seed(seed)
     images = torch.rand(num, size, 1, 8, 8, generator=g)
     return list(zip(images, torch.randint(0, num_classes, (num, size), generator=g), strict=True))
@@ -218,7 +232,7 @@ def learn_by_hand(penalty: Penalty, learner: Learner, task: int, *, num_steps: i
     """A whole task of random batches: driven, then kept."""
     batches = random_batches(num_steps, len(learner.visible), seed=task)
     drive(penalty, learner, batches, SGD(learner.parameters(), lr=lr))
-    penalty.after_task(learner, batches, torch.Generator().manual_seed(task))
+    after_task(penalty, learner, batches, seed=task)
 
 
 def after_two_tasks(method: str, network: str = "mlp", **settings: Any) -> tuple[Penalty, Learner]:
@@ -242,7 +256,7 @@ def gradients_of(learner: Any) -> Params:
 
 def added_gradient(penalty: Penalty, learner: Learner) -> Params:
     """What the penalty adds to a task gradient of zero."""
-    trainer: Any = SimpleNamespace(global_step=1, optimizers=[SGD(learner.parameters())])
+    trainer = stand_in_trainer(SGD(learner.parameters()), 1)
     penalty.on_train_start(trainer, learner)
     learner.zero_grad(set_to_none=True)
     penalty.on_before_optimizer_step(trainer, learner, trainer.optimizers[0])

@@ -16,7 +16,7 @@ from lifelong.data.split import Split
 from lifelong.data.stream import TaskStream
 from lifelong.memory.uniform import Uniform
 from lifelong.methods.ewc import EWC
-from lifelong.methods.finetune import Finetune
+from lifelong.methods.method import Method
 
 
 def imbalanced(sizes: list[int]) -> Source:
@@ -76,7 +76,7 @@ def test_hundred_tasks_have_columns_and_names_of_their_own(scenario: str) -> Non
 @pytest.mark.slow
 def test_hundred_tasks_are_learned_from_end_to_end(tmp_path: Path) -> None:
     stream = Permuted(tiny.source(4, 2), 100, val_fraction=0.0)
-    matrix = tiny.run(stream, tiny.make_learner(stream), Finetune(0), tmp_path)
+    matrix = tiny.run(stream, tiny.make_learner(stream), Method(), tmp_path)
     assert matrix.shape == (100, 100)
     assert matrix.isfinite().all()
 

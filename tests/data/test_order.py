@@ -12,11 +12,10 @@ import tiny
 from lifelong.config.schema import ConfigError
 from lifelong.data.order import as_order, plain_names
 from lifelong.memory.uniform import Uniform
-from lifelong.methods.finetune import Finetune
 from lifelong.methods.joint import Joint
+from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
 from lifelong.tracking import read_history
-from lifelong.training.loop import training_data
 
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
 TINY += ("trainer.max_epochs=1", "logger=none", "progress=false", "method=finetune")
@@ -84,7 +83,7 @@ def test_batches_of_visits_differ_as_their_task_indices_do(tmp_path: Path) -> No
             seen[-1].append(batch[0])
 
     stream = tiny.split(cycles=2)
-    tiny.run(stream, tiny.make_learner(stream), Finetune(0), tmp_path, callbacks=[Watch()])
+    tiny.run(stream, tiny.make_learner(stream), Method(), tmp_path, callbacks=[Watch()])
     first, second = (torch.cat(seen[i]) for i in (0, 3))
     assert not first.equal(second)
     assert first.sum((1, 2, 3)).sort().values.equal(second.sum((1, 2, 3)).sort().values)
@@ -98,7 +97,7 @@ def test_visits_are_tested_once_and_score_alike() -> None:
 
 def test_joint_learning_holds_each_task_once() -> None:
     stream = tiny.split(cycles=2)
-    sizes = [len(training_data(stream, stream.task(i), Joint(0))) for i in range(6)]
+    sizes = [len(Joint().examples(stream, stream.task(i))) for i in range(6)]
     assert sizes == [54, 108, 162, 162, 162, 162]
 
 

@@ -11,7 +11,6 @@ from lifelong.data.examples import Examples
 from lifelong.memory.base import ExemplarMemory, Memory
 from lifelong.memory.entropy import Entropy
 from lifelong.memory.mean_of_features import MeanOfFeatures
-from lifelong.memory.none import NoMemory
 from lifelong.memory.plane_distance import PlaneDistance
 from lifelong.memory.uniform import Uniform
 from lifelong.models.learner import Learner
@@ -95,7 +94,7 @@ def test_shares_use_up_the_total_differ_by_at_most_one_and_never_grow() -> None:
 
 def test_nothing_is_held_before_the_first_task_and_never_without_a_memory() -> None:
     assert Uniform().examples is None
-    memory = learn(NoMemory(), [task_train(0, {0: 5})])
+    memory = learn(Memory(), [task_train(0, {0: 5})])
     assert memory.examples is None
     assert memory.state_bytes() == 0
 

@@ -8,7 +8,6 @@ from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
 from lifelong.data.replay import BalancedBatches
 from lifelong.memory.base import ExemplarMemory, Memory
-from lifelong.memory.none import NoMemory
 from lifelong.memory.uniform import Uniform
 
 OWN, OLD = 0, 1  # labels that say where an example is from; its number is its pixel
@@ -24,7 +23,7 @@ def numbers(x: Tensor) -> list[int]:
 
 def epoch(batches: Batches) -> list[tuple[list[int], list[int]]]:
     """Numbers of (own, old) examples of each batch."""
-    return [(numbers(x[y == OWN]), numbers(x[y == OLD])) for x, y in batches]
+    return [(numbers(x[y == OWN]), numbers(x[y == OLD])) for x, y, _ in batches]
 
 
 def memory_of(num: int, replay: str) -> ExemplarMemory:
@@ -122,7 +121,7 @@ def test_balanced_memory_gives_balanced_batches() -> None:
     assert [(len(own), len(old)) for own, old in given] == [(4, 4)] * 3
 
 
-@pytest.mark.parametrize("memory", [NoMemory(), Uniform(), Uniform(replay="balanced")])
+@pytest.mark.parametrize("memory", [Memory(), Uniform(), Uniform(replay="balanced")])
 def test_with_nothing_held_batches_are_those_without_a_memory(memory: Memory) -> None:
     own = numbered(20, OWN)
     assert epoch(memory.batches(own, 8, seed=5, device="cpu")) == epoch(Batches(own, 8, seed=5))

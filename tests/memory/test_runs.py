@@ -85,12 +85,11 @@ def test_batch_of_exemplars_alone_adds_nothing_to_the_fisher(penalty: EWCPP) -> 
     weights = {name: p.detach().clone() for name, p in learner.backbone.named_parameters()}
     x = torch.rand(3, 1, 2, 2)
     own, exemplars = (x, torch.tensor([2, 3, 2])), (x, torch.tensor([0, 1, 0]))
-    penalty.before_task(weights)
+    penalty.begin(weights)
     fishers = []
     for batches in ([own, exemplars], [exemplars]):
         penalty.before_step(learner, batches)
         penalty.after_step(weights, weights, weights)
-        penalty.stepped()
         fishers.append({name: F.clone() for name, F in penalty.fisher.items()})
     assert fishers[0].keys() == weights.keys()
     assert all(torch.equal(fishers[1][name], F) for name, F in fishers[0].items())
@@ -99,10 +98,7 @@ def test_batch_of_exemplars_alone_adds_nothing_to_the_fisher(penalty: EWCPP) -> 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["method=joint", "memory=uniform"],
-            "memory must be none with method=joint, which keeps all data, got uniform",
-        ),
+        (["method=joint", "memory=uniform"], "memory must be none with method=joint, which keeps all data"),
         (["memory=uniform", "memory.per_class=-3"], "memory.per_class must be an integer >= 1 or null, got -3"),
         (["memory=uniform", "memory.total=50"], "memory.per_class must be null if memory.total is set"),
         (["memory=entropy", "memory.per_class=null", "memory.total=9"], "memory.total must be at least one for each"),

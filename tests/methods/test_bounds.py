@@ -11,7 +11,6 @@ from torch.optim import Adam
 from torch.testing import assert_close
 
 import tiny
-from lifelong.training.loop import training_data
 from tiny import learn_by_hand, make_learner, make_penalty
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
@@ -28,7 +27,7 @@ class Labels(Callback):
         self.seen.append([])
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.seen[-1] += batch[1].tolist()
+        self.seen[-1] += batch.y.tolist()
 
 
 @pytest.mark.parametrize(("method", "num_tasks_of_data"), [("joint", [1, 2, 3]), ("finetune", [1, 1, 1])])
@@ -45,7 +44,7 @@ def test_task_is_trained_on(method: str, num_tasks_of_data: list[int], tmp_path:
 def test_only_joint_sees_the_data_of_earlier_tasks(method: str) -> None:
     stream, penalty = tiny.split(), make_penalty(method)
     expected = 3 * 54 if method == "joint" else 54
-    assert len(training_data(stream, stream.task(2), penalty)) == expected
+    assert len(penalty.examples(stream, stream.task(2))) == expected
 
 
 def test_joint_of_one_task_is_finetuning(tmp_path: Path) -> None:
@@ -64,7 +63,7 @@ def test_bound_without_a_penalty_holds_nothing(method: str) -> None:
         learn_by_hand(penalty, learner, task)
     assert penalty.state_dict() == {}
     assert penalty.state_bytes() == 0
-    assert penalty.value(learner.backbone) == 0
+    assert penalty.measures(learner) == {}
 
 
 def test_l2_holds_every_weight_alike_at_its_latest_value() -> None:

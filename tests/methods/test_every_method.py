@@ -124,8 +124,8 @@ def test_importance_leaves_no_trace(method: str, settings: dict[str, Any], train
     before = tiny.weights_of(learner), gradients_of(learner), torch.get_rng_state()
     modes = [module.training for module in learner.modules()]
     grads = [p.grad for p in learner.parameters()]
-    penalty.before_step(learner, batches)
-    penalty.after_task(learner, batches, torch.Generator().manual_seed(0))
+    getattr(penalty, "before_step", lambda *_: None)(learner, batches)
+    tiny.after_task(penalty, learner, batches, seed=0)
     assert_close((tiny.weights_of(learner), gradients_of(learner), torch.get_rng_state()), before, **EXACT)
     assert [module.training for module in learner.modules()] == modes
     assert all(p.grad is g for p, g in zip(learner.parameters(), grads, strict=True))
@@ -174,7 +174,7 @@ def test_added_gradient_is_the_derivative_of_value(method: str) -> None:
     for task in range(2):
         batches = [(x.double(), y) for x, y in random_batches(4, 2, seed=task)]
         drive(penalty, learner, batches, SGD(learner.parameters(), lr=0.05))
-        penalty.after_task(learner, batches, torch.Generator().manual_seed(task))
+        tiny.after_task(penalty, learner, batches, seed=task)
     moved_off(learner)
     gradient = added_gradient(penalty, learner)
     direction = {n: torch.randn_like(p) for n, p in learner.backbone.named_parameters()}

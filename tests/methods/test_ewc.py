@@ -35,7 +35,7 @@ def learned(penalty: EWC, num_tasks: int) -> tuple[Any, Tensor, Tensor]:
     for task in range(num_tasks):
         batches = [(x.double(), y) for x, y in random_batches(4, 2, seed=task, size=4)]
         drive(penalty, learner, batches, SGD(learner.parameters(), lr=0.1))
-        penalty.after_task(learner, batches, torch.Generator())
+        tiny.after_task(penalty, learner, batches)
         anchors.append(flat(weights_of(learner.backbone)))
         fishers.append(flat(reference.fisher_exact(learner.backbone, torch.cat([x for x, _ in batches]), [0, 1])))
     return learner, torch.stack(anchors), torch.stack(fishers)
@@ -72,7 +72,7 @@ def test_fisher_is_the_slow_one_at_the_end_of_the_task(make: type[EWC], labels: 
     penalty, learner = make(1.0, labels=labels), make_learner(tiny.split())
     batches = random_batches(3, 2)
     drive(penalty, learner, batches, SGD(learner.parameters(), lr=0.1))
-    penalty.after_task(learner, batches, torch.Generator())
+    tiny.after_task(penalty, learner, batches)
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     slow = {"exact": reference.fisher_exact, "empirical": partial(reference.fisher_of_labels, y=y)}[labels]
     expected = slow(learner.backbone, x, visible=[0, 1])
@@ -82,7 +82,7 @@ def test_fisher_is_the_slow_one_at_the_end_of_the_task(make: type[EWC], labels: 
 def test_fisher_on_some_samples_draws_each_at_most_once() -> None:
     examples = tiny.split().task(0).train
     assert EWC(1.0, num_samples=20).num_samples == 20
-    drawn = importance_batches(examples, 20, torch.device("cpu"), torch.Generator().manual_seed(0))
+    drawn = importance_batches(examples, 20, torch.Generator().manual_seed(0))
     images = torch.cat([x for x, _ in drawn])
     assert len(images.flatten(1).unique(dim=0)) == len(images) == 20
 

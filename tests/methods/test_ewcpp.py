@@ -27,7 +27,7 @@ def steps(penalty: EWCPP, fishers: Tensor) -> None:
     for F in fishers:
         batches: Any = [F] if penalty.wants_batches() else []
         penalty.before_step(None, batches)  # type: ignore[arg-type]
-        penalty.stepped()
+        penalty.after_step({}, {}, {})
 
 
 @pytest.mark.parametrize("interval", [1, 3])
@@ -35,7 +35,7 @@ def steps(penalty: EWCPP, fishers: Tensor) -> None:
 def test_fisher_is_the_moving_average_of_every_interval(alpha: float, interval: int) -> None:
     penalty = Scripted(1.0, alpha=alpha, interval=interval)
     fishers = torch.rand(12, 5, dtype=torch.float64)
-    penalty.before_task({})
+    penalty.begin({})
     steps(penalty, fishers)
     expected = reference.moving_average(list(fishers[interval - 1 :: interval]), alpha)
     assert_close(penalty.fisher["w"], expected)
@@ -45,7 +45,7 @@ def test_fisher_is_not_reset_between_tasks_but_the_count_of_steps_is() -> None:
     penalty = Scripted(1.0, alpha=0.5, interval=2)
     fishers = torch.rand(2, 3, 4, dtype=torch.float64)
     for task in fishers:  # of three steps each only the second ends an interval
-        penalty.before_task({})
+        penalty.begin({})
         steps(penalty, task)
     assert_close(penalty.fisher["w"], reference.moving_average(list(fishers[:, 1]), 0.5))
 
@@ -64,7 +64,7 @@ def test_fisher_is_of_the_weights_before_the_step_without_the_penalty(labels: st
                 fisher = reference.fisher_of_labels(learner.backbone, x, y, [0, 1])
             average.append(torch.cat([F.flatten() for F in fisher.values()]))
             drive(penalty, learner, [(x, y)], SGD(learner.parameters(), lr=0.01), step=i)
-        penalty.after_task(learner, [], torch.Generator())
+        tiny.after_task(penalty, learner, [])
     got = torch.cat([F.flatten() for F in penalty.fisher.values()])
     assert_close(got, reference.moving_average(average, 0.5), rtol=1e-9, atol=1e-14)
 
@@ -87,7 +87,7 @@ def test_importance_spans_zero_to_one_whatever_the_scale_of_the_loss() -> None:
     importances = []
     for scale in (1.0, 1e4):
         penalty = Scripted(1.0, interval=1)
-        penalty.before_task({})
+        penalty.begin({})
         steps(penalty, scale * torch.arange(1.0, 5.0).repeat(2, 1))
         importances.append(min_max_normalised(penalty.fisher)["w"])
     assert_close(importances[0], torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]))
@@ -111,10 +111,10 @@ def test_replayed_samples_of_another_head_do_not_enter() -> None:
     y = torch.tensor([0, 2, 3, 5, 2, 1, 0, 4])
     own = (y == 2) | (y == 3)
     penalty.before_step(learner, [(x[:4], y[:4]), (x[4:], y[4:]), (x[-2:], y[-2:])])
-    penalty.stepped()
+    penalty.after_step({}, {}, {})
     expected = reference.fisher_of_labels(learner.backbone, x[own], y[own], [2, 3])
     assert_close({n: F.double() for n, F in penalty.fisher.items()}, expected, rtol=1e-4, atol=1e-9)
     held = penalty.fisher
     penalty.before_step(learner, [(x[-2:], y[-2:])])  # none of the current task: nothing to average in
-    penalty.stepped()
+    penalty.after_step({}, {}, {})
     assert_close(penalty.fisher, held, **EXACT)

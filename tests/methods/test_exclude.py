@@ -17,13 +17,13 @@ EXACT = {"rtol": 0.0, "atol": 0.0}
 @pytest.mark.parametrize("method", HOLDING)
 def test_unknown_exclude_is_refused(method: str, prefix: str) -> None:
     with pytest.raises(ValueError, match=r"^method.exclude must hold prefixes of body.*head.bias, got "):
-        make_penalty(method, exclude=[prefix]).held(make_learner(tiny.split()).backbone)
+        make_penalty(method, exclude=[prefix]).penalised(make_learner(tiny.split()).backbone)
 
 
 @pytest.mark.parametrize("method", HOLDING)
 def test_exclude_of_everything_is_refused(method: str) -> None:
-    with pytest.raises(ValueError, match=r"^method.exclude must leave some parameter to hold"):
-        make_penalty(method, exclude=["head", "body"]).held(make_learner(tiny.split()).backbone)
+    with pytest.raises(ValueError, match=r"^method.exclude must leave some parameter to penalise"):
+        make_penalty(method, exclude=["head", "body"]).penalised(make_learner(tiny.split()).backbone)
 
 
 @pytest.mark.parametrize("step", ["gradient", "proximal"])

@@ -101,7 +101,7 @@ def test_task_gradient_is_that_of_the_unregularised_loss(method: str) -> None:
         assert_close(task, loss_gradient(learner.backbone, theta, batches), **FLOAT64)
 
 
-def loss_gradient(backbone: nn.Module, theta: dict[str, Tensor], batches: list[tiny.Batch]) -> dict[str, Tensor]:
+def loss_gradient(backbone: nn.Module, theta: dict[str, Tensor], batches: list[tiny.Pair]) -> dict[str, Tensor]:
     leaves = {n: t.clone().requires_grad_() for n, t in theta.items()}
     outputs = [torch.func.functional_call(backbone, leaves, (x,)) for x, _ in batches]
     loss = torch.stack([F.cross_entropy(z, y) for z, (_, y) in zip(outputs, batches, strict=True)]).mean()

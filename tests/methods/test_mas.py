@@ -16,7 +16,7 @@ from tiny import drive, learn_by_hand, make_learner, random_batches
 EXACT = {"rtol": 0.0, "atol": 0.0}
 
 
-def importance_of(penalty: MAS, learner: Any, batches: list[tiny.Batch]) -> dict[str, Tensor]:
+def importance_of(penalty: MAS, learner: Any, batches: list[tiny.Pair]) -> dict[str, Tensor]:
     return penalty.importance_of_task(learner, batches, torch.Generator())
 
 
@@ -26,7 +26,7 @@ def test_importance_is_the_slow_one_at_the_end_of_each_task_summed() -> None:
     for task in range(3):
         batches = [(x.double(), y) for x, y in random_batches(2, 2, seed=task)]
         drive(penalty, learner, batches, SGD(learner.parameters(), lr=0.05))
-        penalty.after_task(learner, batches, torch.Generator())
+        tiny.after_task(penalty, learner, batches)
         own = reference.mas(learner.backbone, torch.cat([x for x, _ in batches]), [0, 1])
         expected = {n: own[n] + expected.get(n, torch.zeros_like(own[n])) for n in own}
         assert_close(penalty.importance, expected, rtol=1e-9, atol=1e-13)

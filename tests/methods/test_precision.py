@@ -127,7 +127,7 @@ def test_step_is_the_written_formula(method: str, precision: str, clip: str, acc
 # Steps that an overflow skips ---------------------------------------------------------------------------------------
 
 
-def batches_of(examples: Any, size: int = 16) -> list[tiny.Batch]:
+def batches_of(examples: Any, size: int = 16) -> list[tiny.Pair]:
     return list(tiny.Batches(examples, size, seed=0))
 
 
@@ -167,7 +167,7 @@ def test_skipped_step_gives_its_batches_to_no_other(method: str) -> None:
     seen: list[int] = []
     fisher_of = penalty.fisher_of
 
-    def counted(learner: Any, batches: list[tiny.Batch]) -> dict[str, Tensor]:
+    def counted(learner: Any, batches: list[tiny.Pair]) -> dict[str, Tensor]:
         seen.append(sum(len(x) for x, _ in batches))
         return fisher_of(learner, batches)
 

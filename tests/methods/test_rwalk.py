@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import reference
+import tiny
 from lifelong.methods.rwalk import RWalk
 from tiny import StandIn
 
@@ -42,15 +43,14 @@ def flat(params: dict[str, Tensor]) -> Tensor:
 def walk(penalty: RWalk, gradients: Tensor, weights: Tensor, fishers: Tensor) -> None:
     """One task: gradients and fishers (S, P), weights (S + 1, P)."""
     world: Any = World()
-    penalty.before_task(named(weights[0]))
+    penalty.begin(named(weights[0]))
     for t in range(len(gradients)):
         batches: Any = [named(fishers[t])] if penalty.wants_batches() else []
         penalty.before_step(world, batches)
         penalty.after_step(named(gradients[t]), named(weights[t]), named(weights[t + 1]))
-        penalty.stepped()
     for name, end in named(weights[-1]).items():
         getattr(world.backbone, name).data = end
-    penalty.after_task(world, [], torch.Generator())
+    tiny.after_task(penalty, world, [])
 
 
 def rows(*values: list[float]) -> Tensor:

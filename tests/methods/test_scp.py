@@ -15,7 +15,7 @@ from tiny import learn_by_hand, make_learner, random_batches
 EXACT = {"rtol": 0.0, "atol": 0.0}
 
 
-def importance_of(penalty: SCP, learner: Any, batches: list[tiny.Batch], seed: int = 0) -> dict[str, Tensor]:
+def importance_of(penalty: SCP, learner: Any, batches: list[tiny.Pair], seed: int = 0) -> dict[str, Tensor]:
     return penalty.importance_of_task(learner, batches, torch.Generator().manual_seed(seed))
 
 

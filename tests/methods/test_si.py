@@ -61,7 +61,7 @@ def test_importance_on_a_quadratic_is_half_its_curvature(lr: float) -> None:
     h = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
     learner, penalty = Bowl(), SI(1.0, damping=1e-12)
     drive(penalty, learner, [(h, h)] * round(15 / lr), SGD(learner.backbone.parameters(), lr=lr))
-    penalty.after_task(learner, [], torch.Generator())
+    tiny.after_task(penalty, learner, [])
     assert_close(penalty.importance["weight"], h / 2 / (1 - lr * h / 2), rtol=1e-6, atol=0.0)  # e^−15 from the end
     assert_close(penalty.importance["weight"], h / 2, rtol=2 * lr, atol=0.0)
 
@@ -81,7 +81,7 @@ def test_importance_is_the_written_formula_over_three_tasks() -> None:
             weights.append(_flat(dict(learner.backbone.named_parameters())))
         path = reference.path_integral(torch.stack(gradients), torch.stack(weights))
         omega = reference.synaptic_intelligence(omega, path, weights[0], weights[-1], damping=0.01)
-        penalty.after_task(learner, batches, torch.Generator())
+        tiny.after_task(penalty, learner, batches)
         assert_close(_flat(penalty.importance), omega, rtol=1e-9, atol=1e-14)
         assert_close(_flat(penalty.anchor), weights[-1], **EXACT)
 
@@ -106,7 +106,7 @@ def learned_by_hand(penalty: SI, gradient: list[float], move: list[float]) -> li
     """One task of one step from the origin; returns Ω."""
     backbone = nn.Module()
     backbone.w = nn.Parameter(torch.zeros(len(move)))
-    penalty.before_task({"w": torch.zeros(len(move))})
+    penalty.begin({"w": torch.zeros(len(move))})
     step_by_hand(penalty, gradient, move)
     backbone.w.data = torch.tensor(move)
     penalty.merge(penalty.importance_of_task(StandIn(backbone), [], torch.Generator()), {"w": torch.tensor(move)})

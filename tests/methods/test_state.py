@@ -44,7 +44,7 @@ def test_state_survives_a_file_bit_by_bit(method: str, tmp_path: Path) -> None:
 def test_everything_that_training_changes_is_in_the_state(method: str) -> None:
     """Beside its state a penalty holds only tensors of the step in work, and the weights themselves."""
     penalty, fresh = started(method)[0], make_penalty(method)
-    momentary = {"_params", "_held", "_raw", "_before", "_batches"}
+    momentary = {"_params", "_raw", "_before", "_batches"}
     for name in set(vars(penalty)) - set(penalty.state) - momentary:
         assert_close(tensors_in(getattr(penalty, name)), tensors_in(getattr(fresh, name, None)), **EXACT)
 
@@ -60,7 +60,7 @@ def test_restored_in_a_task_goes_on_bit_by_bit(method: str, tmp_path: Path) -> N
             penalty = make_penalty(method, strength=1.0)
             penalty.load_state_dict(saved)
         drive(penalty, learner, random_batches(4, 2, seed=2), SGD(learner.parameters(), lr=0.05), step=4)
-        penalty.after_task(learner, random_batches(4, 2, seed=1), torch.Generator().manual_seed(0))
+        tiny.after_task(penalty, learner, random_batches(4, 2, seed=1), seed=0)
         learn_by_hand(penalty, learner, 2)
         results.append((penalty.state_dict(), tiny.weights_of(learner)))
     assert_close(results[1], results[0], **EXACT)
@@ -134,17 +134,17 @@ def test_method_without_a_path_pays_nothing_at_each_step(method: str) -> None:
     assert not penalty._before
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", ["ewcpp", "rwalk"])
 def test_batches_are_kept_for_one_step_at_most(method: str) -> None:
     penalty, learner = started(method)
     assert penalty._batches == []
     seen = []
     looking = type(penalty).before_step
 
-    def look(self: Penalty, model: nn.Module, batches: list[tiny.Batch]) -> None:
+    def look(self: Penalty, model: nn.Module, batches: list[tiny.Pair]) -> None:
         seen.append(len(batches))
-        looking(self, model, batches)  # type: ignore[arg-type]
+        looking(self, model, batches)  # type: ignore[attr-defined]
 
-    penalty.before_step = look.__get__(penalty)  # type: ignore[method-assign]
+    penalty.before_step = look.__get__(penalty)
     drive(penalty, learner, random_batches(6, 2), SGD(learner.parameters(), lr=0.01))
-    assert seen == ([0, 0, 1, 0, 0, 1] if method in ("ewcpp", "rwalk") else [])
+    assert seen == [0, 0, 1, 0, 0, 1]

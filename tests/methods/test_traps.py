@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import tiny
 from lifelong.data.examples import Examples
-from lifelong.memory.none import NoMemory
+from lifelong.memory.base import Memory
 from lifelong.methods.ewc import EWC
 from lifelong.methods.mas import MAS
 from lifelong.methods.online_ewc import OnlineEWC
@@ -37,7 +37,7 @@ FLOAT32 = {"rtol": 1e-4, "atol": 1e-8}  # float32 sums in another order
 PER_SAMPLE = ["ewc", "online_ewc", "mas", "ewcpp", "rwalk"]
 
 
-def importance_of(method: str, learner: Any, batches: list[tiny.Batch], **settings: Any) -> dict[str, Tensor]:
+def importance_of(method: str, learner: Any, batches: list[tiny.Pair], **settings: Any) -> dict[str, Tensor]:
     """A task's importance before it is merged; for EWC++ and RWalk the Fisher of one step's batches."""
     penalty: Any = make_penalty(method, **settings)
     if method in ("ewcpp", "rwalk"):
@@ -178,7 +178,7 @@ def test_trap_importance_and_anchors_missing_from_checkpoints(method: str, tmp_p
     tiny.run(stream, learner, penalty, tmp_path)
     restored, other = make_penalty(method), make_learner(stream)
     checkpoints = Checkpoints(
-        CheckpointFiles(tmp_path / "last.ckpt", {}), Record(), NoMemory(), lambda: 0, every_seconds=1e9
+        CheckpointFiles(tmp_path / "last.ckpt", {}), Record(), Memory(), lambda: 0, every_seconds=1e9
     )
     assert checkpoints.load(other, restored) == 0
     assert_close(restored.importance, penalty.importance, **EXACT)

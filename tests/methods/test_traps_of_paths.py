@@ -77,7 +77,7 @@ def si_importance(gradient: float, move: float) -> float:
     penalty, backbone = SI(1.0, damping=0.01), nn.Linear(1, 1, bias=False)
     backbone.weight.data.fill_(move)
     before = {"weight": torch.zeros(1, 1)}
-    penalty.before_task(before)
+    penalty.begin(before)
     penalty.after_step({"weight": torch.full((1, 1), gradient)}, before, {"weight": torch.full((1, 1), move)})
     penalty.merge(
         penalty.importance_of_task(StandIn(backbone), [], torch.Generator()), {"weight": backbone.weight.data}
@@ -101,14 +101,13 @@ class Scripted(RWalk):
 def rwalk_scores(penalty: RWalk, gradients: list[Tensor], weights: list[Tensor], fisher: Tensor) -> Tensor:
     """One task of a weight vector; returns what is held of the path afterwards."""
     learner = StandIn(nn.Linear(3, 1, bias=False))
-    penalty.before_task({"weight": weights[0]})
+    penalty.begin({"weight": weights[0]})
     for g, before, after in zip(gradients, weights, weights[1:], strict=False):
         batches: Any = [{"weight": fisher}] if penalty.wants_batches() else []
         penalty.before_step(learner, batches)
         penalty.after_step({"weight": g}, {"weight": before}, {"weight": after})
-        penalty.stepped()
     learner.backbone.weight.data = weights[-1]
-    penalty.after_task(learner, [], torch.Generator())
+    tiny.after_task(penalty, learner, [])
     return penalty.score_before["weight"][0]
 
 

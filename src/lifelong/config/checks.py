@@ -35,7 +35,6 @@ BORDERS: dict[str, Border] = {
     "num_threads": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
     "log_every_n_steps": (lambda v: v >= 1, "an integer >= 1"),
     "checkpoint_seconds": (lambda v: v > 0, "a number > 0"),
-    "reference": (lambda v: v in ("auto", "off"), "auto or off"),
     "objectives": (lambda v: v and set(v) <= set(OBJECTIVES), f"a list of some of {', '.join(OBJECTIVES)}"),
     "rank_timeout_seconds": (lambda v: math.isfinite(v) and v > 0, "a finite number > 0"),
     "checkpoint_steps": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),

@@ -9,7 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from lifelong.config.groups import CONFIGS, is_wired
 
-OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting", "val_intransigence")
+OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting")
 """What hyperparameters may be chosen by: validation data alone."""
 
 
@@ -49,7 +49,6 @@ class Config:
     rerun: bool = False  # train again although the run is finished
     num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
     log_every_n_steps: int = 10
-    reference: str = "off"  # auto: intransigence against the joint run of the same stream, trained once if need be
     objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
     checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, behind a whole optimiser step
     checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone

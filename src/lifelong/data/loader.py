@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +27,21 @@ Rows = Callable[[int], slice]
 WHOLE = Share()
 
 
+class Batch(NamedTuple):
+    """x (B, ...) and y (B,), and the weight of this rank's shard: the mean over ranks of weight · (mean over x) is the
+    mean over the whole batch. It is 1 with one rank; 0 says that the one sample only keeps this rank in step."""
+
+    x: Tensor
+    y: Tensor
+    weight: float = 1.0
+
+    @property
+    def counted(self) -> tuple[Tensor, Tensor]:
+        """x and y of the samples that count."""
+        num = len(self.y) if self.weight else 0
+        return self.x[:num], self.y[:num]
+
+
 class Augment(Protocol):
     """Another view of the same images: a function of them and of `num_draws` uniform numbers for each."""
 
@@ -37,15 +52,14 @@ class Augment(Protocol):
 
 
 class Batches:
-    """(x (B, C, H, W) float32, y (B,)) on `device`; each iteration is the next epoch, even if the one before was left
-    early; the last batch may be smaller.
+    """Gives Batch(x (B, C, H, W) float32, y (B,)) on `device`; each iteration is the next epoch, even if the one before
+    was left early; the last batch may be smaller.
 
     An epoch's permutation and augmentation are functions of (seed, epoch) alone, so the state is two numbers and a run
     resumes behind the last batch given.
 
-    With a share of several ranks each takes its part of the very batches one process has, and gives (x, y, weight):
-    the mean over ranks of weight · (mean over x) is the mean over the batch. A rank that a short batch leaves without
-    a sample gets its first one with weight 0, so that it takes part in what all ranks do together.
+    With a share of several ranks each takes its part of the very batches one process has. A rank that a short batch
+    leaves without a sample gets its first one with weight 0, so that it takes part in what all ranks do together.
 
     Args:
         share: what of each batch is given; batch_size counts the whole.
@@ -86,7 +100,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:
         if self._started or self.position == len(self):
             self.epoch, self.position = self.epoch + 1, 0
         self._started = True
@@ -100,7 +114,7 @@ class Batches:
                     images = self.augment(images, draws[self._rows(self.position)])
                 weight = self._weight(self.position)
                 self.position += 1
-                yield (self.as_input(images), labels, *weight)
+                yield Batch(self.as_input(images), labels, weight)
 
     def _num(self, k: int) -> int:
         """Samples of batch k, of all ranks together."""
@@ -110,8 +124,8 @@ class Batches:
         start, num = k * self.batch_size, self._num(k)
         return self.share.rows(start, start + num) if self.share.count(num) else slice(start, start + 1)
 
-    def _weight(self, k: int) -> list[float]:
-        return [] if self.share.of == 1 else [self.share.weight(self._num(k))]
+    def _weight(self, k: int) -> float:
+        return self.share.weight(self._num(k))
 
     def _order(self) -> Tensor:
         """Positions of the epoch's examples, one batch after the other, on the CPU."""

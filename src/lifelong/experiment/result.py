@@ -14,8 +14,6 @@ from lifelong.config.schema import choice
 from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import this_share
-from lifelong.memory.base import Memory
-from lifelong.methods.penalty import Penalty
 from lifelong.metrics import AccuracyMatrix
 from lifelong.models.learner import Learner
 from lifelong.plots.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
@@ -23,9 +21,10 @@ from lifelong.runs.atomic import atomic_write
 from lifelong.runs.checksum import save_sealed
 from lifelong.runs.environment import environment, peak_memory_bytes
 from lifelong.runs.folder import RunFolder, run_id
-from lifelong.runs.identity import setting, source_names
+from lifelong.runs.identity import setting, source_names, stream_setting
 from lifelong.runs.record import Record
 from lifelong.tracking import read_history
+from lifelong.training.loop import Run
 from lifelong.training.progress import result_tables
 
 
@@ -48,16 +47,9 @@ class Result:
     trained: bool = True
 
 
-def write_result(
-    config: DictConfig,
-    stream: TaskStream,
-    learner: Learner,
-    penalty: Penalty,
-    memory: Memory,
-    record: Record,
-    folder: RunFolder,
-) -> Result:
-    """Weights, matrix, pictures and, last, metrics.json."""
+def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
+    """Write weights, matrix, pictures and, last, metrics.json; returns what can be read of them."""
+    stream, learner, record = run.stream, run.learner, run.record
     matrix = AccuracyMatrix.from_rows(record.test, torch.tensor(record.baseline, dtype=torch.float64))
     val = AccuracyMatrix.from_rows(record.val) if has_val(record) else None
     write_model(stream, learner, folder)
@@ -69,18 +61,18 @@ def write_result(
         {
             **matrix.compute(),
             **validation(val),
-            "intransigence": math.nan,  # until compared with a reference
             "final_accuracy_per_task": record.test[-1],
             "baseline_accuracy_per_task": record.baseline,
             "num_tasks": stream.num_tasks,
             "num_steps": record.step,
-            **described(config, stream, penalty),
+            **described(config, stream),
             "run_id": folder.path.name,
             "setting": run_id("setting", setting(config)),
+            "stream": run_id("stream", stream_setting(config)),
             **{f"{phase}_seconds": seconds for phase, seconds in record.seconds.items()},
             "peak_memory_bytes": peak_memory_bytes(learner.device),
-            "penalty_state_bytes": penalty.state_bytes(),
-            "memory_bytes": memory.state_bytes(),
+            "method_state_bytes": run.method.state_bytes(),
+            "memory_bytes": run.memory.state_bytes(),
             "num_processes": this_share().of,
             **environment(learner.device),
         }
@@ -99,11 +91,11 @@ def write_model(stream: TaskStream, learner: Learner, folder: RunFolder) -> None
         save_sealed({"state_dict": state, "visible": visible, "normalise": normalise, **shape}, file)
 
 
-def described(config: DictConfig, stream: TaskStream, penalty: Penalty) -> dict[str, Any]:
+def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:
     """The choices that a table of runs is read by."""
     return {
         "method": choice(config, "method"),
-        "strength": penalty.strength,
+        "strength": config.method.get("strength"),
         "memory": choice(config, "memory"),
         "dataset": choice(config, "dataset"),
         "source": "+".join(source_names(config)),
@@ -159,8 +151,6 @@ def show(result: Result, console: Console) -> None:
     """The table that ends a run."""
     baseline = torch.tensor(result.metrics["baseline_accuracy_per_task"])
     measures = AccuracyMatrix.from_rows(result.matrix, baseline).compute()
-    if (against_joint := result.metrics.get("intransigence")) is not None:
-        measures["intransigence"] = against_joint
     for table in result_tables(result.names, result.matrix.tolist(), measures):
         console.print(table)
     console.print(f"run folder: {result.folder}", highlight=False, soft_wrap=True)

@@ -22,23 +22,18 @@ from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import from_rank_zero, is_first, losing_contact, this_share, wait_for_all
 from lifelong.experiment.errors import composed
-from lifelong.experiment.reference import Reference, compared, find_reference
 from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
 from lifelong.launch.launcher import launch
 from lifelong.launch.slots import gpu_slot
-from lifelong.memory.base import Memory
-from lifelong.memory.none import NoMemory
-from lifelong.methods.penalty import Penalty
 from lifelong.models.learner import Learner
 from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, whole
 from lifelong.runs.identity import identifier, identity, title
-from lifelong.runs.record import Record
 from lifelong.tracking import About, History, NoHistory, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
-from lifelong.training.loop import new_garbage, run_stream
+from lifelong.training.loop import Run, new_garbage, run_stream
 from lifelong.training.precision import check_precision, compiled, set_tf32
 from lifelong.training.progress import StreamProgress, row_line
 from lifelong.training.trainer import is_first_started, join, make_trainer, trial_trainer, wanted_ranks
@@ -94,14 +89,12 @@ class Request:
     """A run as it is asked for.
 
     Attributes:
-        reference: what its intransigence is measured against, if anything.
         wait: for another process that works in the folder.
         callbacks: as in `run`.
     """
 
     config: DictConfig
     folder: RunFolder
-    reference: Reference | None
     console: Console
     wait: bool
     callbacks: Sequence[Callback]
@@ -127,12 +120,8 @@ def run_experiment(
     config = folded(config)
     folder = RunFolder(Path(config.root) / config.name / identifier(config))
     console = Console(quiet=not config.progress or not is_first_started(config))
-    before = folder.finished and not config.rerun
-    known = before and read_result(folder).metrics.get("intransigence") is not None
-    wanted = config.reference == "auto" and not known
-    reference = find_reference(config, partial(run_experiment, wait=True)) if wanted else None
-    request = Request(config, folder, reference, console, wait or multirun_job() is not None, callbacks)
-    result = finished_before(request) if before else learn_by_all(request)
+    request = Request(config, folder, console, wait or multirun_job() is not None, callbacks)
+    result = finished_before(request) if folder.finished and not config.rerun else learn_by_all(request)
     if shown:
         show(result, console)
     return result
@@ -141,8 +130,7 @@ def run_experiment(
 def finished_before(request: Request) -> Result:
     if is_first_started(request.config):
         print(f"finished before, not trained again (rerun=true does): {request.folder.path}")
-    result = replace(read_result(request.folder), trained=False)
-    return compared(result, request.reference) if request.reference else result
+    return replace(read_result(request.folder), trained=False)
 
 
 def learn_by_all(request: Request) -> Result:
@@ -160,26 +148,17 @@ def learn_by_all(request: Request) -> Result:
     with folder.locked(wait=request.wait):
         if folder.finished and not config.rerun:
             return finished_before(request)
-    compare = {"reference": "auto" if request.reference else "off"}
     with folder.failures_told():
-        launch(OmegaConf.to_yaml(OmegaConf.merge(config, compare), resolve=True), ranks.num)
+        launch(OmegaConf.to_yaml(config, resolve=True), ranks.num)
     return read_result(folder)
 
 
 def learn(request: Request) -> Result:
-    """Build the parts, hold the folder and train; of several ranks the first one holds and writes it."""
+    """Build the run, hold the folder and train; of several ranks the first one holds and writes it."""
     config, folder = request.config, request.folder
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    stream = make_stream(config)
-    torch.manual_seed(derive_seed(config.seed))
-    learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
-    learner.as_input = build(config.normalise, "normalise", stream=stream)
-    learner.make_scheduler = factory(config.scheduler, "scheduler")
-    penalty: Penalty = build(config.method, "method")
-    memory: Memory = build(config.memory, "memory")
-    device = check_together(config, stream, learner, penalty, memory)
-    set_arithmetic(config, learner, device)
+    run = build_run(config)
     with folder.locked(wait=request.wait) if is_first() else nullcontext():
         if from_rank_zero(folder.finished and not config.rerun):
             return finished_before(request)
@@ -187,7 +166,34 @@ def learn(request: Request) -> Result:
             folder.start_over()
         wait_for_all()
         with folder.failures_told() if is_first() else nullcontext():
-            return train(request, stream, learner, penalty, memory)
+            return train(run, request)
+
+
+def build_run(config: DictConfig) -> Run:
+    """The parts of a run, wired together, from a checked configuration. Nothing is written.
+
+    Raises:
+        ConfigError: parts that cannot be built, or that do not go together.
+    """
+    stream = make_stream(config)
+    torch.manual_seed(derive_seed(config.seed))
+    learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
+    learner.as_input = build(config.normalise, "normalise", stream=stream)
+    learner.make_scheduler = factory(config.scheduler, "scheduler")
+    method, memory = build(config.method, "method"), build(config.memory, "memory")
+    method.learner, method.memory = learner, memory
+    parts = Run(
+        stream,
+        learner,
+        method,
+        memory,
+        make_trainer=partial(task_trainer, config, [method]),
+        augment=build(config.augment, "augment"),
+        epochs=config.epochs_per_task,
+        **{key: config[key] for key in ("batch_size", "seed", "resident_bytes", "keep_optimizer")},
+    )
+    check_together(config, parts)
+    return parts
 
 
 def make_stream(config: DictConfig) -> TaskStream:
@@ -199,17 +205,18 @@ def make_stream(config: DictConfig) -> TaskStream:
     return build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes)
 
 
-def check_together(
-    config: DictConfig, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory
-) -> torch.device:
-    """Raises ConfigError for parts that are sound but do not go together; returns the device of the run."""
-    if penalty.cumulative and not isinstance(memory, NoMemory):
-        raise ConfigError(
-            f"memory must be none with method={choice(config, 'method')}, which keeps all data, "
-            f"got {choice(config, 'memory')}"
-        )
-    build(config.augment, "augment")  # refuses impossible settings before anything is written
-    if config.epochs_per_task is not None and len(config.epochs_per_task) != stream.num_tasks:
+def task_trainer(
+    config: DictConfig, first: Sequence[Callback], last: Sequence[Callback] = (), **options: Any
+) -> Trainer:
+    """A Trainer for one task; its callbacks are `first`, what may stop the task early, and `last`."""
+    stopping = build(config.early_stopping, "early_stopping")
+    return make_trainer(config, this_share().of, options, callbacks=[*first, *stopping, *last])
+
+
+def check_together(config: DictConfig, run: Run) -> None:
+    """Raises ConfigError for parts that are sound but do not go together, or that the device does not have."""
+    stream = run.stream
+    if run.epochs is not None and len(run.epochs) != stream.num_tasks:
         raise ConfigError(
             f"epochs_per_task must be null or a list of {stream.num_tasks} integers >= 1, one for each task, "
             f"got {config.epochs_per_task}"
@@ -222,61 +229,44 @@ def check_together(
     device = trial_trainer(config).strategy.root_device
     num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
     try:
-        optimizer = learner.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+        optimizer = run.learner.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
         build(config.scheduler, "scheduler", optimizer=optimizer, num_steps=2)
-        clips = bool(config.trainer.gradient_clip_val)
-        check_precision(config.trainer.precision, device, optimizer, clips=clips)
-        penalty.held(learner.backbone)
-        memory.check(learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return device
-
-
-def set_arithmetic(config: DictConfig, learner: Learner, device: torch.device) -> None:
-    """Raises ConfigError for an arithmetic that the device does not have."""
-    try:
+        check_precision(config.trainer.precision, device, optimizer, clips=bool(config.trainer.gradient_clip_val))
+        run.method.check(stream, run.learner.backbone)
+        run.memory.check(run.learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
         set_tf32(config.tf32, device)
-        learner.compiled = compiled(learner.backbone, device) if config.compile else None
+        run.learner.compiled = compiled(run.learner.backbone, device) if config.compile else None
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def train(request: Request, stream: TaskStream, learner: Learner, penalty: Penalty, memory: Memory) -> Result:
-    """Wire the parts, learn the stream, write the run folder."""
-    config, folder = request.config, request.folder
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    record, history = Record(), History(folder.history) if is_first() else NoHistory()
+def train(run: Run, request: Request) -> Result:
+    """Learn the stream, watched, and write the run folder."""
+    config, folder, method, stream = request.config, request.folder, run.method, run.stream
+    history = History(folder.history) if is_first() else NoHistory()
     files = CheckpointFiles(folder.checkpoint, identity(config))
     every = (config.checkpoint_seconds, config.checkpoint_steps)
-    checkpoints = Checkpoints(files, record, memory, history.position, *every)
-    history.truncate(checkpoints.load(learner, penalty) or 0)
+    run.checkpoints = checkpoints = Checkpoints(files, run.record, run.memory, history.position, *every)
+    history.truncate(checkpoints.load(run.learner, method) or 0)
     if is_first():  # and nothing before a checkpoint is accepted
         folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     about = About(folder.path, folder.path.name, title(config), choice(config, "method"), plain)
     loggers = build(config.logger, "logger", about=about) if is_first() else []
-    tracker = Tracker(stream, penalty, record, history, loggers, config.log_every_n_steps)
-    bar = StreamProgress(stream, penalty, record, tracker, request.console)
-    ours: dict[str, Any] = {"logger": loggers or False, "default_root_dir": folder.path}
-
-    def trainer_of_task(**replaced: int) -> Trainer:
-        stopping = build(config.early_stopping, "early_stopping")
-        all_of_them = [tracker, penalty, *stopping, *request.callbacks, bar, checkpoints]
-        return make_trainer(config, this_share().of, {**device, **replaced}, callbacks=all_of_them, **ours)
+    tracker = Tracker(stream, method, run.record, history, loggers, config.log_every_n_steps)
+    bar = StreamProgress(stream, run.record, tracker, request.console)
 
     def on_row(task: Task) -> None:
         tracker.log_test_row(about.title)
-        bar.say(row_line(record, stream.names))
+        bar.say(row_line(run.record, stream.names))
 
+    run.on_row = on_row
     with tracker.closing(), bar.closing(), checkpoints.signals_saved(), own_device(config) as device:
-        options = {key: config[key] for key in ("batch_size", "seed", "resident_bytes", "keep_optimizer")}
-        options |= {"augment": build(config.augment, "augment"), "epochs": config.epochs_per_task, "record": record}
-        run_stream(stream, learner, penalty, memory, trainer_of_task, **options, checkpoints=checkpoints, on_row=on_row)
-        result: Any = None
-        if is_first():
-            result = write_result(config, stream, learner, penalty, memory, record, folder)
-            result = compared(result, request.reference) if request.reference else result
-        result = from_rank_zero(result)
+        options: dict[str, Any] = {"logger": loggers or False, "default_root_dir": folder.path, **device}
+        last = [*request.callbacks, bar, checkpoints]
+        run.make_trainer = partial(task_trainer, config, [tracker, method], last, **options)
+        run_stream(run)
+        result: Any = from_rank_zero(write_result(config, run, folder) if is_first() else None)
         tracker.summarise(result.metrics)
     return result
 

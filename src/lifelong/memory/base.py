@@ -41,6 +41,9 @@ class ExemplarError(RuntimeError):
 class Memory:
     """Images by cell. As it stands it keeps nothing; every memory has this interface."""
 
+    keeps: ClassVar[bool] = False
+    """Whether it keeps exemplars."""
+
     def __init__(self) -> None:
         self.cells: dict[tuple[int, int], Tensor] = {}
         """(task, class) → images (m, C, H, W) uint8, best first: any prefix of a cell is a choice by the same rule."""
@@ -96,6 +99,7 @@ class ExemplarMemory(Memory):
         ValueError: a setting outside what is allowed.
     """
 
+    keeps = True
     needs: ClassVar[tuple[str, ...]] = ()
     """What of NEEDED the backbone must have."""
 
@@ -126,7 +130,7 @@ class ExemplarMemory(Memory):
             kind, description = NEEDED[name]
             if not isinstance(getattr(backbone, name, None), kind):
                 raise ValueError(
-                    f"memory={type(self).__module__.rsplit('.')[-1]} must have a backbone with {description}, "
+                    f"memory {type(self).__name__} must have a backbone with {description}, "
                     f"got {type(backbone).__name__} without"
                 )
         if self.total is not None and self.total < num_cells:
@@ -137,7 +141,7 @@ class ExemplarMemory(Memory):
         if self.replay == "balanced" and batch_size < 2:
             raise ValueError(f"batch_size must be an integer >= 2 with memory.replay=balanced, got {batch_size}")
 
-    def share(self, position: int, num_cells: int) -> int:
+    def quota(self, position: int, num_cells: int) -> int:
         """m of the cell that came as number `position` when there are so many; never more than among fewer."""
         return self.per_class or -((position - self.total) // num_cells)  # type: ignore[operator]
 
@@ -152,11 +156,11 @@ class ExemplarMemory(Memory):
         classes = train.labels.unique().tolist()
         older = [(cell, images) for cell, images in self.cells.items() if cell[0] != task_index]
         num_cells = len(older) + len(classes)
-        self.cells = {cell: images[: self.share(i, num_cells)].clone() for i, (cell, images) in enumerate(older)}
+        self.cells = {cell: images[: self.quota(i, num_cells)].clone() for i, (cell, images) in enumerate(older)}
         with leaving_no_trace(learner.backbone), torch.no_grad():
             for label in classes:
                 candidates = train.subset((train.labels == label).nonzero().flatten())
-                num = min(self.share(len(self.cells), num_cells), len(candidates))
+                num = min(self.quota(len(self.cells), num_cells), len(candidates))
                 chosen = from_rank_zero(self.choose(learner, candidates, num, generator).cpu())
                 self.cells[task_index, label] = candidates.images[chosen.to(candidates.images.device)]
 

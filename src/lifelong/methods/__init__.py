@@ -1,1 +1,1 @@
-"""One file per method; base.py says what they share and quadratic.py does the arithmetic."""
+"""One file a method; method.py is the slot, penalty.py what penalties share, quadratic.py their arithmetic."""

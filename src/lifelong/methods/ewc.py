@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from lifelong.importance import fisher
 from lifelong.importance.estimators import LABELS
 from lifelong.methods.guards import check_number
-from lifelong.methods.penalty import Batches, Learned, Params, Penalty
+from lifelong.methods.method import Batches, Learned, Params
+from lifelong.methods.penalty import Penalty
 from lifelong.methods.quadratic import merge_quadratics
 
 

@@ -3,13 +3,17 @@
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
+from lifelong.data.stream import Task
 from lifelong.distributed.ranks import total_over_ranks
 from lifelong.importance import Path, choose_path, fisher
 from lifelong.methods.ewc import check_labels
 from lifelong.methods.guards import PenaltyError, check_number
-from lifelong.methods.penalty import Batches, Learned, Params, Penalty
+from lifelong.methods.method import Batches, Learned, Params
+from lifelong.methods.penalty import Penalty
 
 
 class EWCPP(Penalty):
@@ -21,7 +25,7 @@ class EWCPP(Penalty):
 
     Args:
         alpha: α in (0, 1], the weight of the new.
-        interval: optimiser steps between two updates.
+        interval: optimiser steps between two updates; a task with fewer steps has one update, at its last step.
         labels: as in EWC; "empirical" is the gradient of the very loss that is trained.
     """
 
@@ -35,22 +39,43 @@ class EWCPP(Penalty):
         check_number("alpha", alpha, low=0, high=1, above=True)
         check_number("interval", interval, low=1, whole=True)
         check_labels(labels)
-        self.alpha, self.interval, self.labels = alpha, interval, labels
+        self.alpha, self.interval, self.length, self.labels = alpha, interval, interval, labels
         self.fisher: Params = {}
         self.fresh: Params = {}
         self.steps = 0
         self._path: Path | None = None
 
-    def before_task(self, weights: Params) -> None:
+    def before_task(self, task: Task) -> None:
+        self.begin({})
+
+    def begin(self, weights: Params) -> None:
+        """Count steps from here on; the moving average goes on from task to task."""
         self.steps = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.length = int(min(self.interval, trainer.estimated_stepping_batches))
+        self._batches: list[tuple[Tensor, Tensor]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self.wants_batches():
+            self._batches.append(batch.counted)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self.before_step(self.learner, self._batches)
+        self._batches = []
+        super().on_before_optimizer_step(trainer, pl_module, optimizer)
+
     def wants_batches(self) -> bool:
-        return (self.steps + 1) % self.interval == 0
+        """Whether the next step ends an interval."""
+        return (self.steps + 1) % self.length == 0
 
     def before_step(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> None:
+        """F_batch of the step's batches, θ still where its gradient was taken; the step may yet be skipped."""
         self.fresh = self.fisher_of(learner, batches) if batches else {}
 
-    def stepped(self) -> None:
+    def after_step(self, grads: Params, before: Params, after: Params) -> None:
         self.steps += 1
         self.update_fisher(self.fresh)
         self.fresh = {}
@@ -75,9 +100,9 @@ class EWCPP(Penalty):
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
         if not self.fisher:
             raise PenaltyError(
-                f"method.interval ({self.interval}) is longer than the task ({self.steps} steps): no Fisher"
+                f"method.interval must not exceed the steps a task is stopped after, got {self.interval}"
             )
-        return min_max_normalised({n: self.fisher[n] for n in self.held(learner.backbone)})
+        return min_max_normalised({n: self.fisher[n] for n in self.penalised(learner.backbone)})
 
     def merge(self, new: Params, weights: Params) -> None:
         self.importance, self.anchor = new, weights

@@ -1,9 +1,11 @@
-"""What ends a run rather than let a penalty do nothing, or nothing sensible."""
+"""What ends a run, or warns, rather than let a penalty do nothing sensible in silence."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 
@@ -11,8 +13,12 @@ class StabilityWarning(UserWarning):
     """The gradient form of the penalty is past the largest step that is stable on its own quadratic."""
 
 
+class ImportanceWarning(UserWarning):
+    """The penalty does nothing, for a reason that may be the user's wish."""
+
+
 class PenaltyError(RuntimeError):
-    """The penalty would do nothing, or nothing sensible: Ω not finite, negative or zero, or no pull off the anchor."""
+    """The penalty would do nothing sensible: Ω not finite or negative, or zero although the task had a gradient."""
 
 
 def check_number(
@@ -36,8 +42,14 @@ def check_number(
         raise ValueError(f"method.{key} must be {allowed}{f' or {other}' if other else ''}, got {value!r}")
 
 
-def check_importance(importance: dict[str, Tensor]) -> None:
-    """Raises PenaltyError unless Ω is finite, non-negative and somewhere positive. One host sync per task."""
+def check_importance(importance: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> None:
+    """Check Ω >= 0 after a task; warn where it is zero for every weight. One host sync per task.
+
+    params: the parameters, with the gradient of the task's last step in .grad.
+
+    Raises:
+        PenaltyError: Ω is not finite, or negative somewhere; or it is zero everywhere although the gradient was not.
+    """
     total = 0.0
     for name, omega in importance.items():
         low, high = (float(v) for v in torch.aminmax(omega))
@@ -47,4 +59,7 @@ def check_importance(importance: dict[str, Tensor]) -> None:
             raise PenaltyError(f"importance of {name} is negative ({low:.3g}): the penalty would repel from the anchor")
         total += high
     if total == 0:
-        raise PenaltyError("importance is zero for every weight: the penalty would do nothing")
+        zero = "importance is zero for every weight, so the penalty does nothing"
+        if any(p.grad is not None and bool(p.grad.any()) for p in params.values()):
+            raise PenaltyError(f"{zero}: have the outputs saturated (is optimizer.lr too high)?")
+        rank_zero_warn(f"{zero}: does the task have a single class?", category=ImportanceWarning)

@@ -2,7 +2,8 @@
 
 import torch
 
-from lifelong.methods.penalty import Batches, Learned, Params, Penalty
+from lifelong.methods.method import Batches, Learned, Params
+from lifelong.methods.penalty import Penalty
 
 
 class L2(Penalty):

@@ -6,7 +6,8 @@ import torch
 
 from lifelong.importance import mas
 from lifelong.importance.local import local_mas
-from lifelong.methods.penalty import Batches, Learned, Params, Penalty
+from lifelong.methods.method import Batches, Learned, Params
+from lifelong.methods.penalty import Penalty
 
 
 class MAS(Penalty):

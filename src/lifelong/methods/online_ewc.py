@@ -4,7 +4,7 @@ from typing import Any
 
 from lifelong.methods.ewc import EWC
 from lifelong.methods.guards import check_number
-from lifelong.methods.penalty import Params
+from lifelong.methods.method import Params
 
 
 class OnlineEWC(EWC):

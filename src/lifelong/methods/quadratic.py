@@ -1,14 +1,65 @@
-"""Arithmetic of the diagonal quadratic Σ_i Ω_i (θ_i − θ*_i)²: elementwise, in place, no autograd graph.
+"""Quadratics that a penalty holds the weights by: value, gradient, proximal step; in place, no autograd graph.
 
-All functions take lists of tensors in one order: params θ, anchor θ*, importance Ω (equal shapes, Ω >= 0).
+The functions below take lists of tensors in one order: params θ, anchor θ*, importance Ω (equal shapes, Ω >= 0).
 A `scale` is a number, or a tensor (S,) for parameters stacked along a leading dimension of size S.
 """
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+Params = Mapping[str, Tensor]
 Tensors = list[Tensor]
 Scale = float | Tensor
+
+
+class Quadratic(Protocol):
+    """q(θ) >= 0, zero at the anchor. `params` holds at least the parameters that q depends on, by name."""
+
+    def value(self, params: Params) -> Tensor:
+        """q, a float64 scalar."""
+
+    def gradient_norm(self, params: Params) -> Tensor:
+        """‖½ ∂q/∂θ‖, a float64 scalar."""
+
+    def add_gradient_(self, grads: Params, params: Params, scale: Scale) -> None:
+        """grads += scale · ½ ∂q/∂θ."""
+
+    def proximal_step_(self, params: Params, scale: Scale, names: Collection[str]) -> None:
+        """θ ← argmin over θ' of ½‖θ' − θ‖² + scale · ½ q(θ'), for the parameters of these names."""
+
+    def largest_curvature(self) -> float:
+        """Largest eigenvalue of ½ ∂²q/∂θ²."""
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """q = Σ_i Ω_i (θ_i − θ*_i)². anchor θ* and importance Ω by parameter name."""
+
+    anchor: Params
+    importance: Params
+
+    def _lists(self, params: Params, names: Collection[str]) -> tuple[Tensors, Tensors, Tensors]:
+        return [params[n] for n in names], [self.anchor[n] for n in names], [self.importance[n] for n in names]
+
+    def value(self, params: Params) -> Tensor:
+        return weighted_squared_distance(*self._lists(params, self.importance.keys()))
+
+    def gradient_norm(self, params: Params) -> Tensor:
+        return gradient_norm(*self._lists(params, self.importance.keys()), 1.0)
+
+    def add_gradient_(self, grads: Params, params: Params, scale: Scale) -> None:
+        names = self.importance.keys()
+        add_gradient_([grads[n] for n in names], *self._lists(params, names), scale)
+
+    def proximal_step_(self, params: Params, scale: Scale, names: Collection[str]) -> None:
+        proximal_step_(*self._lists(params, [n for n in self.importance if n in names]), scale)
+
+    def largest_curvature(self) -> float:
+        return max((float(w.max()) for w in self.importance.values()), default=0.0)
 
 
 def _along_leading(scale: Tensor, like: Tensor) -> Tensor:

@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 
+from lifelong.data.stream import Task
 from lifelong.methods import quadratic
 from lifelong.methods.ewcpp import EWCPP, min_max_normalised
 from lifelong.methods.guards import check_number
-from lifelong.methods.penalty import Batches, Learned, Params
+from lifelong.methods.method import Batches, Learned, Params
 
 
 class RWalk(EWCPP):
@@ -26,6 +27,7 @@ class RWalk(EWCPP):
 
     coefficient = 1.0
     state = (*EWCPP.state, "drop", "snapshot", "score", "score_before")
+    watches_path = True
 
     def __init__(self, strength: float, *, damping: float = 1e-3, **ewcpp: Any) -> None:
         super().__init__(strength, **ewcpp)
@@ -36,8 +38,12 @@ class RWalk(EWCPP):
         self.score: Params = {}
         self.score_before: Params = {}
 
-    def before_task(self, weights: Params) -> None:
-        super().before_task(weights)
+    def before_task(self, task: Task) -> None:
+        self.begin(self.weights())
+
+    def begin(self, weights: Params) -> None:
+        """Start path and first interval at these weights."""
+        super().begin(weights)
         self.snapshot = weights
         self.drop = {n: torch.zeros_like(w) for n, w in weights.items()}
         self.score = {n: torch.zeros_like(w) for n, w in weights.items()}
@@ -47,6 +53,7 @@ class RWalk(EWCPP):
         quadratic.add_weighted_difference_(drop, new, old, g, -1)
         if self.fresh:
             self.end_interval(after)
+        super().after_step(grads, before, after)
 
     def end_interval(self, weights: Params) -> None:
         """Score the interval against F as it stands and start the next one here."""
@@ -61,7 +68,7 @@ class RWalk(EWCPP):
         self.snapshot = {n: w.clone() for n, w in weights.items()}
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
-        self.end_interval({n: p.detach() for n, p in self.held(learner.backbone).items()})
+        self.end_interval({n: p.detach() for n, p in self.penalised(learner.backbone).items()})
         before = self.score_before
         score = {n: 0.5 * (before[n] + s) if n in before else s for n, s in self.score.items()}
         F = super().importance_of_task(learner, batches, generator)

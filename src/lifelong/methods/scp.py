@@ -6,7 +6,8 @@ import torch
 
 from lifelong.importance import sliced_cramer
 from lifelong.methods.guards import check_number
-from lifelong.methods.penalty import Batches, Learned, Params, Penalty
+from lifelong.methods.method import Batches, Learned, Params
+from lifelong.methods.penalty import Penalty
 
 
 class SCP(Penalty):

@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 
+from lifelong.data.stream import Task
 from lifelong.methods import quadratic
 from lifelong.methods.guards import check_number
-from lifelong.methods.penalty import Batches, Learned, Params, Penalty
+from lifelong.methods.method import Batches, Learned, Params
+from lifelong.methods.penalty import Penalty
 
 
 class SI(Penalty):
@@ -20,6 +22,7 @@ class SI(Penalty):
     """
 
     state = ("anchor", "importance", "path", "start")
+    watches_path = True
 
     def __init__(self, strength: float, *, damping: float = 0.1, **base: Any) -> None:
         super().__init__(strength, **base)
@@ -28,7 +31,11 @@ class SI(Penalty):
         self.path: Params = {}
         self.start: Params = {}
 
-    def before_task(self, weights: Params) -> None:
+    def before_task(self, task: Task) -> None:
+        self.begin(self.weights())
+
+    def begin(self, weights: Params) -> None:
+        """Start the path at these weights."""
         self.start = weights
         self.path = {name: torch.zeros_like(w) for name, w in weights.items()}
 

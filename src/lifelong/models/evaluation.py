@@ -1,10 +1,12 @@
 """Accuracy of a learner on the tasks of a stream, in large batches and without gradients."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lifelong.data.examples import Examples
-from lifelong.data.stream import TaskStream
+from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import copy_from_rank_zero_, this_share, total_over_ranks
 from lifelong.models.learner import Learner
 
@@ -36,8 +38,21 @@ def num_correct(learner: Learner, examples: Examples, rows: slice) -> int:
     return int(correct)
 
 
-def accuracy_row(learner: Learner, stream: TaskStream, learned: int, part: str, tasks: range | None = None) -> Tensor:
+def as_it_is(task: Task | None) -> None:
+    """The learner stays what it is on every task."""
+
+
+def accuracy_row(
+    learner: Learner,
+    stream: TaskStream,
+    learned: int,
+    part: str,
+    tasks: range | None = None,
+    enter: Callable[[Task | None], None] = as_it_is,
+) -> Tensor:
     """(T,) float64: accuracy on `part` ("val" or "test") of each task after tasks 0..learned; nan outside `tasks`.
+
+    enter: called with each task before it is tested, and with None at the end.
 
     Visits to one task share data and columns, so they are tested once. The columns visible to the learner are as before
     afterwards. Running statistics become those of rank 0, which training alone leaves different on each rank.
@@ -50,7 +65,9 @@ def accuracy_row(learner: Learner, stream: TaskStream, learned: int, part: str, 
         task = stream.task(j)
         if task.given not in found:
             learner.show(stream.visible(learned, j))
+            enter(task)
             found[task.given] = accuracy(learner, getattr(task, part))
         row[j] = found[task.given]
+    enter(None)
     learner.show(shown)
     return row

@@ -1,4 +1,4 @@
-"""The one LightningModule: a backbone, its head, and which classes are visible. It knows no penalty.
+"""The one LightningModule: a backbone, its head, and which classes are visible. It knows no method.
 
 Shapes: B batch, K output columns (width of the head).
 """
@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lifelong.data.examples import as_input as pixels_as_input
+from lifelong.data.loader import Batch
 
+Term = Callable[[Batch, Tensor], Tensor | float]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler | None]
 
@@ -33,6 +35,7 @@ class Learner(LightningModule):
 
     Attributes:
         num_steps: optimiser steps of the task in work, if it is not stopped early; a schedule spans them.
+        terms: added to the task loss of each batch; each is given the batch and its logits (B, K).
         compiled: takes the backbone's place in training mode; None: the backbone itself.
         optimizer_state: what the next task's optimiser starts with (moments, step counts, not its learning rate), where
             it is kept across tasks; None: nothing.
@@ -55,6 +58,7 @@ class Learner(LightningModule):
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.as_input = as_input
         self.num_steps = 1
+        self.terms: list[Term] = []
         self.compiled: Callable[[Tensor], Tensor] | None = None
         self.optimizer_state: dict[int, Any] | None = None
         self.register_buffer("groups", groups, persistent=False)
@@ -71,26 +75,36 @@ class Learner(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K), −inf where a column is not visible."""
-        logits = self._logits(x)
-        return logits if self.all_visible else logits.masked_fill(~self.visible, -torch.inf)
+        return self._masked(self.logits(x))
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor) -> Tensor:
+        """z (B, K), all columns."""
         run = self.backbone if self.compiled is None or not self.training else self.compiled
-        logits: Tensor = run(x)
-        return logits
+        return run(x)
+
+    def _masked(self, z: Tensor) -> Tensor:
+        return z if self.all_visible else z.masked_fill(~self.visible, -torch.inf)
+
+    def task_loss(self, z: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy over the columns each sample may choose from; nothing else masks. z: logits (B, K)."""
+        if self.groups is None:
+            return F.cross_entropy(self._masked(z), y)
+        others = self.groups != self.groups[y].unsqueeze(1)
+        return F.cross_entropy(z.masked_fill(others, -torch.inf), y)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy over the columns each sample may choose from."""
-        if self.groups is None:
-            return F.cross_entropy(self(x), y)
-        others = self.groups != self.groups[y].unsqueeze(1)
-        return F.cross_entropy(self._logits(x).masked_fill(others, -torch.inf), y)
+        """`task_loss` of x."""
+        return self.task_loss(self.logits(x), y)
 
-    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
-        """Loss of (x, y), times the weight of this rank's share of the batch if that comes with it."""
-        x, y, *weight = batch
-        loss = self.loss(x, y)
-        return loss * weight[0] if weight else loss
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The task loss times the weight of this rank's shard, and what the method adds."""
+        z = self.logits(batch.x)
+        loss = self.task_loss(z, batch.y)
+        if batch.weight != 1:
+            loss = loss * batch.weight
+        for term in self.terms:
+            loss = loss + term(batch, z)
+        return loss
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)

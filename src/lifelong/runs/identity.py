@@ -25,7 +25,6 @@ ENVIRONMENT_KEYS = (
     "logger",
     "log_every_n_steps",
     "checkpoint_seconds",
-    "reference",
     "objectives",
     "checkpoint_steps",
     "resident_bytes",
@@ -53,6 +52,11 @@ def setting(config: DictConfig) -> dict[str, Any]:
     plain = identity(config)
     plain["dataset"].pop("seed", None)
     return {k: v for k, v in plain.items() if k != "seed"}
+
+
+def stream_setting(config: DictConfig) -> dict[str, Any]:
+    """What decides the numbers but for method and memory: a run's upper bound is the joint run that shares it."""
+    return {k: v for k, v in identity(config).items() if k not in ("method", "memory")}
 
 
 def source_names(config: DictConfig) -> list[str]:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import gathered, sum_over_ranks_, this_share
-from lifelong.methods.penalty import Penalty
+from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.environment import peak_memory_bytes
 from lifelong.runs.record import Record
@@ -34,7 +34,7 @@ class DivergedError(RuntimeError):
 class Tracker(Callback):
     """Logs the running task: losses every n optimiser steps, validation accuracies every epoch, tests at its end.
 
-    Losses are summed on the device; the host waits for them only when a row is written. Comes before the penalty among
+    Losses are summed on the device; the host waits for them only when a row is written. Comes before the method among
     the callbacks, so that it sees the task's own gradient. The history holds what the configuration decides, the same
     in every repetition; what a run cost (`cost/…`) goes to the loggers alone.
 
@@ -48,7 +48,7 @@ class Tracker(Callback):
     def __init__(
         self,
         stream: TaskStream,
-        penalty: Penalty,
+        method: Method,
         record: Record,
         history: History,
         loggers: Sequence[Logger],
@@ -56,15 +56,14 @@ class Tracker(Callback):
     ) -> None:
         if every_n_steps < 1:
             raise ValueError(f"log_every_n_steps must be an integer >= 1, got {every_n_steps!r}")
-        self.stream, self.penalty, self.record, self.every_n_steps = stream, penalty, record, every_n_steps
+        self.stream, self.method, self.record, self.every_n_steps = stream, method, record, every_n_steps
         self.history, self.loggers = history, list(loggers)
         self.galleries = [logger for logger in loggers if isinstance(logger, Gallery)]
         self.latest: dict[str, float] = {}
         self._loss: Tensor = torch.zeros(())
         self._count = self._samples = 0
         self._since = 0.0
-        self._ratio = math.nan
-        self._rate = 0.0
+        self._before_step: dict[str, float] = {}
         self._stepped = False
 
     def write(self, values: Row, step: int, costs: Row | None = None) -> None:
@@ -84,7 +83,7 @@ class Tracker(Callback):
         if self.galleries:
             names = list(self.stream.names)
             picture = heat_map(record.test, names, title)
-            shown = Shown(list(record.test), names, picture, importance_histograms(self.penalty.importance))
+            shown = Shown(list(record.test), names, picture, importance_histograms(self.method.importance_shown))
         for logger in self.loggers:
             if isinstance(logger, Gallery):
                 logger.log_task(numbers(row), record.step, shown)
@@ -100,15 +99,16 @@ class Tracker(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self._stepped = True
         if (trainer.global_step + 1) % self.every_n_steps == 0:
-            self._rate = optimizer.param_groups[0]["lr"]  # when the row is written a scheduler has already changed it
-            self._ratio = penalty_gradient_ratio(self.penalty, pl_module.backbone)  # type: ignore[arg-type]
+            logged = {f"train/{name}": value for name, value in self.method.measures(pl_module).items()}  # type: ignore[arg-type]
+            rate = optimizer.param_groups[0]["lr"]  # when the row is written a scheduler has already changed it
+            self._before_step = {**logged, "train/learning_rate": rate}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._loss = self._loss.to(outputs["loss"].device) + outputs["loss"]
         self._count += 1
-        self._samples += len(batch[1])
+        self._samples += len(batch.y)
         if self._stepped and trainer.global_step % self.every_n_steps == 0:
             self._log_training(trainer, pl_module)
         self._stepped = False
@@ -119,13 +119,7 @@ class Tracker(Callback):
         step = self.record.step + trainer.global_step
         if not math.isfinite(loss):
             raise self._diverged(f"train/loss is {loss}", trainer)
-        self.latest = {
-            "train/loss": loss,
-            "train/penalty": float(self.penalty.value(pl_module.backbone)),  # type: ignore[arg-type]
-            "train/penalty_gradient_ratio": self._ratio,
-            "train/learning_rate": self._rate,
-            "train/lr_curvature": self.penalty.lr_curvature,
-        }
+        self.latest = {"train/loss": loss, **self._before_step}
         row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
         self.write(row, step, self._costs(pl_module.device))
 
@@ -163,7 +157,7 @@ class Tracker(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         k, begun = self.record.task, perf_counter()
         with self.record.timed("evaluation"):
-            row = accuracy_row(pl_module, self.stream, k, "val", range(k + 1))  # type: ignore[arg-type]
+            row = accuracy_row(pl_module, self.stream, k, "val", range(k + 1), self.method.enter)  # type: ignore[arg-type]
         values = {f"val/accuracy/{self.stream.names[j]}": float(row[j]) for j in range(k + 1)}
         pl_module.log("val/accuracy", float(row[k]), logger=False)  # to be monitored; loggers have it on our own axis
         self.write({"task": k, "epoch": trainer.current_epoch, **values}, self.record.step + trainer.global_step)
@@ -194,19 +188,6 @@ class Tracker(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loss, self._count = state_dict["loss"][this_share().rank], state_dict["count"]
-
-
-def penalty_gradient_ratio(penalty: Penalty, backbone: nn.Module) -> float:
-    """‖∇penalty‖ / ‖∇task‖ over the parameters the penalty holds, of the gradients as they lie; 0 while it holds none.
-
-    nan if the task has no gradient there.
-    """
-    if not penalty.active:
-        return 0.0
-    params = dict(backbone.named_parameters())
-    grads = [g for name in penalty.importance if (g := params[name].grad) is not None]
-    task = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
-    return float(penalty.gradient_norm(backbone)) / task if task > 0 else math.nan
 
 
 def quiet_libraries() -> None:

@@ -1,6 +1,6 @@
 """Checkpoints: of a task in work (Lightning's own, exact to the batch) and between tasks (a few plain tensors).
 
-A checkpoint in work holds weights, optimiser, loops, loader position, RNG state, penalty, memory and record, so that a
+A checkpoint in work holds weights, optimiser, loops, loader position, RNG state, method, memory and record, so that a
 resumed run equals an uninterrupted one. The files are those of lifelong.training.checkpoint_files.
 """
 
@@ -22,7 +22,7 @@ from lifelong.data.stream import Task
 from lifelong.distributed.ranks import gathered, is_first, largest_over_ranks, this_share, wait_for_all
 from lifelong.launch.cluster import submitted_to
 from lifelong.memory.base import Memory
-from lifelong.methods.penalty import Penalty
+from lifelong.methods.method import Method
 from lifelong.models.learner import Learner
 from lifelong.runs.interrupted import Interrupted
 from lifelong.runs.record import Record
@@ -68,7 +68,7 @@ class Checkpoints(Callback):
 
     # Reading -------------------------------------------------------------------------------------------------------
 
-    def load(self, learner: Learner, penalty: Penalty) -> int | None:
+    def load(self, learner: Learner, method: Method) -> int | None:
         """Take up the newest whole checkpoint, if there is one; returns the history length it belongs to, else None.
 
         Raises:
@@ -79,11 +79,11 @@ class Checkpoints(Callback):
             return None
         path, saved = found
         in_work = "loops" in saved
-        held = saved["callbacks"].get(penalty.state_key, {}) if in_work else saved["penalty"]  # Lightning leaves out {}
+        held = saved["callbacks"].get(method.state_key, {}) if in_work else saved["method"]  # Lightning leaves out {}
         for what, then, now in (
             ("a record", _names(saved["record"]), _names(self.record.state_dict())),
             ("a memory", _names(saved["memory"]), _names(self.memory.state_dict())),
-            ("a penalty", _names(held), _names(penalty.state_dict())),
+            ("a method", _names(held), _names(method.state_dict())),
             ("weights", _shapes(saved["state_dict"]), _shapes(learner.state_dict())),
         ):
             if misfit := _misfit(then, now):
@@ -96,7 +96,7 @@ class Checkpoints(Callback):
             self._resume = found
         else:
             learner.load_state_dict(saved["state_dict"])
-            penalty.load_state_dict(held)
+            method.load_state_dict(held)
             learner.optimizer_state = saved.get("optimizer")
         return int(saved["history_bytes"])
 
@@ -106,11 +106,11 @@ class Checkpoints(Callback):
 
     # Writing -------------------------------------------------------------------------------------------------------
 
-    def save_boundary(self, learner: Learner, penalty: Penalty) -> None:
-        """Between tasks: weights, penalty, memory, record, and the optimiser's state where it is kept; a task makes its
+    def save_boundary(self, learner: Learner, method: Method) -> None:
+        """Between tasks: weights, method, memory, record, and the optimiser's state where it is kept; a task makes its
         own loader and randomness."""
         state = {k: v.cpu() for k, v in learner.state_dict().items()}
-        parts = {"state_dict": state, "penalty": penalty.state_dict(), "optimizer": learner.optimizer_state}
+        parts = {"state_dict": state, "method": method.state_dict(), "optimizer": learner.optimizer_state}
         self._write({**parts, **self._own()})
 
     def _own(self) -> dict[str, Any]:

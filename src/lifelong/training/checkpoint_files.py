@@ -15,7 +15,7 @@ from lifelong.runs.atomic import atomic_write
 from lifelong.runs.checksum import load_sealed, save_sealed
 from lifelong.runs.folder import DamagedError, RunFolderError
 
-FORMAT = 2
+FORMAT = 3
 """Of what a checkpoint holds and means. Raise it with a change after which an older checkpoint would be misread."""
 SHOWN = 3
 """Differences named in one line."""

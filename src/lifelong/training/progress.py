@@ -12,31 +12,26 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from lifelong.data.stream import TaskStream
-from lifelong.methods.penalty import Penalty
 from lifelong.runs.record import Record
 from lifelong.tracking import Tracker
 
 COLUMNS = (
     TextColumn("[bold]{task.fields[where]}"),
     BarColumn(bar_width=24),
-    TextColumn("loss {task.fields[loss]}  penalty {task.fields[penalty]}"),
+    TextColumn("{task.fields[measures]}"),
     TimeElapsedColumn(),
     TextColumn("ETA"),
     TimeRemainingColumn(),
 )
+SHOWN = {"loss": "train/loss", "penalty": "train/penalty"}
 
 
 class StreamProgress(ProgressBar):
-    """task 2/5 20° · epoch 3/10, loss, penalty, elapsed, ETA. Redrawn ten times a second, by rich's own thread.
+    """task 2/5 20° · epoch 3/10, loss, penalty, elapsed, ETA. Redrawn ten times a second, by rich's own thread."""
 
-    A cumulative method's task k takes k times as long as its first, and counts so in the bar.
-    """
-
-    def __init__(
-        self, stream: TaskStream, penalty: Penalty, record: Record, tracker: Tracker, console: Console
-    ) -> None:
+    def __init__(self, stream: TaskStream, record: Record, tracker: Tracker, console: Console) -> None:
         super().__init__()
-        self.stream, self.penalty, self.record, self.tracker, self.console = stream, penalty, record, tracker, console
+        self.stream, self.record, self.tracker, self.console = stream, record, tracker, console
         self._progress: Progress | None = None
 
     def disable(self) -> None:
@@ -45,8 +40,7 @@ class StreamProgress(ProgressBar):
     def enable(self) -> None:
         if self._progress is None and self.console.is_terminal:
             self._progress = Progress(*COLUMNS, console=self.console, transient=True)
-            total = sum(self._weight(k) for k in range(self.stream.num_tasks))
-            self._bar = self._progress.add_task("", total=total, where="", loss="–", penalty="–")
+            self._bar = self._progress.add_task("", total=self.stream.num_tasks, where="", measures="loss –")
             self._progress.start()
 
     @contextmanager
@@ -61,9 +55,6 @@ class StreamProgress(ProgressBar):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-    def _weight(self, k: int) -> int:
-        return k + 1 if self.penalty.cumulative else 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -82,10 +73,9 @@ class StreamProgress(ProgressBar):
             done, of = (epoch - 1 + (batch_idx + 1) / trainer.num_training_batches) / epochs, f"/{epochs}"
         self._progress.update(
             self._bar,
-            completed=sum(map(self._weight, range(k))) + self._weight(k) * min(done, 1.0),
+            completed=k + min(done, 1.0),
             where=f"task {k + 1}/{self.stream.num_tasks} {self.stream.names[k]} · epoch {epoch}{of}",
-            loss=f"{latest['train/loss']:.3f}" if latest else "–",
-            penalty=f"{latest['train/penalty']:.3g}" if latest else "–",
+            measures="  ".join(f"{name} {latest[key]:.3g}" for name, key in SHOWN.items() if key in latest) or "loss –",
         )
 
     def say(self, text: str) -> None:

@@ -1,0 +1,212 @@
+"""The slot: what a continual-learning method may do to ordinary training. One file and one yaml a method."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Protocol
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lifelong.data.examples import Examples
+from lifelong.data.loader import Batch
+from lifelong.data.seeds import derived_generator
+from lifelong.data.stream import Task, TaskStream
+from lifelong.memory.base import Memory
+from lifelong.methods.state import Stateful
+
+Params = dict[str, Tensor]
+"""Tensors by parameter name of the backbone, each of its parameter's shape."""
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class Learned(Protocol):
+    """What a method may ask of the learner. B batch, K output columns."""
+
+    backbone: nn.Module
+
+    @property
+    def visible(self) -> Tensor: ...  # (K,) bool: output columns of the task in work
+
+    def logits(self, x: Tensor) -> Tensor: ...  # x → z (B, K), all columns
+
+    def task_loss(self, z: Tensor, y: Tensor) -> Tensor: ...  # mean cross-entropy over the columns y may be among
+
+
+class Method(Stateful):
+    """Plain fine-tuning. Override the verbs that the paper needs; the others cost nothing.
+
+        for task in stream:
+            before_task(task)
+            for batch in examples(stream, task):
+                z = learner.logits(batch.x)
+                loss = learner.task_loss(z, batch.y) + extra_loss(batch, z)
+                loss.backward()
+                edit_gradients(grads)               # after unscaling and the mean over ranks, before clipping
+                optimizer.step()
+                after_step(grads, before, after)
+            after_task(task, batches)
+            for other in stream: enter(other); test; enter(None)
+
+    `grads` is the gradient of all that autograd saw, task_loss + extra_loss. A gradient that a method computes itself
+    it reduces over ranks itself. What it draws comes from `generator`, a function of (seed, task, epoch, batch), so
+    that a resumed run draws the same.
+
+    Attributes:
+        learner, memory: wired by the experiment.
+        task: the task in work, set before `before_task` and again when an interrupted task resumes.
+        seed: of the task in work.
+        draws: a generator on the device for what is drawn after a task, a function of (seed, task).
+    """
+
+    watches_path: ClassVar[bool] = False
+    """Whether `after_step` is given `grads` and `before`, two copies of the weights a step; else both are {}."""
+    scenarios: ClassVar[tuple[str, ...]] = ("domain", "task", "class")
+    needs_memory: ClassVar[bool] = False
+    replays: ClassVar[bool] = False
+    """Whether the method draws from memory itself; else what memory holds is mixed into the training batches."""
+    num_samples: int | None = None
+    """How many samples of a task `after_task` is given (a random subset); None: all."""
+    exclude: tuple[str, ...] = ()
+
+    learner: Learned
+    memory: Memory
+    task: Task | None = None
+    seed: int = 0
+    draws: torch.Generator
+    _position: tuple[int, int] = (0, 0)
+
+    # The verbs -----------------------------------------------------------------------------------------------------
+
+    def check(self, stream: TaskStream, backbone: nn.Module) -> None:
+        """Raise ValueError, in one line, if the method cannot work on this stream, with this memory or backbone."""
+        name = type(self).__name__
+        if stream.scenario not in self.scenarios:
+            raise ValueError(f"scenario must be {' or '.join(self.scenarios)} with {name}, got {stream.scenario!r}")
+        if self.needs_memory and not self.memory.keeps:
+            raise ValueError(f"memory must keep exemplars with {name}, got memory=none")
+        self.penalised(backbone)
+
+    def before_task(self, task: Task) -> None:
+        """Called when a task starts, before its first step; not again when an interrupted task resumes."""
+
+    def examples(self, stream: TaskStream, task: Task) -> Examples:
+        """What is trained on at this task."""
+        return task.train
+
+    @property
+    def active(self) -> bool:
+        """Whether `extra_loss` and `edit_gradients` have a say now; if not, a step is fine-tuning's to the last bit."""
+        return True
+
+    def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
+        """A term beside the task loss: a mean over samples, times the weight of the batch it is a mean over.
+
+        z: logits (B, K) of the batch. Goes into backward with the task loss.
+        """
+        return z.new_zeros(())
+
+    def edit_gradients(self, grads: Params) -> None:
+        """Change the gradient of the step in place: penalties, projections, masks."""
+
+    def after_step(self, grads: Params, before: Params, after: Params) -> None:
+        """Called after each optimiser step that was made, not after one that was skipped (16-mixed, an overflow).
+
+        grads: before `edit_gradients`; before, after: the weights on both sides of the step; `after` is the live ones.
+        """
+
+    def after_task(self, task: Task, batches: Batches) -> None:
+        """Keep what matters of the task; batches: this rank's shard of its training data, in order, not augmented."""
+
+    def enter(self, task: Task | None) -> None:
+        """Make the learner what it is on this task at test time; None: what it was before."""
+
+    def measures(self, learner: Learned) -> dict[str, float]:
+        """Numbers of this step for history and loggers, with the task's gradient in .grad, before `edit_gradients`.
+
+        (Lightning gives every callback a `log` of its own.)
+        """
+        return {}
+
+    @property
+    def importance_shown(self) -> Params:
+        """Ω that loggers draw; {} without one."""
+        return {}
+
+    # What all methods share ----------------------------------------------------------------------------------------
+
+    def penalised(self, backbone: nn.Module) -> Params:
+        """The trainable parameters by name, but for the excluded.
+
+        Raises:
+            ValueError: an excluded prefix matches no parameter, or nothing is left.
+        """
+        trainable = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
+        for prefix in self.exclude:
+            if not any(_below(name, prefix) for name in trainable):
+                raise ValueError(f"method.exclude must hold prefixes of {', '.join(trainable)}, got {prefix!r}")
+        kept: Params = {n: p for n, p in trainable.items() if not any(_below(n, prefix) for prefix in self.exclude)}
+        if not kept:
+            raise ValueError(f"method.exclude must leave some parameter to penalise, got {list(self.exclude)}")
+        return kept
+
+    def weights(self) -> Params:
+        """Copies of the penalised parameters."""
+        return {n: p.detach().clone() for n, p in self.penalised(self.learner.backbone).items()}
+
+    def generator(self, *purpose: int) -> torch.Generator:
+        """A CPU generator that is a function of the task's seed, the epoch, the batch and `purpose`."""
+        return derived_generator(self.seed, *self._position, *purpose)
+
+    # When: Lightning's hooks ---------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        learner: Any = pl_module
+        self.learner = learner
+        self._params = self.penalised(learner.backbone)
+        self._before: Params = {}
+        self._raw: Params = {}
+        learner.terms = [self._term] if self._overrides("extra_loss") else []
+        if trainer.global_step == 0:
+            self.before_task(self.task)  # type: ignore[arg-type]
+        self._hooks = [o.register_step_post_hook(self._on_stepped) for o in trainer.optimizers]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        learner: Any = pl_module
+        learner.terms = []
+        for hook in self._hooks:
+            hook.remove()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._position = trainer.current_epoch, batch_idx
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if self.watches_path:
+            self._raw = {n: _gradient(p).clone() for n, p in self._params.items()}
+            self._before = {n: p.detach().clone() for n, p in self._params.items()}
+        if self._overrides("edit_gradients") and self.active:
+            for p in self._params.values():
+                p.grad = _gradient(p)
+            with torch.no_grad():
+                self.edit_gradients({n: p.grad for n, p in self._params.items()})  # type: ignore[misc]
+
+    def _on_stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Called only when the optimiser really stepped, not when it skipped a step for an overflow (16-mixed)."""
+        if self._overrides("after_step"):
+            with torch.no_grad():
+                self.after_step(self._raw, self._before, {n: p.detach() for n, p in self._params.items()})
+            self._raw, self._before = {}, {}
+
+    def _term(self, batch: Batch, z: Tensor) -> Tensor | float:
+        return self.extra_loss(batch, z) if self.active else 0.0
+
+    def _overrides(self, verb: str) -> bool:
+        return getattr(type(self), verb) is not getattr(Method, verb)
+
+
+def _below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def _gradient(p: Tensor) -> Tensor:
+    return torch.zeros_like(p) if p.grad is None else p.grad
