@@ -132,7 +132,7 @@ def _completed(override: Override, parsed: Sequence[Override]) -> str:
         return f"++{text}"  # of a class that no yaml names
     missing = [_missing(config, key) for config in _skeletons(parsed, key.partition(".")[0])]
     if all(missing):
-        raise ConfigError(missing[0])
+        raise ConfigError(max(filter(None, missing), key=len))  # of the choice that has most options
     return text if all(reason is None for reason in missing) else f"++{text}"
 
 

@@ -36,7 +36,7 @@ def main() -> None:
 
 def _checked(argv: list[str]) -> list[str]:
     """The command's words with its overrides as Hydra takes them; raises ConfigError."""
-    args = get_args_parser().parse_args(argv[1:])
+    args = get_args_parser().parse_intermixed_args(argv[1:])
     modes = [mode for mode in ("run", "multirun", "cfg", "info") if getattr(args, mode)]
     if len(modes) > 1:
         raise ConfigError(f"one of --run, --multirun, --cfg and --info at a time, got --{' --'.join(modes)}")
@@ -48,7 +48,8 @@ def _checked(argv: list[str]) -> list[str]:
         note = check_sweep(overrides, multirun=multirun)
         if note:
             print(f"note: {note}", file=sys.stderr)
-    return [given.get(word, word) for word in argv]
+    flags = [word for word in argv[1:] if word not in given]  # first: Hydra takes none amid overrides
+    return [argv[0], *flags, *given.values()]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")  # type: ignore[untyped-decorator]
