@@ -76,9 +76,7 @@ def test_unknown_launcher_and_unknown_key_of_one_are_said_in_one_line(tmp_path: 
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     said = command("-m", "hydra/launcher=slurm", "hydra.launcher.partiton=long", f"root={tmp_path}")
     assert said.code == 1
-    assert said.err.startswith(
-        "error: unknown key 'hydra.launcher.partiton' (did you mean partition?): hydra.launcher "
-    )
+    assert said.err.startswith("error: unknown key 'hydra.launcher.partiton' (did you mean partition?): ")
     assert said.err.count("\n") == 1
 
 
@@ -98,10 +96,8 @@ def test_slurm_without_srun_is_said_in_one_line(tmp_path: Path, monkeypatch: pyt
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     monkeypatch.setenv("PATH", str(tmp_path))
     said = command("-m", "hydra/launcher=slurm", f"root={tmp_path}")
-    assert (said.code, said.err) == (
-        1,
-        "error: hydra/launcher=slurm must find srun on the PATH of this machine, got none\n",
-    )
+    assert said.code == 1
+    assert said.err == "error: hydra/launcher=slurm must find srun on the PATH of this machine, got none\n"
 
 
 def test_trainer_on_slurm_leaves_queueing_to_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
