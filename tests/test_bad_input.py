@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import lifelong
+from lifelong.config.groups import choices
 from lifelong.config.overrides import check_sweep, checked
 from lifelong.config.schema import ConfigError
 from lifelong.data.source import Source
@@ -24,7 +25,7 @@ from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, RunFolderError
 from runs import TINY, Said, command, composed_tiny, run
 
-METHODS = "ewc, ewcpp, finetune, joint, l2, mas, online_ewc, rwalk, scp, si"
+METHODS = ", ".join(choices("method"))
 
 
 def refused(said: Said) -> str:

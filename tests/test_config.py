@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from lifelong.config.build import build, factory
 from lifelong.config.checks import BORDERS, check
 from lifelong.config.groups import GROUPS, choices
-from lifelong.config.options import allowed, fits, misfit, parameters, spelled, unknown_key
+from lifelong.config.options import allowed, fits, misfit, parameters, spelled
 from lifelong.config.schema import Config, ConfigError
 from lifelong.experiment.errors import composed, explain
-from lifelong.runs.identity import ENVIRONMENT_KEYS, identity
+from lifelong.runs.identity import ENVIRONMENT_KEYS, changed_code, code_hashes, files_behind, identity
 from lifelong.runs.interrupted import Interrupted
 from runs import composed_once
 
@@ -90,7 +90,6 @@ def test_constructor_takes_what_its_bases_take() -> None:
     assert list(names) == ["strength", "step", "none_is_fine", "interval"]
     assert complete
     assert names["interval"] == (int, 1)
-    assert parameters(function)[0].keys() == {"size", "names"}
     assert parameters(torch.optim.Adam)[0]["lr"][0] == Union[float, torch.Tensor]  # noqa: UP007 - as torch writes it
 
 
@@ -111,7 +110,6 @@ def test_constructor_takes_what_its_bases_take() -> None:
         ({"names": "abc"}, function, "key.names must be a list of texts, got 'abc'"),
         ({"x": 1}, function, "unknown key 'key.x': key has names, size"),
         ({"x": 1}, dict, None),  # C code without a signature: nothing is known, nothing refused
-        ({"x": 1}, str, None),
         ({"x": 1}, Bare, "unknown key 'key.x': key has no keys"),
         ({}, Middle, None),
     ],
@@ -121,10 +119,8 @@ def test_first_option_that_does_not_fit_is_named(options: dict[str, Any], target
 
 
 def test_values_are_spelled_as_in_yaml() -> None:
-    assert [spelled(v) for v in (None, True, False, 1, 1.5, "a", ["a"])] == [
-        "null", "true", "false", "1", "1.5", "'a'", "['a']",
-    ]  # fmt: skip
-    assert unknown_key("a.b", [], "a") == "unknown key 'a.b': a has no keys"
+    spellings = {None: "null", True: "true", 1.5: "1.5", "a": "'a'"}
+    assert {value: spelled(value) for value in spellings} == spellings
 
 
 # Building -----------------------------------------------------------------------------------------------------------
@@ -219,6 +215,43 @@ def test_overrides_reach_the_group_they_name() -> None:
     assert config.method._target_ == "lifelong.methods.si.SI"
     assert (config.method.strength, config.dataset.seed, config.dataset.val_fraction) == (7, 5, 0.2)
     assert config.dataset.source._target_ == "lifelong.data.sources.digits.digits"
+
+
+# The code of a run --------------------------------------------------------------------------------------------------
+
+
+def write_method(folder: Path, version: int) -> None:
+    text = "from lifelong.methods.method import Method\n\n\nclass Own(Method):\n    version = {}\n"
+    (folder / "own_method.py").write_text(text.format(version))
+
+
+def test_changed_method_outside_the_package_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_method(tmp_path, version=1)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = composed(("method=finetune", "method._target_=own_method.Own", "trusted=[own_method]"))
+    before = code_hashes(config)
+    assert changed_code(before, config) is None
+    assert changed_code({"run_id": "of an older version"}, config) is None
+    write_method(tmp_path, version=2)
+    told = changed_code(before, config)
+    assert told is not None
+    assert told.startswith("the code of method own_method.Own has changed since")
+    assert "rerun=true" in told
+    assert "\n" not in told
+
+
+def test_method_code_is_that_of_the_class_and_its_bases_and_code_is_all_of_ours() -> None:
+    choices = (("method=ewc",), ("method=mas",), ("method=ewc", "seed=9"))
+    ewc, mas, other = (code_hashes(composed_once(overrides)) for overrides in choices)
+    assert ewc == other
+    assert ewc["method_code"] != mas["method_code"]
+    assert ewc["code"] == mas["code"]
+    found = files_behind("lifelong.methods.ewc.EWC")
+    assert {"lifelong.methods.ewc", "lifelong.methods.penalty", "lifelong.methods.method"} <= found.keys()
+    assert all(name.startswith("lifelong.") for name in found)
+    assert files_behind("torch.optim.Adam") == {}
 
 
 # Words for errors ---------------------------------------------------------------------------------------------------

@@ -142,9 +142,8 @@ def test_a_worker_saves_and_ends_when_its_command_dies(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_sweeps_at_once_after_a_killed_one_train_every_run_once(tmp_path: Path) -> None:
     """The first is killed when it says that a task is learned; then two at once share what is left."""
-    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.max_epochs=5")
-    grid = ("method=ewc,finetune", "strength_factor=0.1,1", "progress=true")
-    arguments = [sys.executable, str(TRAIN), "-m", *TINY, f"root={tmp_path}", *parallel, *grid]
+    grid = ("method=ewc,finetune", "strength_factor=0.1,1", "trainer.max_epochs=5", "progress=true")
+    arguments = [sys.executable, str(TRAIN), "-m", *TINY, f"root={tmp_path}", *grid]
 
     def start() -> "subprocess.Popen[str]":
         return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

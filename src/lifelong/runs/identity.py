@@ -79,9 +79,10 @@ def code_hashes(config: DictConfig) -> dict[str, str]:
     code: of this package and of what stands behind each `_target_`. method_code: of what stands behind the method's.
     Files of installed libraries are none of them, nor are modules that a file imports.
     """
-    behind = {group: _files_behind(OmegaConf.select(config, group)._target_) for group in groups_of(config)}
-    package = {path.relative_to(PACKAGE.parent).as_posix(): path for path in PACKAGE.rglob("*.py")}
-    everything = reduce(dict.__or__, behind.values(), package)
+    behind = {group: files_behind(OmegaConf.select(config, group)._target_) for group in groups_of(config)}
+    everything = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    for files in behind.values():
+        everything |= {name: path for name, path in files.items() if not path.is_relative_to(PACKAGE)}
     return {"code": _hash(everything), "method_code": _hash(behind["method"])}
 
 
@@ -95,7 +96,7 @@ def changed_code(metrics: Mapping[str, Any], config: DictConfig) -> str | None:
     return f"{whose} has changed since (metrics.json: {changed[0]}): keep the old numbers, or train again by rerun=true"
 
 
-def _files_behind(target: str) -> dict[str, Path]:
+def files_behind(target: str) -> dict[str, Path]:
     """Source files of a class and its bases, or of a function, by module; without those of installed libraries."""
     found = inspect.unwrap(resolve_name(target))
     modules = {part.__module__ for part in (found.__mro__ if inspect.isclass(found) else [found])}
