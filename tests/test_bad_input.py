@@ -22,7 +22,6 @@ from lifelong.experiment import run as experiment
 from lifelong.experiment.errors import composed
 from lifelong.experiment.run import run_experiment
 from lifelong.runs.checksum import load_sealed
-from lifelong.runs.folder import RunFolder, RunFolderError
 from runs import TINY, Said, command, composed_tiny, run
 
 METHODS = ", ".join(choices("method"))
@@ -57,7 +56,6 @@ REFUSALS = {
     "method=null": f"method must be one of {METHODS}, got null",
     "~method": f"method must be one of {METHODS}, got null",
     "dataset/source=mnist5": "dataset/source must be one of ",
-    "experiment=nope": "experiment must be one of ",
     "logger=[csv,none]": "logger must be one of csv, none, tensorboard, wandb, got ['csv', 'none']",
     "seed": "override 'seed' must be written key=value: ",
     "seed=[1": "override 'seed=[1' must be written key=value: ",
@@ -70,10 +68,7 @@ REFUSALS = {
     "-m sweep=seeds,methods": "sweep must be one at a time, as it sweeps itself over method, seed, got seeds,methods",
     # of the wrong type
     "seed=abc": "seed must be an integer, got 'abc'",
-    "seed=1.5": "seed must be an integer, got 1.5",
     "rerun=maybe": "rerun must be true or false, got 'maybe'",
-    "val_fraction=abc": "val_fraction must be a number, got 'abc'",
-    "num_threads=abc": "num_threads must be an integer or null, got 'abc'",
     "trusted=x": "trusted must be a list of texts, got 'x'",
     "method.strength=abc": "method.strength must be a number, got 'abc'",
     "trainer.max_epochs=abc": "trainer.max_epochs must be an integer or null, got 'abc'",
@@ -82,14 +77,12 @@ REFUSALS = {
     "logger=wandb logger.init_timeout=0": "logger.init_timeout must be a finite number of seconds > 0, got 0",
     "logger=wandb logger.finish_timeout=-1": "logger.finish_timeout must be a finite number of seconds > 0, got -1",
     # outside what is allowed
-    "seed=-1": "seed must be an integer >= 0, got -1",
     "method.strength=-1": "method.strength must be a finite number >= 0, got -1",
     "trainer.max_epochs=0": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
     "trainer.devices=999": "trainer.devices must be at most the number of CPU cores, ",
     "+trainer.limit_train_batches=0": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or ",
     "+trainer.logger=true": "trainer.logger must not be set: the program sets it, got true",
     "dataset.angles=[]": "dataset.angles must be a non-empty list of finite numbers (degrees), got []",
-    "val_fraction=1.0": "val_fraction must be a number in [0, 1), got 1.0",
     "scenario=foo": "scenario must be one of domain, task, class, got 'foo'",
     # from elsewhere
     "method._target_=os.system": "method._target_ must start with lifelong., torch., lightning., torchmetrics. or ",
@@ -100,15 +93,11 @@ VALUES = {
     # of the wrong type
     "method.strength=null": "method.strength must be a number, got null",
     "trainer.precision=33": "trainer.precision must be one of 64, 32, 16, ",
-    "optimizer.lr=abc": "optimizer.lr must be a number, got 'abc'",
     "optimizer.fused=abc": "optimizer.fused must be true or false or null, got 'abc'",
-    "backbone.bias=maybe": "backbone.bias must be true or false, got 'maybe'",
     "dataset.angles=3": "dataset.angles must be a list of numbers, got 3",
-    "dataset.angles=[a]": "dataset.angles must be a list of numbers, got ['a']",
     "dataset.order=7": "dataset.order must be a list of integers or ",
     # outside what is allowed
     "method.strength=nan": "method.strength must be a finite number >= 0, got nan",
-    "method.strength=inf": "method.strength must be a finite number >= 0, got inf",
     "method.labels=foo": "method.labels must be one of exact, sampled, empirical, got 'foo'",
     "method.exclude=[foo]": "method.exclude must hold prefixes of body.1.weight, ",
     "trainer.max_epochs=-1": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
@@ -128,7 +117,6 @@ VALUES = {
     "dataset.window=3": "dataset.window must be a list of integers or null, got 3",
     "trainer.max_epochs=null": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
     "val_fraction=-0.1": "val_fraction must be a number in [0, 1), got -0.1",
-    "val_fraction=nan": "val_fraction must be a number in [0, 1), got nan",
     "val_fraction=0.999": "val_fraction must leave every class a training example, got 0.999",
     "dataset.source.test_fraction=2": "dataset.source.test_fraction must be a number in (0, 1), got 2",
     "batch_size=0": "batch_size must be an integer >= 1, got 0",
@@ -370,12 +358,6 @@ def test_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> No
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
         holder.kill()
     assert command(*TINY, f"root={tmp_path}", "rerun=true").code == 0
-
-
-def test_two_runs_of_one_process_cannot_share_a_folder(tmp_path: Path) -> None:
-    folder = run(tmp_path).folder
-    with RunFolder(folder).locked(), pytest.raises(RunFolderError, match="is in use"):
-        run(tmp_path, "rerun=true")
 
 
 @pytest.mark.parametrize("typed", ["hf_0123456789", "${oc.env:HF_TOKEN}", "https://me:hf_0123456789@host"])

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from lifelong.config.build import build, factory
 from lifelong.config.checks import BORDERS, check
 from lifelong.config.groups import GROUPS, choices
-from lifelong.config.options import allowed, fits, misfit, parameters, spelled
+from lifelong.config.options import allowed, fits, misfit, parameters
 from lifelong.config.schema import Config, ConfigError
 from lifelong.experiment.errors import composed, explain
 from lifelong.runs.identity import ENVIRONMENT_KEYS, changed_code, code_hashes, files_behind, identity
@@ -118,11 +118,6 @@ def test_first_option_that_does_not_fit_is_named(options: dict[str, Any], target
     assert misfit(options, target, "key") == line
 
 
-def test_values_are_spelled_as_in_yaml() -> None:
-    spellings = {None: "null", True: "true", 1.5: "1.5", "a": "'a'"}
-    assert {value: spelled(value) for value in spellings} == spellings
-
-
 # Building -----------------------------------------------------------------------------------------------------------
 
 
@@ -208,13 +203,6 @@ def test_identity_leaves_out_where_and_how_a_run_is_watched() -> None:
 def test_group_that_was_taken_away_is_named(missing: str) -> None:
     with pytest.raises(ConfigError, match=f"^{missing} must be one of {', '.join(choices(missing))}, got null$"):
         check(composed((f"~{missing}",)))
-
-
-def test_overrides_reach_the_group_they_name() -> None:
-    config = composed(("method=si", "method.strength=7", "dataset/source=digits", "seed=5", "val_fraction=0.2"))
-    assert config.method._target_ == "lifelong.methods.si.SI"
-    assert (config.method.strength, config.dataset.seed, config.dataset.val_fraction) == (7, 5, 0.2)
-    assert config.dataset.source._target_ == "lifelong.data.sources.digits.digits"
 
 
 # The code of a run --------------------------------------------------------------------------------------------------
