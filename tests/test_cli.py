@@ -57,6 +57,22 @@ def test_run_says_a_line_per_task_and_tables_and_where_it_is(tmp_path: Path) -> 
     assert "average accuracy" in said.out
 
 
+def test_folder_of_the_user_adds_choices_whose_options_are_known(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("_target_: lifelong.methods.ewc.EWC\nstrength: 5\n")
+    said = command("--config-dir", str(tmp_path), "method=mine", "method.labels=sampled", "--cfg", "job")
+    assert (said.code, said.err) == (0, "")
+    assert "  strength: 5\n  labels: sampled\n" in said.out
+    said = command("--config-dir", str(tmp_path), "method=mine", "method.lables=sampled", "--cfg", "job")
+    assert said.err.startswith("error: unknown key 'method.lables' (did you mean labels?): method has ")
+
+
+def test_flags_may_stand_amid_overrides() -> None:
+    said = command("method=mas", "--cfg", "job", "seed=3")
+    assert (said.code, said.err) == (0, "")
+    assert "\nseed: 3\n" in said.out
+
+
 # Several jobs -------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ from lifelong.config.schema import Config, ConfigError, compose
 
 ROOT = {field.name: get_type_hints(Config)[field.name] for field in fields(Config)}
 """Keys of the configuration, with their types; a group's is Any."""
+SEARCHPATH = "hydra.searchpath"
+"""Where else groups have choices."""
 SWEEPING = ("experiment", "sweep")
 """Groups that may say what a multirun goes over, and that can be several at once: sweep=[methods,seeds]."""
 
@@ -126,7 +128,7 @@ def _completed(override: Override, parsed: Sequence[Override]) -> str:
     key, text = override.key_or_group, str(override.input_line)
     if override.type is OverrideType.DEL and _is_group(key):
         return f"{key}=none"
-    if override.type is not OverrideType.CHANGE or "." not in key or _is_group(key):
+    if override.type is not OverrideType.CHANGE or "." not in key or _is_group(key) or key == SEARCHPATH:
         return text
     if any(other.key_or_group == f"{key.rpartition('.')[0]}._target_" for other in parsed):
         return f"++{text}"  # of a class that no yaml names
@@ -138,7 +140,8 @@ def _completed(override: Override, parsed: Sequence[Override]) -> str:
 
 def _missing(config: DictConfig, key: str) -> str | None:
     """None if the configuration has the key, "" if it can be added, else why not, in one line."""
-    node, above = config, ""
+    node: Any = config
+    above = ""
     for name in key.split("."):
         if not isinstance(node, DictConfig):
             return unknown_key(key, [], above)
@@ -175,7 +178,7 @@ def _skeleton(parsed: Sequence[Override], group: str = "", value: Any = None) ->
         key, values = override.get_key_element(), _values(override)
         if override.key_or_group == group:
             values = [value]
-        if values and ("." not in override.key_or_group or key == "hydra.searchpath"):
+        if values and ("." not in override.key_or_group or override.key_or_group == SEARCHPATH):
             swept = override.is_sweep_override() or override.key_or_group == group
             chosen.append(f"{key}={_written(values[0])}" if swept else _completed(override, parsed))
     return _composed(tuple(chosen))

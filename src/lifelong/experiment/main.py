@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from lifelong.config.groups import CONFIGS
-from lifelong.config.overrides import check_sweep, checked
+from lifelong.config.overrides import SEARCHPATH, check_sweep, checked
 from lifelong.config.schema import ConfigError, register, with_choices
 from lifelong.experiment.errors import COMMAND, explain, one_line_errors, wants_tracebacks
 from lifelong.launch.cluster import end_job
@@ -40,7 +40,7 @@ def _checked(argv: list[str]) -> list[str]:
     modes = [mode for mode in ("run", "multirun", "cfg", "info") if getattr(args, mode)]
     if len(modes) > 1:
         raise ConfigError(f"one of --run, --multirun, --cfg and --info at a time, got --{' --'.join(modes)}")
-    searched = [f"hydra.searchpath=[file://{os.path.abspath(args.config_dir)}]"] if args.config_dir else []
+    searched = [f"{SEARCHPATH}=[file://{os.path.abspath(args.config_dir)}]"] if args.config_dir else []
     overrides = [*args.overrides, *searched]
     multirun = args.multirun or "hydra.mode=MULTIRUN" in overrides
     given = dict(zip(args.overrides, checked(overrides, multirun=multirun), strict=False))
