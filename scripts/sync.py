@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from lifelong.config.schema import check_group
+from lifelong.config.checks import check_group
 from lifelong.experiment.errors import one_line_errors
 from lifelong.experiment.loggers import log_again
 from lifelong.runs.folder import RunFolder

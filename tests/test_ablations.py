@@ -65,7 +65,7 @@ def test_penalised_si_is_si_until_there_is_a_penalty(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_every_arm_composes() -> None:
-    from lifelong.config.schema import check
+    from lifelong.config.checks import check
     from lifelong.experiment.errors import composed
 
     for ablation in ABLATIONS.values():

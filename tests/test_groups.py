@@ -7,12 +7,14 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
+from lifelong.config.build import build, factory
+from lifelong.config.checks import check
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import ConfigError, build, check, factory
+from lifelong.config.schema import ConfigError
 from lifelong.data.stream import TaskStream
 from lifelong.experiment.run import make_stream
 from lifelong.memory.base import Memory
-from lifelong.methods.penalty import Penalty
+from lifelong.methods.method import Method
 from lifelong.tracking import About
 from runs import composed_once
 
@@ -45,14 +47,10 @@ def test_choice_composes_and_passes_the_border_or_says_what_must_be_set(choice: 
     assert str(error.value) in [f"{group}.{key} must be set, got nothing" for key in left_open(choice)]
 
 
-@pytest.mark.parametrize("name", listed("method"))
-def test_method_builds(name: str) -> None:
-    assert isinstance(build(composed_once((f"method={name}",)).method, "method"), Penalty)
-
-
-@pytest.mark.parametrize("name", listed("memory"))
-def test_memory_builds(name: str) -> None:
-    assert isinstance(build(composed_once((f"memory={name}",)).memory, "memory"), Memory)
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in ("method", "memory") for name in listed(group)])
+def test_method_and_memory_build(group: str, name: str) -> None:
+    kind = {"method": Method, "memory": Memory}[group]
+    assert isinstance(build(composed_once((f"{group}={name}",))[group], group), kind)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])

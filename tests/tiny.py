@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from lifelong.config.build import build
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import build, compose
+from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batch, Batches
 from lifelong.data.permuted import Permuted

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks import floor
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
-from lifelong.config.schema import build, compose
+from lifelong.config.build import build
+from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
 from lifelong.data.source import Source
 from lifelong.data.sources.idx import idx

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lifelong.config.schema import build, compose
+from lifelong.config.build import build
+from lifelong.config.schema import compose
 from lifelong.data.sources import cache as module
 from lifelong.data.sources.hub import hub
 from parquet_files import CLASS_LABEL, encoded, labels, pixels, write

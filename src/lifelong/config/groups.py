@@ -4,7 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = (PACKAGE / "configs").resolve()
+"""Of an installed package within it; in a checkout a link to configs/ at its top."""
 GROUPS = (
     "method",
     "dataset",

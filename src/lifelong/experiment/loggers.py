@@ -6,7 +6,8 @@ import os
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from lifelong.config.schema import build, choice
+from lifelong.config.build import build
+from lifelong.config.schema import choice
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import title
 from lifelong.tracking import About

@@ -21,7 +21,7 @@ from lifelong.runs.atomic import atomic_write
 from lifelong.runs.checksum import save_sealed
 from lifelong.runs.environment import environment, peak_memory_bytes
 from lifelong.runs.folder import RunFolder, run_id
-from lifelong.runs.identity import setting, source_names, stream_setting
+from lifelong.runs.identity import code_hashes, setting, source_names, stream_setting
 from lifelong.runs.record import Record
 from lifelong.tracking import read_history
 from lifelong.training.loop import Run
@@ -67,6 +67,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
             "num_steps": record.step,
             **described(config, stream),
             "run_id": folder.path.name,
+            **code_hashes(config),
             "setting": run_id("setting", setting(config)),
             "stream": run_id("stream", stream_setting(config)),
             **{f"{phase}_seconds": seconds for phase, seconds in record.seconds.items()},

@@ -14,8 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
+from lifelong.config.build import build, factory
+from lifelong.config.checks import check, check_group
 from lifelong.config.groups import SOURCES
-from lifelong.config.schema import ConfigError, build, check, check_group, factory, folded
+from lifelong.config.schema import ConfigError, folded
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
@@ -27,7 +29,7 @@ from lifelong.launch.jobs import multirun_job
 from lifelong.models.learner import Learner
 from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, whole
-from lifelong.runs.identity import identifier, identity, title
+from lifelong.runs.identity import changed_code, identifier, identity, title
 from lifelong.tracking import History, NoHistory, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
@@ -131,7 +133,10 @@ def finished_before(request: Request) -> Result:
     if is_first_started(request.config):
         print(f"finished before, not trained again (rerun=true does): {request.folder.path}")
         log_for_agent(request.config, request.folder)
-    return replace(read_result(request.folder), trained=False)
+    result = replace(read_result(request.folder), trained=False)
+    if is_first_started(request.config) and (told := changed_code(result.metrics, request.config)):
+        print(told)
+    return result
 
 
 def learn_by_all(request: Request) -> Result:
