@@ -22,7 +22,7 @@ ROOT = {field.name: get_type_hints(Config)[field.name] for field in fields(Confi
 SEARCHPATH = "hydra.searchpath"
 """Where else groups have choices."""
 SWEEPING = ("experiment", "sweep")
-"""Groups that may say what a multirun goes over, and that can be several at once (as loggers can): sweep=[methods,seeds]."""
+"""Groups that may say what a multirun goes over. Like loggers they can be several at once: sweep=[methods,seeds]."""
 
 
 def checked(overrides: Sequence[str], *, multirun: bool = False) -> list[str]:
