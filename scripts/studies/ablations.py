@@ -166,6 +166,7 @@ def _curves(axes: Axes, rows: DataFrame) -> None:
     axes.set(xscale="log", xlabel="λ (line: mean over seeds; band: lowest to highest)", ylabel="average accuracy (%)")
     axes.minorticks_off()
     axes.grid(color="0.93")
+    axes.set_axisbelow(True)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3.5)
 
 

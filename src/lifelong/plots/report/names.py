@@ -24,7 +24,7 @@ def named(runs: DataFrame) -> DataFrame:
     configs = DataFrame(runs["config"].tolist(), index=runs.index).astype(object)
     runs = runs.assign(section="", base_line="", method=_column(configs, "method._target_"))
     runs["strength"] = _column(configs, STRENGTH).fillna(0).astype(float)
-    runs["code"] = runs["method_code"].fillna(OLDER).str[:8]
+    runs["code"] = runs["method_code"].astype(object).fillna(OLDER).str[:8]
     known = runs.index[runs["config"].map(bool)]
     texts = configs.loc[known].map(_text)
     stream = [key for key in texts if key.startswith(STREAM)]
