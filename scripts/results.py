@@ -42,7 +42,11 @@ def _protocol_config(plan: Protocol, method: str) -> dict:
 def changed(plan: dict, config: dict) -> str:
     """The overrides that make a run's configuration of its protocol's, but for the strength."""
     found = differences([plan, config])
-    return " ".join(f"{key.removesuffix('._target_')}={_typed(ours)}" for key, (_, ours) in found.items() if key != "method.strength")
+    return " ".join(
+        f"{key.removesuffix('._target_')}={_typed(ours)}"
+        for key, (_, ours) in found.items()
+        if key != "method.strength"
+    )
 
 
 def _typed(value: object) -> str:

@@ -50,7 +50,8 @@ def order_name(order: Sequence[int]) -> str:
 
 
 def printed(title: str, rows: DataFrame) -> Table:
-    result = Table(title=title, title_justify="left", caption="points of 100; ± 95 % confidence interval of the mean", caption_justify="left")
+    caption = "points of 100; ± 95 % confidence interval of the mean"
+    result = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for heading in rows:
         result.add_column(heading, justify="left" if heading in ("method", "memory", "order") else "right")
     for row in rows.to_numpy().tolist():

@@ -90,8 +90,9 @@ class Tuning:
             strength = strength_at(method, decade)
             rows = [self.run(method, strength, seed, choosing=True) for seed in self.search.seeds]
             if None not in rows:
-                values = [row.get(CRITERION) if row["state"] == "finished" else None for row in rows if row]
-                found[decade] = -math.inf if None in values else math.fsum(values) / len(values)
+                values = [row.get(CRITERION) for row in rows if row and row["state"] == "finished"]
+                known = [value for value in values if value is not None]
+                found[decade] = math.fsum(known) / len(known) if len(known) == len(rows) else -math.inf
         return found
 
     def commands(self, method: str, seeds: Sequence[int], jobs: int) -> list[list[str]]:

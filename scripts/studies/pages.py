@@ -25,20 +25,19 @@ def renew(page: Path, tables: Mapping[str, str]) -> None:
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):
             print(f"{page} has no place for a table: write {begin} and {end} in it", file=sys.stderr)
-        text = pattern.sub(lambda _, new=f"{begin}\n{table}\n{end}": new, text)
+        text = pattern.sub((f"{begin}\n{table}\n{end}").replace("\\", r"\\"), text)
     with atomic_write(page) as file:
         file.write(text)
 
 
+TEXTS = ("protocol", "data", "method", "ablation", "arm", "x", "run_id", "changed", "chosen_with", "chosen", "at_edge")
+
+
 def read_csv(path: Path) -> DataFrame:
     """With text as text: what a run failed of is "" if it did not."""
-    texts = {"failed": str, "changed": str, "run_id": str, "x": str}
-    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={c: [""] for c in _numbers(path)})
-
-
-def _numbers(path: Path) -> list[str]:
-    texts = {"protocol", "data", "method", "ablation", "arm", "x", "run_id", "changed", "chosen_with", "commit", "failed"}
-    return [name for name in path.read_text(encoding="utf-8").partition("\n")[0].split(",") if name not in texts]
+    table = pd.read_csv(path, dtype=dict.fromkeys((*TEXTS, "commit", "failed"), str), na_values=[""])
+    texts = table.columns.intersection([*TEXTS, "commit", "failed"])
+    return table.assign(**{name: table[name].fillna("") for name in texts})
 
 
 def write_csv(path: Path, rows: DataFrame) -> None:

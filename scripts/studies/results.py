@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, made of docs/data/results.csv and tuning.csv: a row per method, a table per protocol."""
+"""The tables of docs/results.md, made of docs/data/results.csv and tuning.csv: one per protocol, a row per method."""
 
 import itertools
 
@@ -75,13 +75,14 @@ def _gap_or_divergence(rows: DataFrame, method: str) -> str:
 def described(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> str:
     """What was run, above a table."""
     changed = "; ".join(dict.fromkeys(filter(None, rows["changed"])))
-    lines = [f"`{' '.join([*plan.overrides, *plan.penalties])}`" + (f"; **changed here:** `{changed}`" if changed else "")]
+    lines = [f"`{' '.join([*plan.overrides, *plan.penalties])}`" + f"; **changed here:** `{changed}`" * bool(changed)]
     if len(tuning):
         seeds = ", ".join(map(str, sorted(tuning["seed"].unique())))
         edge = ", ".join(dict.fromkeys(tuning.loc[tuning["at_edge"] == "yes", "method"]))
         at_edge = f"; at the end of all that may be tried: {edge}" if edge else ""
         how = f"validation accuracy with `{tuning['chosen_with'].iloc[0]}`, mean over seeds {seeds}"
-        lines.append(f"Strengths: {len(tuning)} runs, {(tuning['failed'] != '').sum()} of them diverged; {how}{at_edge}.")
+        lost = (tuning["failed"] != "").sum()
+        lines.append(f"Strengths: {len(tuning)} runs, {lost} of them diverged; {how}{at_edge}.")
     return "\n\n".join(lines)
 
 

@@ -1,5 +1,7 @@
 """What the grid of a sweep lacks, as far as the runs that are there tell."""
 
+from collections.abc import Iterable
+
 from omegaconf import OmegaConf
 from pandas import DataFrame
 
@@ -31,13 +33,13 @@ class _Grid:
 
     def __init__(self, members: DataFrame) -> None:
         path = CONFIGS / "method" / f"{members['method'].iloc[0]}.yaml"
-        own = OmegaConf.load(path).get("strength") if path.exists() else None
+        own = OmegaConf.select(OmegaConf.load(path), "strength") if path.exists() else None
         self.unit = own or 1.0
         self.strengths = self._scaled(members["strength"][members["strength"] > 0], 1.0)
         self.swept = bool(self.strengths - {own})
 
     @staticmethod
-    def _scaled(strengths, factor: float) -> set[float]:
+    def _scaled(strengths: Iterable[float], factor: float) -> set[float]:
         return {float(f"{strength * factor:.9g}") for strength in strengths}
 
     def lacks(self, other: "_Grid") -> set[float]:

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -29,6 +30,10 @@ AXES = {
     "intransigence": "intransigence (points)",
     "learning_accuracy": "learning accuracy (%)",
 }
+PLACE = ["learning_accuracy", "stability"]
+HALO: dict[str, Any] = {"color": "0.75", "linewidth": 4, "marker": "o", "markersize": 15, "alpha": 0.6, "zorder": 1}
+RING: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 13, "markerfacecolor": "none", "linestyle": "",
+                        "zorder": 4}  # fmt: skip
 MIN_SEEDS = 3
 WIDTH = 11.0
 """Of every figure, inches."""
@@ -77,32 +82,34 @@ def strength_figure(runs: DataFrame) -> Figure | None:
 def plane_figure(runs: DataFrame) -> Figure | None:
     """Stability, 100 − forgetting, over plasticity, the learning accuracy; None if no entry has both (one task)."""
     finished, style = _percent(runs), styles(runs)
-    finished = finished.assign(stability=100 - finished["forgetting"]).dropna(subset=["stability", "learning_accuracy"])
+    finished = finished.assign(stability=100 - finished["forgetting"]).dropna(subset=PLACE)
     if finished.empty:
         return None
     handles = {line: Line2D([], [], **kind) for line, kind in style.items()}
-    halo = {"color": "0.75", "linewidth": 4, "marker": "o", "markersize": 15, "alpha": 0.6, "zorder": 1}
-    ring = {"color": "0.3", "marker": "o", "markersize": 13, "markerfacecolor": "none", "linestyle": "", "zorder": 4}
-    handles |= {"Pareto front": Line2D([], [], **halo), "best by validation": Line2D([], [], **ring)}
+    handles |= {"Pareto front": Line2D([], [], **HALO), "best by validation": Line2D([], [], **RING)}
     figure, (axes,) = _canvas(f"Stability and plasticity: {_title(runs)}", 1, 1, 6.0, handles)
-    place = ["learning_accuracy", "stability"]
-    means = finished.groupby(ENTRY)[place].mean()
-    for line, entries in means.groupby("line"):
-        axes.plot(entries[place[0]], entries[place[1]], **{**style[line], "linewidth": 1, "marker": ""})
-        for i, (entry, (x, y)) in enumerate(entries.iterrows()):
-            members = finished[finished["strength"].eq(entry[2]) & finished["line"].eq(line)]
-            bars = [[[mean - interval(members[key])[0]]] * 2 for key, mean in zip(place, (x, y), strict=True)]
-            axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], color=style[line]["color"], alpha=0.35, zorder=2)
-            size = 4 + 6 * i / max(len(entries) - 1, 1)
-            axes.plot(x, y, style[line]["marker"], color=style[line]["color"], markersize=size, zorder=3)
-    table = summary(runs)
-    chosen = table.index[table["best"] & (table.groupby("line")["best"].transform("size") > 1)]
-    axes.plot(*means.loc[means.index.isin(chosen)].to_numpy().T, **ring)
-    rivals = finished[finished["method"] != "joint"].groupby(ENTRY)[place].mean().to_numpy()
-    axes.plot(*rivals[pareto_front(rivals.tolist())].T, drawstyle="steps-pre", **halo)
+    for line, members in finished.groupby("line"):
+        _track(axes, members, style[line])
+    best = summary(runs)["best"]
+    chosen = best.index[best & (best.groupby("line").transform("size") > 1)]
+    means = finished.groupby(ENTRY)[PLACE].mean()
+    axes.plot(*means[means.index.isin(chosen)].to_numpy().T, **RING)
+    rivals = finished[finished["method"] != "joint"].groupby(ENTRY)[PLACE].mean().to_numpy()
+    axes.plot(*rivals[pareto_front(rivals.tolist())].T, drawstyle="steps-pre", **HALO)
     labels = {"xlabel": "plasticity: learning accuracy (%)", "ylabel": "stability: 100 − forgetting (points)"}
-    _set_axes(axes, **labels, xlim=_around(finished, place[0]), ylim=_around(finished, place[1]))
+    _set_axes(axes, **labels, xlim=_around(finished, PLACE[0]), ylim=_around(finished, PLACE[1]))
     return figure
+
+
+def _track(axes: Axes, members: DataFrame, style: dict[str, Any]) -> None:
+    """The entries of a line joined by strength, with their intervals; a larger marker for a larger strength."""
+    entries = members.groupby("strength")
+    x, y = (entries[key].mean().to_numpy() for key in PLACE)
+    wide, high = ([interval(values)[1] - values.mean() for _, values in entries[key]] for key in PLACE)
+    axes.plot(x, y, **{**style, "linewidth": 1, "marker": ""})
+    axes.errorbar(x, y, xerr=wide, yerr=high, fmt="none", color=style["color"], alpha=0.35, zorder=2)
+    sizes = (4 + 6 * np.arange(len(x)) / max(len(x) - 1, 1)) ** 2
+    axes.scatter(x, y, sizes, marker=style["marker"], color=style["color"], zorder=3)
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
@@ -221,7 +228,7 @@ def _around(finished: DataFrame, key: str) -> tuple[float, float]:
     return means.min() - margin, means.max() + margin
 
 
-def _canvas(title: str, num: int, num_columns: int, height: float, handles: dict[str, Line2D], **shared: Any):
+def _canvas(title: str, num: int, num_columns: int, height: float, handles: dict[str, Line2D], **shared: Any) -> tuple:
     """A figure and its `num` panels, `height` inches each; the legend stands below them in as many columns as fit."""
     columns = int((WIDTH - 0.6) / (0.75 + CHARACTER * max(map(len, handles), default=1)))
     columns = max(1, min(columns, len(handles)))
