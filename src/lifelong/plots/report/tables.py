@@ -123,7 +123,9 @@ def matrices(runs: DataFrame) -> DataFrame:
 def latex(table: DataFrame, best: Iterable[bool], title: str) -> str:
     """A booktabs table of `result_table`, its best rows in bold."""
     bold = dict(zip(table.index, best, strict=True))
-    style = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    cells = table.replace({"±": r"$\\pm$", DASH: "--", r"^-(?=\d)": "$-$"}, regex=True)
+    style = cells.rename(columns={"λ": r"$\lambda$"}).style.hide(axis="index").format(escape="latex-math")
+    style.format_index(escape="latex-math", axis="columns")
     style.apply(lambda row: ["textbf:--rwrap" if bold[row.name] else ""] * len(row), axis=1)
     head = f"% needs \\usepackage{{booktabs}}\n% {title}: points of 100, mean ± 95 % confidence interval over seeds\n"
     note = "% bold: the strength with the highest validation accuracy\n"
