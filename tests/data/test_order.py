@@ -1,7 +1,5 @@
 """The order of tasks, repeated visits and epochs per task: the same data and columns, another course."""
 
-import importlib.util
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,7 @@ import torch
 import lifelong
 import tiny
 from lifelong.config.schema import ConfigError
-from lifelong.data.order import CLASS_ORDER, ORDER, plain_names
-from lifelong.data.order import as_order as as_order_of
+from lifelong.data.order import as_order, plain_names
 from lifelong.memory.uniform import Uniform
 from lifelong.methods.joint import Joint
 from lifelong.methods.method import Method
@@ -21,9 +18,6 @@ from lifelong.tracking import read_history
 
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
 TINY += ("trainer.max_epochs=1", "logger=none", "progress=false", "method=finetune")
-
-
-as_order = partial(as_order_of, key="dataset.order", draw=ORDER)
 
 
 def test_words_stand_for_orders() -> None:
@@ -37,10 +31,6 @@ def test_shuffle_is_drawn_by_the_seed_unless_it_names_one() -> None:
     assert all(sorted(order) == list(range(6)) for order in orders)
     assert len(set(map(tuple, orders))) > 15
     assert as_order("shuffle", 6, 7) == as_order("shuffle:7", 6, 0) == as_order("shuffle:7", 6, 1)
-
-
-def test_orders_of_tasks_and_of_classes_are_drawn_apart() -> None:
-    assert as_order("shuffle", 10, 0) != as_order_of("shuffle", 10, 0, "dataset.class_order", CLASS_ORDER)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +58,7 @@ def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> N
     for i in range(9):
         visit, first = stream.task(i), once.task(i % 3)
         assert (visit.index, visit.base, visit.classes) == (i, 2 - i % 3, first.classes)
-        assert visit.train.inputs.equal(first.train.inputs)
+        assert visit.train.images.equal(first.train.images)
         assert visit.test.labels.equal(first.test.labels)
         assert stream.visible(i, i) == once.visible(min(i, 2), i % 3)
     ours, theirs = stream.groups(), once.groups()
@@ -79,13 +69,6 @@ def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> N
 def test_other_numbers_of_cycles_are_refused(cycles: Any) -> None:
     with pytest.raises(ValueError, match=r"^dataset.cycles must be an integer >= 1, got"):
         tiny.split(cycles=cycles)
-
-
-def test_more_tasks_than_a_matrix_of_accuracies_can_have_are_refused_at_once() -> None:
-    with pytest.raises(ValueError, match=r"^dataset.num_tasks must be an integer in 1\.\.10000, got 100000000$"):
-        tiny.permuted(10**8)
-    with pytest.raises(ValueError, match=r"^dataset.cycles must make at most 10000 tasks, got 100000000 times 3"):
-        tiny.split(cycles=10**8)
 
 
 def test_batches_of_visits_differ_as_their_task_indices_do(tmp_path: Path) -> None:
@@ -160,35 +143,3 @@ def test_epochs_that_are_not_one_for_each_task_are_refused(value: str, message: 
         lifelong.run(*TINY, f"epochs_per_task={value}", f"root={tmp_path}")
     assert str(error.value) == message
     assert not list(tmp_path.iterdir())
-
-
-# The report ---------------------------------------------------------------------------------------------------------
-
-
-def report() -> Any:
-    path = Path(__file__).parents[2] / "scripts" / "task_order.py"
-    spec = importlib.util.spec_from_file_location("task_order", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_report_averages_over_seeds_and_then_over_orders() -> None:
-    """given: 0.5 and 0.7, so 0.6 ± 0.1·√2; over the orders: mean of 0.6 and 0.8, not of three runs."""
-    runs = [([0, 1], 0.5), ([0, 1], 0.7), ([1, 0], 0.8)]
-    metrics = [{"method": "ewc", "order": o, "average_accuracy": acc, "forgetting": None} for o, acc in runs]
-    columns = [list(column.cells) for column in report().table(metrics).columns]
-    assert columns == [
-        ["ewc"] * 3,
-        ["given", "reversed", "all 2"],
-        ["2", "1", ""],
-        ["60.0 ± 14.1", "80.0", "70.0 ± 14.1"],
-        ["undefined"] * 3,
-    ]
-
-
-def test_orders_are_named() -> None:
-    name = report().order_name
-    assert [name(o) for o in ([0, 1, 2], [2, 1, 0], [1, 0, 2])] == ["given", "reversed", "1 0 2"]
