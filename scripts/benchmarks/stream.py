@@ -163,7 +163,7 @@ def learn_ours(
             matrix = run_stream(run)
         seconds = {**run.record.seconds, "whole": perf_counter() - start}
     weights = torch.cat([p.detach().flatten() for p in run.learner.backbone.parameters()])
-    return floor.Outcome(weights, matrix.values, seconds)
+    return floor.Outcome(weights, matrix, seconds)
 
 
 # Images -------------------------------------------------------------------------------------------------------------

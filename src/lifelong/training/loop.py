@@ -19,7 +19,6 @@ from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import check_same_on_ranks, copy_from_rank_zero_, this_share
 from lifelong.memory.base import Memory
 from lifelong.methods.method import Method
-from lifelong.metrics import AccuracyMatrix
 from lifelong.models.evaluation import accuracy_row
 from lifelong.models.learner import Learner
 from lifelong.runs.environment import count_peak_memory
@@ -61,8 +60,8 @@ class Run:
     on_row: Callable[[Task], None] = lambda task: None
 
 
-def run_stream(run: Run) -> AccuracyMatrix:
-    """Learn the tasks from `record.task` on, one Trainer and one fit each; returns the (T, T) test accuracies.
+def run_stream(run: Run) -> Tensor:
+    """Learn the tasks from `record.task` on, one Trainer and one fit each; returns the (T, T) test accuracies, float64.
 
     All randomness of a task is a function of (seed, task index). With several ranks every batch is sharded among them.
     """
@@ -90,7 +89,7 @@ def run_stream(run: Run) -> AccuracyMatrix:
         run.on_row(task)
         if run.checkpoints:
             run.checkpoints.save_boundary(learner, method)
-    return AccuracyMatrix.from_rows(record.test, torch.tensor(record.baseline, dtype=torch.float64))
+    return torch.tensor(record.test, dtype=torch.float64)
 
 
 def fit(run: Run, task: Task, device: torch.device) -> int:
