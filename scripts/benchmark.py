@@ -65,21 +65,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="more pay only on a machine with nothing else to do")
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER", help="of the four IDX files; else synthetic")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of section device; others: cpu")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write performance.json and .md and pictures there")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write performance.md there")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and set(arguments.sections) != {"device"}:
         parser.error("--device cuda is for --sections device alone")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a CUDA device, none found")
-
     torch.set_num_threads(arguments.threads)
     ran_on = machine()
     print(", ".join(f"{key} {value}" for key, value in ran_on.items()))
     shrink = 10 if arguments.quick else 1
-    settings = Settings(arguments.repetitions, shrink, arguments.fashion_mnist, arguments.save, arguments.device)
+    settings = Settings(arguments.repetitions, shrink, arguments.fashion_mnist, arguments.device)
     for section in arguments.sections:
         table = SECTIONS[section](settings)
-        print(f"\n== {section} ==\n{table.text()}", flush=True)
+        print(f"\n== {section} ==\n{table.markdown()}", flush=True)
         if arguments.save:
             page.save(arguments.save, section, table, ran_on)
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from itertools import accumulate
+from statistics import median
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.steps import BATCH_SIZE, Driver
-from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio, seconds
+from benchmarks.table import Cell, Settings, Table, in_turn, ratio, seconds
 from lifelong.config.groups import choices
 
 NUM_TASKS = 3
@@ -34,9 +35,9 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
         rows.append(
             [
                 method,
-                1e6 * middle(steps[method]["its"]) / NUM_STEPS,
+                1e6 * median(steps[method]["its"]) / NUM_STEPS,
                 ratio(steps[method]["its"], steps[method]["finetune's"]),
-                middle(keeps[method]),
+                median(keeps[method]),
                 driver.method.state_bytes() / P,
                 at_rest[method] / P,
                 max(transient_bytes(driver) - plain, 0) / P,
@@ -59,7 +60,7 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
             "within a step, P": ".1f",
         },
         rows,
-        ("joint's steps are finetune's, but task k has the training data of k tasks.",),
+        "joint's steps are finetune's, but task k has the training data of k tasks.",
     )
 
 
