@@ -12,6 +12,7 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import argparse
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -38,8 +39,10 @@ ON_REQUEST = {"device"}
 
 
 def machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
     return {
-        "cpu": _cpu_name(),
+        "cpu": found[1] if found else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
@@ -48,13 +51,6 @@ def machine() -> dict[str, Any]:
         "date": date.today().isoformat(),
         "command": shlex.join(["python", *sys.argv]),
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

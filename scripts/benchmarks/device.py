@@ -61,17 +61,9 @@ def rows_of(name: str, work: Workload, settings: Settings, repetitions: int) -> 
             [seconds[phase] for seconds in outcomes] for phase in ("whole", "train", "importance", "evaluation")
         )
         seen = work.samples("train") * ((work.num_tasks + 1) / 2 if method == "joint" else 1)
-        rows.append(
-            [
-                f"{name} {method}",
-                median(whole),
-                seen / median(train),
-                ratio(train, base),
-                median(importance) / work.num_tasks,
-                work.samples("evaluation") / median(evaluation),
-                outcomes[-1]["peak"] / 2**20,
-            ]
-        )
+        training: list[Cell] = [median(whole), seen / median(train), ratio(train, base)]
+        after = [median(importance) / work.num_tasks, work.samples("evaluation") / median(evaluation)]
+        rows.append([f"{name} {method}", *training, *after, outcomes[-1]["peak"] / 2**20])
     return rows
 
 

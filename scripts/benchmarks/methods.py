@@ -32,17 +32,10 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
     rows: list[list[Cell]] = []
     for method, driver in sorted(drivers.items(), key=lambda item: item[0] != "finetune"):
         P = driver.parameter_bytes
-        rows.append(
-            [
-                method,
-                1e6 * median(steps[method]["its"]) / NUM_STEPS,
-                ratio(steps[method]["its"], steps[method]["finetune's"]),
-                median(keeps[method]),
-                driver.method.state_bytes() / P,
-                at_rest[method] / P,
-                max(transient_bytes(driver) - plain, 0) / P,
-            ]
-        )
+        its, finetunes = steps[method]["its"], steps[method]["finetune's"]
+        step = [1e6 * median(its) / NUM_STEPS, ratio(its, finetunes), median(keeps[method])]
+        memory = (driver.method.state_bytes(), at_rest[method], max(transient_bytes(driver) - plain, 0))
+        rows.append([method, *step, *(held / P for held in memory)])
     shape = "-".join(map(str, (784, *widths, 10)))
     return Table(
         f"MLP {shape}, batches of {BATCH_SIZE}, fused Adam, float32, in the task after {NUM_TASKS} others. Step: "
@@ -71,7 +64,7 @@ def step_times(driver: Driver, plain: Driver, repetitions: int) -> dict[str, lis
 
 
 def importance_seconds(driver: Driver) -> float:
-    """Seconds of what follows a task; the penalty is then as it was, in the midst of it."""
+    """Seconds of what follows a task; the method is then as it was."""
     before = deepcopy(driver.method.state_dict())
     elapsed = seconds(driver.keep)
     driver.method.load_state_dict(before)

@@ -70,7 +70,9 @@ def measure(settings: Settings) -> Table:
     repetitions = settings.repetitions or 3
     rows: list[list[Cell]] = []
     works = {name: work.shrunk(settings.shrink) for name, work in WORKLOADS.items()}
-    warm_up(settings)
+    first = WORKLOADS["W1"].shrunk(100)
+    for learn in (learn_ours, learn_floor):  # what only a process's first run pays
+        learn(first, read_source(first, settings.fashion_mnist))
     for name, work in works.items():
         source = read_source(work, settings.fashion_mnist)
         runs: dict[str, Callable[[], floor.Outcome]] = {
@@ -107,14 +109,6 @@ def measure(settings: Settings) -> Table:
         },
         rows,
     )
-
-
-def warm_up(settings: Settings) -> None:
-    """Both once on little: what only a process's first run pays."""
-    work = WORKLOADS["W1"].shrunk(100)
-    source = read_source(work, settings.fashion_mnist)
-    learn_ours(work, source)
-    learn_floor(work, source)
 
 
 def learn_floor(work: Workload, source: Source, strength: float = STRENGTH) -> floor.Outcome:
