@@ -3,7 +3,6 @@
 import math
 import signal
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +66,6 @@ def test_cosine_falls_to_zero_over_the_steps_of_each_task(length: str, tmp_path:
     assert [len(task) for task in rates(done)] == steps
     for task in rates(done):
         assert task == pytest.approx(half_wave(len(task)), rel=1e-9, abs=1e-15)  # torch's form is recursive
-
-
-def test_one_cycle_rises_to_the_rate_of_the_optimizer_and_falls_in_each_task(tmp_path: Path) -> None:
-    done = run(tmp_path, "scheduler=one_cycle", "scheduler.pct_start=0.5", "trainer.max_epochs=4", *EACH_STEP)
-    for task in rates(done):
-        assert len(task) == 12
-        top = task.index(max(task))
-        assert task[top] == pytest.approx(LR)
-        assert task[0] == pytest.approx(LR / 25)
-        assert top == 5  # half of the steps rise
-        assert task[-1] == pytest.approx(LR / 25 / 1e4)
-        assert all(a < b for a, b in pairwise(task[: top + 1]))
-        assert all(a > b for a, b in pairwise(task[top:]))
 
 
 @pytest.mark.parametrize("num_steps", [5, 10, 40])

@@ -33,7 +33,7 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
     for method, driver in sorted(drivers.items(), key=lambda item: item[0] != "finetune"):
         P = driver.parameter_bytes
         its, finetunes = steps[method]["its"], steps[method]["finetune's"]
-        step = [1e6 * median(its) / NUM_STEPS, ratio(its, finetunes), median(keeps[method])]
+        step: list[Cell] = [1e6 * median(its) / NUM_STEPS, ratio(its, finetunes), median(keeps[method])]
         memory = (driver.method.state_bytes(), at_rest[method], max(transient_bytes(driver) - plain, 0))
         rows.append([method, *step, *(held / P for held in memory)])
     shape = "-".join(map(str, (784, *widths, 10)))
