@@ -12,6 +12,7 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import argparse
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -38,8 +39,10 @@ ON_REQUEST = {"device"}
 
 
 def machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
     return {
-        "cpu": _cpu_name(),
+        "cpu": found[1] if found else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
@@ -50,13 +53,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=[s for s in SECTIONS if s not in ON_REQUEST])
@@ -65,21 +61,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="more pay only on a machine with nothing else to do")
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER", help="of the four IDX files; else synthetic")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of section device; others: cpu")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write performance.json and .md and pictures there")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write performance.md there")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and set(arguments.sections) != {"device"}:
         parser.error("--device cuda is for --sections device alone")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a CUDA device, none found")
-
     torch.set_num_threads(arguments.threads)
     ran_on = machine()
     print(", ".join(f"{key} {value}" for key, value in ran_on.items()))
     shrink = 10 if arguments.quick else 1
-    settings = Settings(arguments.repetitions, shrink, arguments.fashion_mnist, arguments.save, arguments.device)
+    settings = Settings(arguments.repetitions, shrink, arguments.fashion_mnist, arguments.device)
     for section in arguments.sections:
         table = SECTIONS[section](settings)
-        print(f"\n== {section} ==\n{table.text()}", flush=True)
+        print(f"\n== {section} ==\n{table.markdown()}", flush=True)
         if arguments.save:
             page.save(arguments.save, section, table, ran_on)
 

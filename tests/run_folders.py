@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from lifelong.config.schema import choice, compose
-from lifelong.metrics import AccuracyMatrix
+from lifelong.metrics import measures
 from lifelong.runs.folder import run_id
 from lifelong.runs.identity import identity
 
@@ -51,10 +51,10 @@ def finished(
         for step in (steps // 2, steps)
     ]  # fmt: skip
     (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    measures = AccuracyMatrix.from_rows(R, torch.full((len(names),), 0.1, dtype=torch.float64)).compute()
+    found = measures(torch.tensor(R, dtype=torch.float64), torch.full((len(names),), 0.1, dtype=torch.float64))
     stream = {key: value for key, value in identity(config).items() if key not in ("method", "memory")}
     text = {
-        **measures, "val_average_accuracy": measures["average_accuracy"], "method": choice(config, "method"),
+        **found, "val_average_accuracy": found["average_accuracy"], "method": choice(config, "method"),
         "strength": config.method.get("strength"), "memory": choice(config, "memory"),
         "dataset": choice(config, "dataset"), "source": "digits", "scenario": config.scenario, "order": [0, 1, 2],
         "cycles": 1, "seed": config.seed, "run_id": path.name,

@@ -52,24 +52,22 @@ def test_impossible_arithmetic_ends_in_one_line_before_anything_is_written(argum
 def test_fused_optimizer_is_refused_in_16_mixed_alone(make: Any) -> None:
     """It would leave the loss scale in the gradients that the penalty sees."""
     plain, fused = (make([torch.nn.Parameter(torch.zeros(1))], lr=0.1, fused=fused) for fused in (False, True))
-    check_precision("16-mixed", CUDA, plain)
-    for other in ("32-true", "bf16-mixed"):
-        check_precision(other, CUDA, fused)
+    for allowed, optimizer in (("16-mixed", plain), ("32-true", fused), ("bf16-mixed", fused)):
+        check_precision(allowed, CUDA, optimizer)
     with pytest.raises(ValueError, match=r"optimizer\.fused must be false with trainer\.precision=16-mixed"):
         check_precision("16-mixed", CUDA, fused)
 
 
 def test_tf32_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flags of the process, which torch has on a machine without a GPU too; torch itself has the second one on."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)  # put back at the end
+    before = torch.get_float32_matmul_precision()
     try:
         for allowed, matmul in ((True, "high"), (False, "highest")):
             set_tf32(allowed, CUDA)
-            assert torch.get_float32_matmul_precision() == matmul
-            assert torch.backends.cudnn.allow_tf32 is allowed
+            assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (matmul, allowed)
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.set_float32_matmul_precision(before)
 
 
 # Half precision -----------------------------------------------------------------------------------------------------

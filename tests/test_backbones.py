@@ -1,7 +1,10 @@
 """The networks against parameter counts taken by hand, and the structure that importance and samplers rely on."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -19,17 +22,13 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs" / "backbone").glob("*.ya
 SHAPES = [(1, 28, 28), (1, 8, 8), (3, 32, 32)]
 
 
-def small(name: str, input_shape: tuple[int, int, int], num_classes: int) -> Backbone:
-    makers = {
-        "mlp": lambda: MLP(input_shape, num_classes, widths=[16, 12], dropout=0.1),
-        "cnn": lambda: CNN(input_shape, num_classes, channels=[4, 6, 8], hidden=12, dropout=0.1),
-        "resnet": lambda: ResNet18(input_shape, num_classes, width=4),
-        "resnet group": lambda: ResNet18(input_shape, num_classes, width=6, norm="group"),
-    }
-    return makers[name]()
-
-
-every_backbone = pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", "resnet group"])
+SMALL: dict[str, Callable[..., Backbone]] = {
+    "mlp": partial(MLP, widths=[16, 12], dropout=0.1),
+    "cnn": partial(CNN, channels=[4, 6, 8], hidden=12, dropout=0.1),
+    "resnet": partial(ResNet18, width=4),
+    "resnet group": partial(ResNet18, width=6, norm="group"),
+}
+every_backbone = pytest.mark.parametrize("name", SMALL)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
@@ -37,15 +36,12 @@ def num_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def test_mlp_has_the_parameters_of_the_homework() -> None:
-    by_hand = (784 * 1024 + 1024) + (1024 * 512 + 512) + (512 * 256 + 256) + (256 * 10 + 10)
-    assert num_parameters(MLP((1, 28, 28), 10)) == by_hand == 1_462_538
-    assert num_parameters(MLP((1, 28, 28), 10, bias=False)) == by_hand - 1024 - 512 - 256 - 10
-
-
-def test_cnn_has_the_parameters_counted_by_hand() -> None:
-    by_hand = (32 * 1 * 9 + 32) + (64 * 32 * 9 + 64) + (64 * 7 * 7 * 128 + 128) + (128 * 10 + 10)
-    assert num_parameters(CNN((1, 28, 28), 10)) == by_hand == 421_642
+def test_mlp_and_cnn_have_the_parameters_counted_by_hand() -> None:
+    mlp = (784 * 1024 + 1024) + (1024 * 512 + 512) + (512 * 256 + 256) + (256 * 10 + 10)
+    assert num_parameters(MLP((1, 28, 28), 10)) == mlp == 1_462_538
+    assert num_parameters(MLP((1, 28, 28), 10, bias=False)) == mlp - 1024 - 512 - 256 - 10
+    cnn = (32 * 1 * 9 + 32) + (64 * 32 * 9 + 64) + (64 * 7 * 7 * 128 + 128) + (128 * 10 + 10)
+    assert num_parameters(CNN((1, 28, 28), 10)) == cnn == 421_642
 
 
 @pytest.mark.parametrize(
@@ -67,7 +63,7 @@ def test_resnet18_has_the_known_number_of_parameters(width: int, num_classes: in
 @every_backbone
 @every_shape
 def test_forward_is_the_head_of_the_features(name: str, shape: tuple[int, int, int]) -> None:
-    model = small(name, shape, 7).eval()
+    model = SMALL[name](shape, 7).eval()
     x = torch.rand(5, *shape)
     features = model.features(x)
     assert features.shape == (5, model.head.in_features)
@@ -79,14 +75,14 @@ def test_forward_is_the_head_of_the_features(name: str, shape: tuple[int, int, i
 @every_backbone
 @every_shape
 def test_gradient_reaches_every_parameter(name: str, shape: tuple[int, int, int]) -> None:
-    model = small(name, shape, 7)
+    model = SMALL[name](shape, 7)
     model(torch.rand(16, *shape)).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 @every_backbone
 def test_no_module_is_called_twice_and_none_is_idle(name: str) -> None:
-    model = small(name, (3, 32, 32), 7)
+    model = SMALL[name]((3, 32, 32), 7)
     calls: Counter[str] = Counter()
     leaves = [n for n, m in model.named_modules() if not any(m.children()) and not isinstance(m, nn.Sequential)]
     for leaf in leaves:
@@ -97,7 +93,7 @@ def test_no_module_is_called_twice_and_none_is_idle(name: str) -> None:
 
 @every_backbone
 def test_features_are_not_negative_as_they_come_out_of_a_relu(name: str) -> None:
-    features = small(name, (1, 8, 8), 3).features(torch.rand(9, 1, 8, 8))
+    features = SMALL[name]((1, 8, 8), 3).features(torch.rand(9, 1, 8, 8))
     assert features.min() >= 0
     assert features.any()
 
@@ -137,7 +133,7 @@ def test_group_norm_has_as_many_groups_as_divide_32_and_the_channels(width: int,
 
 
 def test_samples_do_not_see_each_other_through_group_norm() -> None:
-    model = small("resnet group", (3, 32, 32), 4)
+    model = SMALL["resnet group"]((3, 32, 32), 4)
     x = torch.rand(6, 3, 32, 32)
     alone = torch.cat([model(sample[None]) for sample in x])
     torch.testing.assert_close(model(x), alone, rtol=1e-4, atol=1e-5)  # sums in another order, 18 layers deep
@@ -165,49 +161,49 @@ def test_initialisation_is_that_of_torch() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_builds_a_backbone_sized_from_the_stream(path: Path) -> None:
-    model = hydra.utils.instantiate(OmegaConf.load(path), input_shape=(1, 8, 8), num_classes=4)
-    assert isinstance(model, Backbone)
-    assert model.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_shows_the_defaults_of_the_constructor(path: Path) -> None:
+def test_config_builds_a_backbone_sized_from_the_stream_with_the_defaults_of_its_constructor(path: Path) -> None:
     config = OmegaConf.load(path)
-    shown = hydra.utils.instantiate(config, input_shape=(1, 8, 8), num_classes=4)
-    default = hydra.utils.instantiate({"_target_": config["_target_"]}, input_shape=(1, 8, 8), num_classes=4)
+    shown, default = (
+        hydra.utils.instantiate(node, input_shape=(1, 8, 8), num_classes=4)
+        for node in (config, {"_target_": config["_target_"]})
+    )
+    assert isinstance(shown, Backbone)
+    assert shown.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
     assert repr(shown) == repr(default)
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("network", "options", "message"),
     [
-        (
-            lambda: MLP((1, 8, 8), 3, widths=[]),
-            r"backbone.widths must be a non-empty list of positive integers, got \[\]",
-        ),
-        (lambda: MLP((1, 8, 8), 3, widths=[64, 0]), r"backbone.widths must be .* got \[64, 0\]"),
-        (lambda: MLP((1, 8, 8), 3, widths=[64.0]), r"backbone.widths must be .* got \[64.0\]"),
-        (lambda: MLP((1, 8, 8), 3, widths=[True]), r"backbone.widths must be .* got \[True\]"),
-        (lambda: MLP((1, 8, 8), 3, widths=256), r"backbone.widths must be .* got 256"),
-        (lambda: MLP((1, 8, 8), 3, widths="256"), r"backbone.widths must be .* got '256'"),
-        (lambda: MLP((1, 8, 8), 3, dropout=1.0), r"backbone.dropout must be a number in \[0, 1\), got 1.0"),
-        (lambda: MLP((1, 8, 8), 3, dropout="0.5"), r"backbone.dropout must be .* got '0.5'"),
-        (lambda: MLP((1, 8, 8), 3, dropout=float("nan")), r"backbone.dropout must be .* got nan"),
-        (lambda: MLP((1, 8, 8), 3, bias="no"), r"backbone.bias must be true or false, got 'no'"),
-        (lambda: MLP((8, 8), 3), r"input_shape must be \(channels, height, width\), got \(8, 8\)"),
-        (lambda: MLP((1, 8, 8), 0), r"num_classes must be a positive integer, got 0"),
-        (lambda: CNN((1, 8, 8), 3, channels=[]), r"backbone.channels must be a non-empty list"),
-        (lambda: CNN((1, 8, 9), 3, channels=[4] * 4), r"backbone.channels must have at most 3 entries for 8×9 images"),
-        (lambda: CNN((1, 8, 8), 3, hidden=0), r"backbone.hidden must be a positive integer, got 0"),
-        (lambda: CNN((1, 8, 8), 3, dropout=-0.1), r"backbone.dropout must be .* got -0.1"),
-        (lambda: ResNet18((1, 8, 8), 3, width=0), r"backbone.width must be a positive integer, got 0"),
-        (lambda: ResNet18((1, 8, 8), 3, norm="layer"), r'backbone.norm must be "batch" or "group", got \'layer\''),
+        (MLP, {"widths": []}, r"backbone.widths must be a non-empty list of positive integers, got \[\]"),
+        (MLP, {"widths": [64, 0]}, r"backbone.widths must be .* got \[64, 0\]"),
+        (MLP, {"widths": [64.0]}, r"backbone.widths must be .* got \[64.0\]"),
+        (MLP, {"widths": [True]}, r"backbone.widths must be .* got \[True\]"),
+        (MLP, {"widths": 256}, r"backbone.widths must be .* got 256"),
+        (MLP, {"widths": "256"}, r"backbone.widths must be .* got '256'"),
+        (MLP, {"dropout": 1.0}, r"backbone.dropout must be a number in \[0, 1\), got 1.0"),
+        (MLP, {"dropout": "0.5"}, r"backbone.dropout must be .* got '0.5'"),
+        (MLP, {"dropout": float("nan")}, r"backbone.dropout must be .* got nan"),
+        (MLP, {"bias": "no"}, r"backbone.bias must be true or false, got 'no'"),
+        (CNN, {"channels": []}, r"backbone.channels must be a non-empty list"),
+        (CNN, {"channels": [4] * 4}, r"backbone.channels must have at most 3 entries for 8×9 images"),
+        (CNN, {"hidden": 0}, r"backbone.hidden must be a positive integer, got 0"),
+        (CNN, {"dropout": -0.1}, r"backbone.dropout must be .* got -0.1"),
+        (ResNet18, {"width": 0}, r"backbone.width must be a positive integer, got 0"),
+        (ResNet18, {"norm": "layer"}, r'backbone.norm must be "batch" or "group", got \'layer\''),
     ],
 )
-def test_bad_options_end_with_the_key_and_the_value(build, message: str) -> None:
+def test_bad_options_end_with_the_key_and_the_value(
+    network: type[Backbone], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        build()
+        network((1, 8, 9), 3, **options)
+
+
+@pytest.mark.parametrize("network", [CNN, ResNet18])
+def test_network_of_images_refuses_other_inputs(network: type[Backbone]) -> None:
+    with pytest.raises(ValueError, match=r"backbone must be mlp, .* got shape \[8, 8\]"):
+        network((8, 8), 3)
 
 
 def test_cnn_takes_as_many_layers_as_the_image_can_be_halved() -> None:

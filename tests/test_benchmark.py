@@ -1,7 +1,7 @@
 """The benchmark is honest: what ours is held to computes the same numbers, and every section runs."""
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,7 @@ def test_floor_learns_the_weights_and_the_accuracies_of_ours(outcomes: tuple[flo
 
 def test_penalty_is_more_than_rounding_in_that_comparison() -> None:
     source = stream.read_source(TINY, None)
-    images, labels = source.train.inputs.flatten(1), source.train.labels
-    data = floor.Stream(images, labels, source.test.inputs.flatten(1), source.test.labels, TINY.num_tasks)
-    with_penalty, without = (
-        floor.learn_stream(data, TINY.widths, TINY.batch_size, stream.LR, strength).weights
-        for strength in (stream.STRENGTH, 0.0)
-    )
+    with_penalty, without = (stream.learn_floor(TINY, source, strength).weights for strength in (stream.STRENGTH, 0.0))
     assert (with_penalty - without).abs().max() > 100 * FLOAT32["atol"]
 
 
@@ -54,45 +49,44 @@ def test_phases_of_both_are_parts_of_the_whole(outcomes: tuple[floor.Outcome, fl
         assert sum(parts) < outcome.seconds["whole"]
 
 
-def test_loops_over_single_samples_find_the_fisher_information() -> None:
+def test_loop_over_single_samples_finds_the_fisher_information() -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
     x, y = torch.rand(6, 1, 3, 3), torch.randint(4, (6,))
     for labels in ("exact", "empirical"):
         expected = list(estimators.fisher(model, [(x, y)], labels=labels).values())
         assert_close(importance.lean_loop(model, x, y, labels), expected)
-        assert_close(list(importance.published_loop(model, x, y, labels).values()), expected)
 
 
 # Sections -----------------------------------------------------------------------------------------------------------
 
 SMALL = Settings(repetitions=1, shrink=500)
-SECTIONS: dict[str, Callable[[Path], Table]] = {
-    "importance": lambda folder: importance.measure(SMALL),
-    "methods": lambda folder: methods.measure(SMALL, widths=(8,)),
-    "stream": lambda folder: stream.measure(SMALL),
-    "device": lambda folder: device.measure(SMALL, {n: device.ALL[n] for n in ("W4", "ResNet-18")}),
-    "growth": lambda folder: growth.measure(Settings(1, 500, folder=folder), num_tasks=3, widths=(8,)),
+NARROW = replace(device.ALL["ResNet-18"], network=("backbone=resnet18", "backbone.width=4"))
+SECTIONS: dict[str, Callable[[], Table]] = {
+    "importance": lambda: importance.measure(SMALL),
+    "methods": lambda: methods.measure(SMALL, widths=(8,)),
+    "stream": lambda: stream.measure(SMALL),
+    "device": lambda: device.measure(SMALL, {"W4": device.ALL["W4"], "ResNet-18": NARROW}),
+    "growth": lambda: growth.measure(SMALL, num_tasks=3, widths=(8,)),
 }
 
 
 @pytest.mark.parametrize(
     "section", [pytest.param(s, marks=[pytest.mark.system] if s == "device" else []) for s in SECTIONS]
 )
-def test_section_measures_something_in_every_row(section: str, tmp_path: Path) -> None:
-    table = SECTIONS[section](tmp_path)
+def test_section_measures_something_in_every_row(section: str) -> None:
+    table = SECTIONS[section]()
     assert table.rows
     for row in table.rows:
         assert len(row) == len(table.columns)
         numbers = [c.median if isinstance(c, Spread) else c for c in row[1:] if c is not None]
         assert numbers
         assert all(number >= 0 for number in numbers)
-    assert Table.from_json(json.loads(json.dumps(table.to_json()))) == table
-    assert (tmp_path / "growth.png").exists() == (section == "growth")
+    assert table.markdown().count("\n|") == len(table.rows) + 2
 
 
 def test_state_of_the_methods_is_what_their_papers_keep() -> None:
     """Finetune nothing, anchor and importance for most; SI a path and a start besides, while it trains."""
-    table = methods.measure(Settings(repetitions=1, shrink=500), widths=(8,))
+    table = methods.measure(SMALL, widths=(8,))
     column = list(table.columns).index("state, P")
     state = {row[0]: row[column] for row in table.rows}
     expected = {"finetune": 0.0, "joint": 0.0, "ewc": 2.0, "l2": 2.0, "mas": 2.0, "scp": 2.0, "si": 4.0}
@@ -101,7 +95,7 @@ def test_state_of_the_methods_is_what_their_papers_keep() -> None:
 
 @pytest.mark.system
 def test_start_up_is_measured_until_the_first_step_is_on_disk() -> None:
-    assert 0 < startup.until_first_step(startup.DIGITS) < startup.PATIENCE
+    assert startup.until_first_step(startup.DIGITS) > 0
     with pytest.raises(RuntimeError, match=r"made no step: .*method\.strength"):
         startup.until_first_step(["method.strength=-1"])
 
@@ -131,10 +125,11 @@ def test_runs_take_turns_after_a_warm_up() -> None:
 
 
 def test_page_keeps_what_other_sections_measured(tmp_path: Path) -> None:
-    table = Table("About.", {"": "", "s": ".1f"}, [["a", Spread(1.0, 0.5, 2.0)], ["b", None]], ("Note.",))
+    old, new = (Table("About.", {"": "", "s": ".1f"}, [[s, Spread(1.0, 0.5, 2.0)], ["b", None]], "Note.") for s in "ax")
     ran_on = {"cpu": "X", "command": "python scripts/benchmark.py"}
-    page.save(tmp_path, "methods", table, ran_on)
-    page.save(tmp_path, "startup", table, ran_on)
+    for section, table in (("methods", old), ("startup", old), ("methods", new)):
+        page.save(tmp_path, section, table, ran_on)
     text = (tmp_path / "performance.md").read_text()
-    assert text.count("| a | 1.0 (0.5–2.0) |\n| b | – |") == 2
-    assert text.count("`python scripts/benchmark.py`, on cpu X.") == 2
+    row = "| {}   | 1.0 (0.5–2.0) |\n| b   |             – |\n\nNote.\n"
+    assert text.index(row.format("x")) < text.index(row.format("a"))
+    assert text.count("\n## ") == text.count("`python scripts/benchmark.py`, on cpu X.\n") == 2

@@ -1,6 +1,7 @@
 """What a person at a terminal sees of a run: one bar for the stream, one line a task, two tables at the end."""
 
 import io
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,35 +27,30 @@ def step(progress: StreamProgress, *, epoch: int, batch: int, **limits: int) -> 
     progress.on_train_batch_end(trainer, module, None, None, batch)
 
 
-def test_bar_says_task_epoch_loss_penalty_and_time_left() -> None:
+@pytest.mark.parametrize(
+    ("epoch", "batch", "limits", "tasks_done"),
+    [
+        (2, 3, {}, 1.3),
+        (7, 0, {"max_epochs": -1, "max_steps": 40, "global_step": 30}, 1.75),
+    ],
+)
+def test_bar_says_task_epoch_loss_penalty_and_time_left(
+    epoch: int, batch: int, limits: dict[str, int], tasks_done: float
+) -> None:
+    """A task counts by its epochs, or by its steps where they are the limit."""
     progress, screen = bar(terminal=True)
-    with progress.closing():
-        step(progress, epoch=2, batch=3)
+    with closing(progress):
+        step(progress, epoch=epoch, batch=batch, **limits)
         assert progress._progress is not None
         progress._progress.refresh()
-    for words in ("task 2/3 b", "epoch 3/10", "loss 0.25", "penalty 12.5", "ETA"):
+        assert progress._progress.tasks[0].percentage == pytest.approx(100 * tasks_done / 3)
+    for words in ("task 2/3 b", f"epoch {epoch + 1}", "loss 0.25", "penalty 12.5", "ETA"):
         assert words in screen.getvalue()
-
-
-def test_bar_counts_a_task_by_its_epochs() -> None:
-    progress, _ = bar(terminal=True)
-    with progress.closing():
-        step(progress, epoch=2, batch=3)
-        assert progress._progress is not None
-        assert progress._progress.tasks[0].percentage == pytest.approx(100 * 1.3 / 3)
-
-
-def test_bar_counts_steps_where_steps_are_the_limit() -> None:
-    progress, _ = bar(terminal=True)
-    with progress.closing():
-        step(progress, epoch=7, batch=0, max_epochs=-1, max_steps=40, global_step=30)
-        assert progress._progress is not None
-        assert progress._progress.tasks[0].percentage == pytest.approx(100 * 1.75 / 3)
 
 
 def test_no_bar_is_drawn_into_a_file() -> None:
     progress, screen = bar(terminal=False)
-    with progress.closing():
+    with closing(progress):
         step(progress, epoch=0, batch=0)
     assert screen.getvalue() == ""
 

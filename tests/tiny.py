@@ -190,7 +190,7 @@ def run(
     files = CheckpointFiles(folder / "last.ckpt", {})
     run.checkpoints = Checkpoints(files, run.record, run.memory, lambda: 0, every_seconds=1e9)
     run.make_trainer = partial(make_trainer, penalty, *callbacks, run.checkpoints, **trainer)
-    return run_stream(run).values
+    return run_stream(run)
 
 
 def fit(learner: Learner, penalty: Penalty, examples: Examples, *callbacks: Callback, **trainer: Any) -> None:

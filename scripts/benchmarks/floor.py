@@ -23,21 +23,15 @@ EVALUATION_BATCH = 1024
 IMPORTANCE_BATCH = 512
 
 
-@dataclass(frozen=True)
-class Stream:
-    """Images (N, D) uint8 and labels (N,) of which every task is a permutation of the pixels."""
+Pair = tuple[Tensor, Tensor]
+"""Images (N, D) uint8 and labels (N,)."""
 
-    train_x: Tensor
-    train_y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-    num_tasks: int
 
-    def permuted(self, images: Tensor, task: int) -> Tensor:
-        if task == 0:
-            return images
-        order = torch.randperm(images.shape[1], generator=derived_generator(0, task, 1))
-        return images.gather(1, order.expand_as(images))
+def permuted(images: Tensor, task: int) -> Tensor:
+    if task == 0:
+        return images
+    order = torch.randperm(images.shape[1], generator=derived_generator(0, task, 1))
+    return images.gather(1, order.expand_as(images))
 
 
 @dataclass
@@ -62,36 +56,37 @@ class Outcome:
 
 
 def learn_stream(
-    stream: Stream, widths: Sequence[int], batch_size: int, lr: float, strength: float, seed: int = 0
+    train: Pair, test: Pair, num_tasks: int, widths: Sequence[int], batch_size: int, lr: float, strength: float
 ) -> Outcome:
     """One epoch of each task; every task is tested before the first and after each."""
-    torch.manual_seed(derive_seed(seed))
-    sizes = [stream.train_x.shape[1], *widths, 10]
+    torch.manual_seed(derive_seed(0))
+    (train_x, train_y), (test_x, test_y) = train, test
+    sizes = [train_x.shape[1], *widths, 10]
     layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
     theta, gradient = flattened(layers)
-    outcome = Outcome(theta.detach(), torch.empty(stream.num_tasks, stream.num_tasks))
+    outcome = Outcome(theta.detach(), torch.empty(num_tasks, num_tasks))
     with outcome.timed("whole"):
-        tests = [stream.permuted(stream.test_x, j) for j in range(stream.num_tasks)]
-        accuracies(layers, tests, stream.test_y, outcome, learned=-1)
+        tests = [permuted(test_x, j) for j in range(num_tasks)]
+        accuracies(layers, tests, test_y, outcome, learned=-1)
         anchor, importance = torch.zeros_like(gradient), torch.zeros_like(gradient)
-        for task in range(stream.num_tasks):
-            images = stream.permuted(stream.train_x, task)
-            order = torch.randperm(len(images), generator=derived_generator(derive_seed(seed, task), 0))
+        for task in range(num_tasks):
+            images = permuted(train_x, task)
+            order = torch.randperm(len(images), generator=derived_generator(derive_seed(0, task), 0))
             with outcome.timed("train"):
                 optimizer = torch.optim.Adam([theta], lr=lr, fused=True)
                 pull = None if task == 0 else (anchor, strength * importance)
                 for index in order.split(batch_size):
                     gradient.zero_()
                     x = images.index_select(0, index).float().div_(255)
-                    F.cross_entropy(logits(layers, x), stream.train_y.index_select(0, index)).backward()
+                    F.cross_entropy(logits(layers, x), train_y.index_select(0, index)).backward()
                     if pull is not None:
                         gradient.addcmul_(theta.detach() - pull[0], pull[1])
                     optimizer.step()
             with outcome.timed("importance"):
-                new = fisher(layers, images, stream.train_y, torch.zeros_like(gradient))
+                new = fisher(layers, images, train_y, torch.zeros_like(gradient))
                 importance += new
                 anchor += torch.where(importance > 0, new / importance, 0.0) * (theta.detach() - anchor)
-            outcome.matrix[task] = accuracies(layers, tests, stream.test_y, outcome, learned=task)
+            outcome.matrix[task] = accuracies(layers, tests, test_y, outcome, learned=task)
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""Fisher information against two loops over single samples."""
+"""Fisher information against a loop over single samples."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.table import Cell, Settings, Spread, Table, in_turn, ratio, seconds
+from benchmarks.table import Cell, Settings, Table, in_turn, ratio, seconds, spread
 from lifelong import importance
 
 WIDTHS = (784, 1024, 512, 256, 10)
@@ -26,17 +26,15 @@ def measure(settings: Settings) -> Table:
     rows: list[list[Cell]] = []
     for labels, most in NUM_SAMPLES.items():
         few = max(most // settings.shrink, 4)
-        start = (model, x[:few], y[:few], labels)
         runs: dict[str, Callable[[], object]] = {
             "ours": partial(importance.fisher, model, batches, labels=labels),
-            "lean loop": partial(lean_loop, *start),
-            "loop as published": partial(published_loop, *start),
+            "loop": partial(lean_loop, model, x[:few], y[:few], labels),
         }
         times = in_turn({name: partial(seconds, run) for name, run in runs.items()}, settings.repetitions or 7)
         rates = {name: [(total if name == "ours" else few) / t for t in ts] for name, ts in times.items()}
         for name, values in rates.items():
             faster = None if name == "ours" else ratio(rates["ours"], values)
-            rows.append([f"{labels}, {name}", Spread.of(values), faster])
+            rows.append([f"{labels}, {name}", spread(values), faster])
     return Table(
         "Diagonal Fisher information of the MLP 784-1024-512-256-10, float32. "
         '"empirical" takes the true label of each sample, "exact" all ten.',
@@ -58,21 +56,3 @@ def lean_loop(model: nn.Module, x: Tensor, y: Tensor, labels: str) -> list[Tenso
             for s, g in zip(total, gradient, strict=True):
                 s.addcmul_(g, g, value=weight / len(x))
     return total
-
-
-def published_loop(model: nn.Module, x: Tensor, y: Tensor, labels: str) -> dict[str, Tensor]:
-    """The same as most published code writes it: zero_grad, backward, total += weight * p.grad ** 2."""
-    total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    for x_n, y_n in zip(x.split(1), y.split(1), strict=True):
-        z = model(x_n)
-        p = z.detach().softmax(1)[0]
-        targets = torch.arange(len(p)).split(1) if labels == "exact" else [y_n]
-        for target in targets:
-            model.zero_grad()
-            F.cross_entropy(z, target).backward(retain_graph=labels == "exact")
-            weight = p[target] if labels == "exact" else 1.0
-            for name, parameter in model.named_parameters():
-                assert parameter.grad is not None
-                total[name] += weight * parameter.grad**2
-    model.zero_grad()
-    return {name: s / len(x) for name, s in total.items()}

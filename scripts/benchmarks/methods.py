@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from itertools import accumulate
+from statistics import median
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.steps import BATCH_SIZE, Driver
-from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio, seconds
+from benchmarks.table import Cell, Settings, Table, in_turn, ratio, seconds
 from lifelong.config.groups import choices
 
 NUM_TASKS = 3
@@ -31,17 +32,10 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
     rows: list[list[Cell]] = []
     for method, driver in sorted(drivers.items(), key=lambda item: item[0] != "finetune"):
         P = driver.parameter_bytes
-        rows.append(
-            [
-                method,
-                1e6 * middle(steps[method]["its"]) / NUM_STEPS,
-                ratio(steps[method]["its"], steps[method]["finetune's"]),
-                middle(keeps[method]),
-                driver.method.state_bytes() / P,
-                at_rest[method] / P,
-                max(transient_bytes(driver) - plain, 0) / P,
-            ]
-        )
+        its, finetunes = steps[method]["its"], steps[method]["finetune's"]
+        step: list[Cell] = [1e6 * median(its) / NUM_STEPS, ratio(its, finetunes), median(keeps[method])]
+        memory = (driver.method.state_bytes(), at_rest[method], max(transient_bytes(driver) - plain, 0))
+        rows.append([method, *step, *(held / P for held in memory)])
     shape = "-".join(map(str, (784, *widths, 10)))
     return Table(
         f"MLP {shape}, batches of {BATCH_SIZE}, fused Adam, float32, in the task after {NUM_TASKS} others. Step: "
@@ -59,7 +53,7 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
             "within a step, P": ".1f",
         },
         rows,
-        ("joint's steps are finetune's, but task k has the training data of k tasks.",),
+        "joint's steps are finetune's, but task k has the training data of k tasks.",
     )
 
 
@@ -70,7 +64,7 @@ def step_times(driver: Driver, plain: Driver, repetitions: int) -> dict[str, lis
 
 
 def importance_seconds(driver: Driver) -> float:
-    """Seconds of what follows a task; the penalty is then as it was, in the midst of it."""
+    """Seconds of what follows a task; the method is then as it was."""
     before = deepcopy(driver.method.state_dict())
     elapsed = seconds(driver.keep)
     driver.method.load_state_dict(before)

@@ -1,6 +1,5 @@
-"""docs/performance.json keeps what each section measured last, and docs/performance.md shows it."""
+"""docs/performance.md: what each section measured last."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,18 @@ TITLES = {
     "methods": "What each method costs",
     "device": "What each method costs on a device",
     "growth": "A hundred tasks",
-    "importance": "Importance against loops over single samples",
+    "importance": "Importance against a loop over single samples",
     "startup": "Start-up",
 }
-PICTURES = {"growth": "![Cost against the number of tasks](growth.png)"}
 
 
 def save(folder: Path, section: str, table: Table, ran_on: dict[str, Any]) -> None:
     """Put what a section measured in the place of what it had measured before."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "performance.json"
-    measured: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    measured[section] = {"ran_on": ran_on, **table.to_json()}
-    path.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
-    (folder / "performance.md").write_text(page(measured))
-
-
-def page(measured: dict[str, Any]) -> str:
-    parts = [INTRODUCTION]
-    for section, title in TITLES.items():
-        if section not in measured:
-            continue
-        found = measured[section]
-        facts = found["ran_on"]
-        ran_on = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "command")
-        parts += [f"## {title}\n", Table.from_json(found).markdown(), f"\n`{facts['command']}`, on {ran_on}.\n"]
-        if section in PICTURES:
-            parts.append(PICTURES[section] + "\n")
-    return "\n".join(parts)
+    path = folder / "performance.md"
+    _, *parts = path.read_text().split("\n## ") if path.exists() else [""]
+    found = dict(part.split("\n", 1) for part in parts)
+    machine = ", ".join(f"{key} {value}" for key, value in ran_on.items() if key != "command")
+    found[TITLES[section]] = f"\n{table.markdown()}\n\n`{ran_on['command']}`, on {machine}.\n"
+    sections = [f"## {title}\n{found[title]}" for title in TITLES.values() if title in found]
+    path.write_text("\n".join([INTRODUCTION, *sections]))

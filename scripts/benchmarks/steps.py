@@ -36,12 +36,9 @@ class Driver:
         self.examples = Examples(images, torch.randint(10, (num_samples,)))
         if self.method.needs_memory:
             self.method.memory = build(config.memory, "memory")
-        self.trainer: Any = SimpleNamespace(
-            global_step=0, optimizers=[], current_epoch=0, estimated_stepping_batches=10**9
-        )
-        self.batches: Iterator[Batch] = cycle(
-            [Batch(torch.rand(BATCH_SIZE, 1, 28, 28), torch.randint(10, (BATCH_SIZE,))) for _ in range(8)]
-        )
+        self.trainer: Any = SimpleNamespace(current_epoch=0, estimated_stepping_batches=10**9)
+        batches = [Batch(torch.rand(BATCH_SIZE, 1, 28, 28), torch.randint(10, (BATCH_SIZE,))) for _ in range(8)]
+        self.batches: Iterator[Batch] = cycle(batches)
 
     def start(self) -> None:
         """A task begins, with an optimiser of its own."""

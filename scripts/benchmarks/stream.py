@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks import floor
-from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
+from benchmarks.table import Cell, Settings, Table, in_turn, ratio
 from lifelong.config.build import build
 from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
@@ -32,31 +33,23 @@ PHASES = ("train", "importance", "evaluation")
 
 @dataclass(frozen=True)
 class Workload:
-    """T permuted tasks of as many training and test images, one epoch each, with an MLP."""
+    """T permuted tasks of as many training and test images, one epoch each.
+
+    network: another than the MLP of these widths, as on the command line.
+    """
 
     num_tasks: int
     num_train: int
     num_test: int
     batch_size: int = 128
     widths: tuple[int, ...] = (400, 400)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return (1, 28, 28)
-
-    @property
-    def backbone(self) -> tuple[str, ...]:
-        """As on the command line."""
-        return (f"backbone.widths={list(self.widths)}",)
-
-    @property
-    def sizes(self) -> str:
-        return (
-            f"{self.num_tasks} × ({self.num_train:,} training + {self.num_test:,} test images), batch {self.batch_size}"
-        )
+    image_shape: tuple[int, int, int] = (1, 28, 28)
+    network: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.sizes}, {'-'.join(map(str, (784, *self.widths, 10)))}"
+        sizes = f"{self.num_tasks} × ({self.num_train:,} training + {self.num_test:,} test images)"
+        network = " ".join(self.network) or "-".join(map(str, (784, *self.widths, 10)))
+        return f"{sizes}, batch {self.batch_size}, {network}"
 
     def shrunk(self, by: int) -> "Workload":
         return replace(self, num_train=max(self.num_train // by, 1), num_test=max(self.num_test // by, 1))
@@ -77,7 +70,9 @@ def measure(settings: Settings) -> Table:
     repetitions = settings.repetitions or 3
     rows: list[list[Cell]] = []
     works = {name: work.shrunk(settings.shrink) for name, work in WORKLOADS.items()}
-    warm_up(settings)
+    first = WORKLOADS["W1"].shrunk(100)
+    for learn in (learn_ours, learn_floor):  # what only a process's first run pays
+        learn(first, read_source(first, settings.fashion_mnist))
     for name, work in works.items():
         source = read_source(work, settings.fashion_mnist)
         runs: dict[str, Callable[[], floor.Outcome]] = {
@@ -88,13 +83,13 @@ def measure(settings: Settings) -> Table:
         ours, base = ([o.seconds for o in outcomes[who]] for who in ("ours", "floor"))
         for phase in ("whole", *PHASES):
             times = [[o[phase] for o in one] for one in (ours, base)]
-            medians = [middle(t) for t in times]
+            medians = [median(t) for t in times]
             rates = [None if phase == "whole" else work.samples(phase) / s for s in medians]
             rows.append([f"{name} {phase}", *medians, ratio(*times), *rates])
         seen = [o["whole"] - o["unseen"] for o in base]
         whole = [o["whole"] for o in ours]
         rows.append(
-            [f"{name} whole, floor tests seen tasks only", *map(middle, (whole, seen)), ratio(whole, seen), None, None]
+            [f"{name} whole, floor tests seen tasks only", *map(median, (whole, seen)), ratio(whole, seen), None, None]
         )
     data = "Fashion-MNIST" if settings.fashion_mnist else "synthetic images of Fashion-MNIST's size"
     described = "; ".join(f"{name}: {work}" for name, work in works.items())
@@ -116,20 +111,9 @@ def measure(settings: Settings) -> Table:
     )
 
 
-def warm_up(settings: Settings) -> None:
-    """Both once on little: what only a process's first run pays."""
-    work = WORKLOADS["W1"].shrunk(100)
-    source = read_source(work, settings.fashion_mnist)
-    learn_ours(work, source)
-    learn_floor(work, source)
-
-
-def learn_floor(work: Workload, source: Source) -> floor.Outcome:
-    train, test = source.train, source.test
-    stream = floor.Stream(
-        train.inputs.flatten(1), train.labels, test.inputs.flatten(1), test.labels, num_tasks=work.num_tasks
-    )
-    return floor.learn_stream(stream, work.widths, work.batch_size, LR, STRENGTH)
+def learn_floor(work: Workload, source: Source, strength: float = STRENGTH) -> floor.Outcome:
+    train, test = ((part.inputs.flatten(1), part.labels) for part in (source.train, source.test))
+    return floor.learn_stream(train, test, work.num_tasks, work.widths, work.batch_size, LR, strength)
 
 
 @new_garbage()
@@ -144,7 +128,8 @@ def learn_ours(
     """What `python train.py` does between reading its configuration and drawing its pictures."""
     config = compose(
         [
-            *settings, *work.backbone, f"optimizer.lr={LR}", "trainer.max_epochs=1", "val_fraction=0", "logger=none",
+            *settings, *(work.network or [f"backbone.widths={list(work.widths)}"]), f"optimizer.lr={LR}",
+            "trainer.max_epochs=1", "val_fraction=0", "logger=none",
             "dataset=permuted", f"dataset.num_tasks={work.num_tasks}", f"batch_size={work.batch_size}",
         ]
     )  # fmt: skip
@@ -163,7 +148,7 @@ def learn_ours(
             matrix = run_stream(run)
         seconds = {**run.record.seconds, "whole": perf_counter() - start}
     weights = torch.cat([p.detach().flatten() for p in run.learner.backbone.parameters()])
-    return floor.Outcome(weights, matrix.values, seconds)
+    return floor.Outcome(weights, matrix, seconds)
 
 
 # Images -------------------------------------------------------------------------------------------------------------

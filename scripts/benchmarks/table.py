@@ -1,13 +1,11 @@
-"""What a section measured, for the terminal, for docs/performance.md and for JSON; and how things are timed."""
+"""What a section measured, as Markdown; and how things are timed."""
 
-from __future__ import annotations
-
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import median
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -20,28 +18,21 @@ class Settings:
         repetitions: None: what the section takes by default.
         shrink: sample counts are divided by it.
         fashion_mnist: folder of the four IDX files; None: synthetic images of the same size.
-        folder: where pictures go; None: nowhere.
         device: "cpu" or "cuda", of the section that can be either.
     """
 
     repetitions: int | None = None
     shrink: int = 1
     fashion_mnist: Path | None = None
-    folder: Path | None = None
     device: str = "cpu"
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """Median, lowest and highest of the repetitions."""
 
     median: float
     low: float
     high: float
-
-    @staticmethod
-    def of(values: Sequence[float]) -> Spread:
-        return Spread(statistics.median(values), min(values), max(values))
 
     def __format__(self, spec: str) -> str:
         return f"{self.median:{spec}} ({self.low:{spec}}–{self.high:{spec}})"
@@ -58,39 +49,25 @@ class Table:
         about: what was run, and what a number means.
         columns: heading → format of its numbers.
         rows: one cell per column; None: does not apply.
-        notes: what follows from it, computed from the rows.
+        note: what follows from it.
     """
 
     about: str
     columns: dict[str, str]
     rows: list[list[Cell]]
-    notes: tuple[str, ...] = ()
-
-    def cells(self) -> list[list[str]]:
-        return [[_text(cell, spec) for cell, spec in zip(row, self.columns.values(), strict=True)] for row in self.rows]
-
-    def text(self) -> str:
-        lines = [list(self.columns), *self.cells()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        aligned = [
-            "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-            for line in lines
-        ]
-        return "\n".join([self.about, "", *aligned, *self.notes])
+    note: str = ""
 
     def markdown(self) -> str:
-        rule = ["---", *["---:"] * (len(self.columns) - 1)]
-        lines = [f"| {' | '.join(line)} |" for line in (list(self.columns), rule, *self.cells())]
-        return "\n".join([self.about, "", *lines, *(f"\n{note}" for note in self.notes)])
-
-    def to_json(self) -> dict[str, Any]:
-        rows = [[[c.median, c.low, c.high] if isinstance(c, Spread) else c for c in row] for row in self.rows]
-        return {"about": self.about, "columns": self.columns, "rows": rows, "notes": list(self.notes)}
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> Table:
-        rows = [[Spread(*c) if isinstance(c, list) else c for c in row] for row in data["rows"]]
-        return Table(data["about"], data["columns"], rows, tuple(data["notes"]))
+        """Columns are padded, so that it is also read in a terminal."""
+        specs = list(self.columns.values())
+        cells = [[_text(cell, spec) for cell, spec in zip(row, specs, strict=True)] for row in self.rows]
+        rule = [":--", *["--:"] * (len(specs) - 1)]
+        widths = [max(map(len, column)) for column in zip(list(self.columns), rule, *cells, strict=True)]
+        lines = [
+            "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |"
+            for line in (list(self.columns), rule, *cells)
+        ]
+        return "\n".join([self.about, "", *lines, *(["", self.note] if self.note else [])])
 
 
 def _text(cell: Cell, spec: str) -> str:
@@ -102,11 +79,8 @@ def in_turn(runs: Mapping[str, Callable[[], T]], repetitions: int, *, warm_up: b
     if warm_up:
         for run in runs.values():
             run()
-    results: dict[str, list[T]] = {name: [] for name in runs}
-    for _ in range(repetitions):
-        for name, run in runs.items():
-            results[name].append(run())
-    return results
+    turns = [{name: run() for name, run in runs.items()} for _ in range(repetitions)]
+    return {name: [turn[name] for turn in turns] for name in runs}
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -116,10 +90,10 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def middle(values: Sequence[float]) -> float:
-    return statistics.median(values)
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(median(values), min(values), max(values))
 
 
 def ratio(values: Sequence[float], floor: Sequence[float]) -> Spread:
     """Of what was measured side by side, repetition by repetition."""
-    return Spread.of([value / base for value, base in zip(values, floor, strict=True)])
+    return spread([value / base for value, base in zip(values, floor, strict=True)])

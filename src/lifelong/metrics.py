@@ -1,11 +1,10 @@
-"""Measures of learning and forgetting on the accuracy matrix: a pure function each, and the object that collects rows.
+"""Measures of learning and forgetting on the accuracy matrix: a pure function each.
 
 R is (T, T): row i = after learning task i, column j = accuracy in [0, 1] on the test data of task j, upper triangle
 included. Every measure is a float64 scalar. With one task there is no earlier one: what divides by T - 1 is nan.
 
 >>> R = torch.tensor([[0.9, 0.1, 0.1], [0.7, 0.8, 0.2], [0.6, 0.85, 0.9]], dtype=torch.float64)
->>> matrix = AccuracyMatrix.from_rows(R, baseline=torch.full((3,), 0.1, dtype=torch.float64))
->>> for name, value in matrix.compute().items():
+>>> for name, value in measures(R, baseline=torch.full((3,), 0.1, dtype=torch.float64)).items():
 ...     print(f"{name:30}{value:9.5f}")
 average_accuracy                0.78333
 average_incremental_accuracy    0.81111
@@ -19,8 +18,6 @@ worst_case_accuracy             0.78333
 0.05
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence
@@ -28,7 +25,6 @@ from decimal import Decimal
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 
 def average_accuracy(R: Tensor) -> Tensor:
@@ -120,94 +116,30 @@ def average_anytime_accuracy(R: Tensor, tasks: Tensor) -> Tensor:
     return (R.masked_fill(~met, 0).sum(dim=1) / met.sum(dim=1)).mean()
 
 
-class AccuracyMatrix(Metric):
-    """The rows of R in the order the tasks are learned, and every measure of them.
+def measures(R: Tensor, baseline: Tensor | None = None) -> dict[str, float]:
+    """Every measure of R by name; forward_transfer is nan without a baseline."""
+    R = _square(R)
+    unknown = R.new_full((len(R),), torch.nan)
+    found = {
+        "average_accuracy": average_accuracy(R),
+        "average_incremental_accuracy": average_incremental_accuracy(R),
+        "learning_accuracy": learning_accuracy(R),
+        "forgetting": forgetting(R),
+        "backward_transfer": backward_transfer(R),
+        "forward_transfer": forward_transfer(R, unknown if baseline is None else baseline),
+        "min_accuracy": min_accuracy(R),
+        "worst_case_accuracy": worst_case_accuracy(R),
+    }
+    return {name: measure.item() for name, measure in found.items()}
 
-    Float64 on whatever device; saved and restored through `state_dict`. Nothing is synchronised between ranks: every
-    rank tests on the same data and appends the same row.
-    """
 
-    rows: Tensor  # (rows so far, T)
-    initial: Tensor  # (T,), nan until `set_baseline`
-
-    def __init__(self, num_tasks: int) -> None:
-        super().__init__(sync_on_compute=False, compute_with_cache=False)
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks must be an integer >= 1, got {num_tasks!r}")
-        self.num_tasks = num_tasks
-        self.add_state("rows", torch.empty(0, num_tasks, dtype=torch.float64), persistent=True)
-        self.add_state("initial", torch.full((num_tasks,), torch.nan, dtype=torch.float64), persistent=True)
-        self.register_load_state_dict_post_hook(_check_loaded)
-
-    @classmethod
-    def from_rows(cls, rows: Tensor | Sequence[Sequence[float]], baseline: Tensor | None = None) -> AccuracyMatrix:
-        """The matrix whose first rows are `rows` (rows so far, T)."""
-        rows = torch.as_tensor(rows, dtype=torch.float64)
-        if rows.ndim != 2:
-            raise ValueError(f"rows must have shape (rows so far, T), got {tuple(rows.shape)}")
-        matrix = cls(rows.shape[1])
-        for row in rows:
-            matrix.update(row)
-        if baseline is not None:
-            matrix.set_baseline(baseline)
-        return matrix
-
-    def update(self, row: Tensor) -> None:
-        """Append the accuracies (T,) on every task after learning the next one."""
-        if len(self.rows) == self.num_tasks:
-            raise ValueError(f"rows must be at most {self.num_tasks}, one per task, got one more")
-        row = _accuracies("row", row, self.num_tasks)
-        self.rows = torch.cat([self.rows, row.to(self.rows.device)[None]])
-
-    def set_baseline(self, row: Tensor) -> None:
-        """Keep the accuracies (T,) at random initialisation, which forward transfer is measured against."""
-        self.initial = _accuracies("baseline", row, self.num_tasks).to(self.rows.device)
-
-    @property
-    def values(self) -> Tensor:
-        """A copy of R so far: (rows so far, T), float64, on the CPU."""
-        return self.rows.detach().cpu().clone()
-
-    @property
-    def baseline(self) -> Tensor | None:
-        """The row of `set_baseline`, float64 on the CPU, or None."""
-        return None if self.initial.isnan().any() else self.initial.detach().cpu().clone()
-
-    @property
-    def update_called(self) -> bool:
-        """Rows restored from a state_dict count as updates."""
-        return len(self.rows) > 0
-
-    def forward(self, row: Tensor) -> dict[str, float]:
-        """Append the row and measure: a row has no measures of its own, it needs those above it."""
-        self.update(row)
-        return self.compute()
-
-    def compute(self) -> dict[str, float]:
-        """Every measure on the (k, k) block of the k tasks learned so far; forward_transfer nan without a baseline."""
-        k = len(self.rows)
-        R = self.values[:, :k]
-        measures = {
-            "average_accuracy": average_accuracy(R),
-            "average_incremental_accuracy": average_incremental_accuracy(R),
-            "learning_accuracy": learning_accuracy(R),
-            "forgetting": forgetting(R),
-            "backward_transfer": backward_transfer(R),
-            "forward_transfer": forward_transfer(R, self.initial[:k].cpu()),
-            "min_accuracy": min_accuracy(R),
-            "worst_case_accuracy": worst_case_accuracy(R),
-        }
-        return {name: measure.item() for name, measure in measures.items()}
-
-    def to_csv(self, names: Sequence[str]) -> str:
-        """R so far: a header of the T task names, then a line per row; decimals that read back to the same float64."""
-        if len(names) != self.num_tasks:
-            raise ValueError(f"names must be {self.num_tasks} task names, got {len(names)}")
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([f"{Decimal(repr(value)):f}" for value in row] for row in self.values.tolist())
-        return text.getvalue()
+def to_csv(R: Tensor, names: Sequence[str]) -> str:
+    """A header of the T task names, then a line per row of R; decimals that read back to the same float64."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([f"{Decimal(repr(value)):f}" for value in row] for row in R.tolist())
+    return text.getvalue()
 
 
 def _square(R: Tensor) -> Tensor:
@@ -222,13 +154,6 @@ def _row(key: str, row: Tensor, num_tasks: int) -> Tensor:
     return row.double()
 
 
-def _accuracies(key: str, row: Tensor, num_tasks: int) -> Tensor:
-    row = _row(key, row, num_tasks)
-    if not ((row >= 0) & (row <= 1)).all():
-        raise ValueError(f"{key} must be accuracies in [0, 1], got {row.tolist()}")
-    return row
-
-
 def _evaluations(R: Tensor, tasks: Tensor | None) -> tuple[Tensor, Tensor]:
     if tasks is None:
         return _square(R), torch.arange(len(R), device=R.device)
@@ -237,11 +162,3 @@ def _evaluations(R: Tensor, tasks: Tensor | None) -> tuple[Tensor, Tensor]:
     if tasks[0] < 0 or tasks[-1] >= R.shape[1] or (tasks.diff() < 0).any():
         raise ValueError(f"tasks must ascend within 0..{R.shape[1] - 1}, got {tasks.tolist()}")
     return R.double(), tasks.to(R.device)
-
-
-def _check_loaded(matrix: AccuracyMatrix, _: object) -> None:
-    """torchmetrics sets whatever a state_dict holds: a matrix of another stream must not slip in."""
-    shape, num_tasks = tuple(matrix.rows.shape), matrix.num_tasks
-    if shape not in [(learned, num_tasks) for learned in range(num_tasks + 1)]:
-        raise ValueError(f"rows must have shape (0..{num_tasks}, {num_tasks}), got {shape}")
-    _row("baseline", matrix.initial, num_tasks)

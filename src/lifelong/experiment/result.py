@@ -1,6 +1,5 @@
 """What a run has come to: weights, matrix, pictures and measures, written to its folder and read back."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from lifelong.config.schema import choice
 from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import this_share
-from lifelong.metrics import AccuracyMatrix
+from lifelong.metrics import measures, to_csv
 from lifelong.models.learner import Learner
 from lifelong.plots.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.runs.atomic import atomic_write
@@ -50,16 +49,15 @@ class Result:
 def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     """Write weights, matrix, pictures and, last, metrics.json; returns what can be read of them."""
     stream, learner, record = run.stream, run.learner, run.record
-    matrix = AccuracyMatrix.from_rows(record.test, torch.tensor(record.baseline, dtype=torch.float64))
-    val = AccuracyMatrix.from_rows(record.val) if has_val(record) else None
+    matrix, baseline, val = (torch.tensor(a, dtype=torch.float64) for a in (record.test, record.baseline, record.val))
     write_model(stream, learner, folder)
-    folder.write_text(folder.matrix, matrix.to_csv(stream.names))
-    if val is not None:
-        folder.write_text(folder.val_matrix, val.to_csv(stream.names))
-    draw(folder, stream.names, matrix.values, record, title(config))
+    folder.write_text(folder.matrix, to_csv(matrix, stream.names))
+    if not val.isnan().any():
+        folder.write_text(folder.val_matrix, to_csv(val, stream.names))
+    draw(folder, stream.names, matrix, record, title(config))
     folder.write_metrics(
         {
-            **matrix.compute(),
+            **measures(matrix, baseline),
             **validation(val),
             "final_accuracy_per_task": record.test[-1],
             "baseline_accuracy_per_task": record.baseline,
@@ -107,16 +105,10 @@ def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:
     }
 
 
-def has_val(record: Record) -> bool:
-    """Whether every task has validation data."""
-    return not any(math.isnan(accuracy) for accuracy in record.val[-1])
-
-
-def validation(val: AccuracyMatrix | None) -> dict[str, float]:
+def validation(val: Tensor) -> dict[str, float]:
     """What hyperparameters may be chosen by; nan without validation data."""
-    measures = val.compute() if val is not None else {}
-    names = ("average_accuracy", "learning_accuracy", "forgetting")
-    return {f"val_{name}": measures.get(name, math.nan) for name in names}
+    found = measures(val)
+    return {f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")}
 
 
 def val_matrix(folder: Path) -> Tensor | None:
@@ -149,8 +141,7 @@ def read_result(folder: RunFolder) -> Result:
 
 def show(result: Result, console: Console) -> None:
     """The table that ends a run."""
-    baseline = torch.tensor(result.metrics["baseline_accuracy_per_task"])
-    measures = AccuracyMatrix.from_rows(result.matrix, baseline).compute()
-    for table in result_tables(result.names, result.matrix.tolist(), measures):
+    found = measures(result.matrix, torch.tensor(result.metrics["baseline_accuracy_per_task"]))
+    for table in result_tables(result.names, result.matrix.tolist(), found):
         console.print(table)
     console.print(f"run folder: {result.folder}", highlight=False, soft_wrap=True)

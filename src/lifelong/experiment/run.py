@@ -1,7 +1,7 @@
 """One run, wired in the open: configuration → objects → run folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from lifelong.training.precision import check_precision, compiled, set_tf32
 from lifelong.training.progress import StreamProgress, row_line
 from lifelong.training.trainer import is_first_started, join, make_trainer, trial_trainer, wanted_ranks
 
-NOT_WATCHED: Mapping[str, Any] = {"logger": False, "enable_progress_bar": False}
+NOT_WATCHED: Mapping[str, Any] = {"logger": False}
 RANK = "lifelong.experiment.rank"
 """The module whose main is one rank of a run."""
 
@@ -285,10 +285,10 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
 
     def on_row(task: Task) -> None:
         tracker.log_test_row(title(config))
-        bar.say(row_line(run.record, stream.names))
+        request.console.print(row_line(run.record, stream.names), highlight=False, soft_wrap=True)
 
     run.on_row = on_row
-    with tracker.closing(), bar.closing(), checkpoints.signals_saved():
+    with tracker.closing(), closing(bar), checkpoints.signals_saved():
         watching = {"logger": loggers or False, "default_root_dir": folder.path}
         last = [*request.callbacks, bar, checkpoints]
         run.make_trainer = partial(task_trainer, config, [tracker, method], last, watching, **own_device(config))

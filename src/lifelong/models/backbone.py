@@ -22,13 +22,12 @@ class Backbone(nn.Module):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
         super().__init__()
-        self.input_shape = positive_integers("input_shape", input_shape)
+        self.input_shape, self.num_classes = tuple(input_shape), num_classes
         if self.for_images and len(self.input_shape) != 3:
             got = list(self.input_shape)
             raise ValueError(
                 f"backbone must be mlp, or one of your own, for inputs that are no images, got shape {got}"
             )
-        self.num_classes = positive_integer("num_classes", num_classes)
 
     def features(self, x: Tensor) -> Tensor:
         """φ(x): (B, ...) → (B, D), what the head sees."""
@@ -54,7 +53,7 @@ def positive_integers(key: str, values: object) -> tuple[int, ...]:
 
 
 def probability(key: str, value: float) -> float:
-    """`value`, if it is the probability of a dropout that leaves something over."""
+    """`value`, if it is the probability of a dropout that leaves something."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{key} must be a number in [0, 1), got {value!r}")
     return value

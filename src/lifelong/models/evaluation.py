@@ -14,11 +14,7 @@ BATCH_SIZE = 2048
 
 
 def accuracy(learner: Learner, examples: Examples) -> float:
-    """Share of examples whose largest visible logit is their label's; nan if there are none.
-
-    Every sample weighs the same, however the batches are cut. The learner's mode is as before afterwards. Each rank
-    looks at its share, and all get the accuracy over the whole.
-    """
+    """Share of examples whose largest visible logit is their label's; nan if there are none. The same on all ranks."""
     if len(examples) == 0:
         return float("nan")
     return total_over_ranks(num_correct(learner, examples, this_share().rows(0, len(examples)))) / len(examples)
@@ -26,7 +22,7 @@ def accuracy(learner: Learner, examples: Examples) -> float:
 
 @torch.no_grad()
 def num_correct(learner: Learner, examples: Examples, rows: slice) -> int:
-    """How many of the examples at these rows are classified rightly."""
+    """How many of the examples at these rows are classified rightly. The learner's mode is as before afterwards."""
     was_training = learner.training
     learner.eval()
     correct = torch.zeros((), dtype=torch.int64, device=learner.device)
@@ -38,17 +34,13 @@ def num_correct(learner: Learner, examples: Examples, rows: slice) -> int:
     return int(correct)
 
 
-def as_it_is(task: Task | None) -> None:
-    """The learner stays what it is on every task."""
-
-
 def accuracy_row(
     learner: Learner,
     stream: TaskStream,
     learned: int,
     part: str,
     tasks: range | None = None,
-    enter: Callable[[Task | None], None] = as_it_is,
+    enter: Callable[[Task | None], object] = lambda task: None,
 ) -> Tensor:
     """(T,) float64: accuracy on `part` ("val" or "test") of each task after tasks 0..learned; nan outside `tasks`.
 

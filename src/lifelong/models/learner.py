@@ -79,8 +79,7 @@ class Learner(LightningModule):
 
     def logits(self, x: Tensor) -> Tensor:
         """z (B, K), all columns."""
-        run = self.backbone if self.compiled is None or not self.training else self.compiled
-        return run(x)
+        return self.compiled(x) if self.compiled and self.training else self.backbone(x)
 
     def _masked(self, z: Tensor) -> Tensor:
         return z if self.all_visible else z.masked_fill(~self.visible, -torch.inf)

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from lifelong.data.stream import Task
 from lifelong.distributed.ranks import gathered, is_first, largest_over_ranks, this_share, wait_for_all
@@ -24,11 +23,10 @@ from lifelong.launch.cluster import submitted_to
 from lifelong.memory.base import Memory
 from lifelong.methods.method import Method
 from lifelong.models.learner import Learner
-from lifelong.runs.interrupted import Interrupted
+from lifelong.runs.interrupted import SIGNALS, Interrupted
 from lifelong.runs.record import Record
 from lifelong.training.checkpoint_files import CheckpointFiles, refusal
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 FIRST = 128
 """More than the number of any signal."""
 
@@ -41,7 +39,7 @@ class Checkpoints(Callback):
 
     Args:
         files: where the checkpoints go.
-        record, memory: what the run has come to and keeps of earlier tasks; go into every checkpoint.
+        record, memory: go into every checkpoint.
         position: returns the length in bytes of the history written so far, so that a resumed run can cut what came
             after the checkpoint.
     """
@@ -55,18 +53,12 @@ class Checkpoints(Callback):
         every_seconds: float,
         every_steps: int | None = None,
     ) -> None:
-        if not every_seconds > 0:
-            raise ValueError(f"checkpoint_seconds must be a number > 0, got {every_seconds!r}")
-        if every_steps is not None and every_steps < 1:
-            raise ValueError(f"checkpoint_steps must be an integer >= 1 or null, got {every_steps!r}")
         self.files, self.record, self.memory = files, record, memory
         self.position, self.every_seconds, self.every_steps = position, every_seconds, every_steps
         self.signum = 0
         self._resume: tuple[Path, dict[str, Any]] | None = None
         self._in_fit = self._handles_signals = False
         self._saved_at, self._saved_step = monotonic(), 0
-
-    # Reading -------------------------------------------------------------------------------------------------------
 
     def load(self, learner: Learner, method: Method) -> int | None:
         """Take up the newest whole checkpoint, if there is one; returns the history length it belongs to, else None.
@@ -81,12 +73,12 @@ class Checkpoints(Callback):
         in_work = "loops" in saved
         held = saved["callbacks"].get(method.state_key, {}) if in_work else saved["method"]  # Lightning leaves out {}
         for what, then, now in (
-            ("a record", _names(saved["record"]), _names(self.record.state_dict())),
-            ("a memory", _names(saved["memory"]), _names(self.memory.state_dict())),
-            ("a method", _names(held), _names(method.state_dict())),
-            ("weights", _shapes(saved["state_dict"]), _shapes(learner.state_dict())),
+            ("a record", saved["record"], self.record.state_dict()),
+            ("a memory", saved["memory"], self.memory.state_dict()),
+            ("a method", held, method.state_dict()),
+            ("weights", saved["state_dict"], learner.state_dict()),
         ):
-            if misfit := _misfit(then, now):
+            if misfit := next(_misfits(then, now, shapes=what == "weights"), None):
                 raise refusal(path, f"holds {what} {misfit}")
         self.record.load_state_dict(saved["record"])
         self.memory.load_state_dict(saved["memory"])
@@ -104,21 +96,16 @@ class Checkpoints(Callback):
         """The checkpoint `task` continues from, if it was interrupted in work."""
         return self._resume[0] if self._resume is not None and self.record.task == task.index else None
 
-    # Writing -------------------------------------------------------------------------------------------------------
-
     def save_boundary(self, learner: Learner, method: Method) -> None:
-        """Between tasks: weights, method, memory, record, and the optimiser's state where it is kept; a task makes its
-        own loader and randomness."""
+        """Between tasks: a task makes its own loader and randomness, so that neither is saved."""
         state = {k: v.cpu() for k, v in learner.state_dict().items()}
-        parts = {"state_dict": state, "method": method.state_dict(), "optimizer": learner.optimizer_state}
-        self._write({**parts, **self._own()})
+        self._write(
+            {**self._own(), "state_dict": state, "method": method.state_dict(), "optimizer": learner.optimizer_state}
+        )
 
     def _own(self) -> dict[str, Any]:
-        return {
-            "record": self.record.state_dict(),
-            "memory": self.memory.state_dict(),
-            "history_bytes": self.position(),
-        }
+        record, memory = self.record.state_dict(), self.memory.state_dict()
+        return {"record": record, "memory": memory, "history_bytes": self.position()}
 
     def _write(self, checkpoint: dict[str, Any]) -> None:
         if is_first():
@@ -189,13 +176,11 @@ class Checkpoints(Callback):
         then = "continues" if self.files.exist else "starts over (nothing was saved yet)"
         return Interrupted(signum, f"the same command {then}: {self.files.last.parent}")
 
-    # Signals -------------------------------------------------------------------------------------------------------
-
     @contextmanager
     def signals_saved(self) -> Iterator[None]:
-        """Within the block SIGINT, SIGTERM and SIGUSR2 (a scheduler's warning of the time limit) wait for the end of
-        the optimiser step, where the run is saved; one that comes outside a fit does not wait: the last checkpoint
-        then stands. Nor does a second one, but in a job of submitit's, which may get several."""
+        """Within the block a signal waits for the end of the optimiser step, where the run is saved. One outside a fit
+        does not wait: the last checkpoint stands. Nor does a second one, but in a job of submitit's, which gets more.
+        """
         here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
         before = {s: signal.signal(s, self._on_signal) for s in SIGNALS if here}
         self._handles_signals = here
@@ -212,22 +197,11 @@ class Checkpoints(Callback):
             self.signum = signum
 
 
-def _names(state: Mapping[str, Any]) -> dict[str, str]:
-    return dict.fromkeys(state, "")
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, str]:
-    return {name: str(tuple(tensor.shape)) for name, tensor in state.items()}
-
-
-def _misfit(then: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """What of a state the present code does not know, lacks or has in another shape, in words; None if nothing."""
-    for name in then:
-        if name not in now:
-            return f"with {name}, which the code no longer has"
-    for name in now:
+def _misfits(then: Mapping[str, Any], now: Mapping[str, Any], *, shapes: bool) -> Iterator[str]:
+    """What of a state the present code does not know, lacks or, of weights, has in another shape, in words."""
+    yield from (f"with {name}, which the code no longer has" for name in then if name not in now)
+    for name, value in now.items():
         if name not in then:
-            return f"without {name}, which the code now has"
-        if then[name] != now[name]:
-            return f"with {name} {then[name]}, now {now[name]}"
-    return None
+            yield f"without {name}, which the code now has"
+        elif shapes and then[name].shape != value.shape:
+            yield f"with {name} {tuple(then[name].shape)}, now {tuple(value.shape)}"

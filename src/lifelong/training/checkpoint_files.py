@@ -70,9 +70,8 @@ class CheckpointFiles:
 
 def refusal(path: Path, reason: str) -> RunFolderError:
     """The error that says why a checkpoint is not continued."""
-    return RunFolderError(
-        f"{path} {reason}: the run is not continued (delete last.ckpt and previous.ckpt to start over)"
-    )
+    then = "the run is not continued (delete last.ckpt and previous.ckpt to start over)"
+    return RunFolderError(f"{path} {reason}: {then}")
 
 
 def _texts(origin: Mapping[str, Any]) -> dict[str, str]:

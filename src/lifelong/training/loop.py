@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,6 @@ from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import check_same_on_ranks, copy_from_rank_zero_, this_share
 from lifelong.memory.base import Memory
 from lifelong.methods.method import Method
-from lifelong.metrics import AccuracyMatrix
 from lifelong.models.evaluation import accuracy_row
 from lifelong.models.learner import Learner
 from lifelong.runs.environment import count_peak_memory
@@ -61,8 +60,26 @@ class Run:
     on_row: Callable[[Task], None] = lambda task: None
 
 
-def run_stream(run: Run) -> AccuracyMatrix:
-    """Learn the tasks from `record.task` on, one Trainer and one fit each; returns the (T, T) test accuracies.
+@contextmanager
+def new_garbage() -> Iterator[None]:
+    """Within it the collector sees only what was made within, and at the end frees it: what a run leaves is cycles too.
+
+    Of what was there before (all of torch and Lightning) it is told nothing: 3 ms instead of 200.
+    """
+    if gc.get_freeze_count():  # one around this one does it
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+
+
+@new_garbage()
+def run_stream(run: Run) -> Tensor:
+    """Learn the tasks from `record.task` on, one Trainer and one fit each; returns the (T, T) test accuracies, float64.
 
     All randomness of a task is a function of (seed, task index). With several ranks every batch is sharded among them.
     """
@@ -74,7 +91,7 @@ def run_stream(run: Run) -> AccuracyMatrix:
     if not record.baseline:
         with record.timed("evaluation"):
             record.baseline = accuracy_row(learner, stream, -1, "test", enter=method.enter).tolist()
-    for task in collecting(map(stream.task, range(record.task, stream.num_tasks))):
+    for task in map(stream.task, range(record.task, stream.num_tasks)):
         with record.timed("train"):
             num_steps = fit(run, task, device)
         with record.timed("importance"):
@@ -90,7 +107,8 @@ def run_stream(run: Run) -> AccuracyMatrix:
         run.on_row(task)
         if run.checkpoints:
             run.checkpoints.save_boundary(learner, method)
-    return AccuracyMatrix.from_rows(record.test, torch.tensor(record.baseline, dtype=torch.float64))
+        gc.collect()  # a finished Trainer is a cycle of references that holds optimiser state and data
+    return torch.tensor(record.test, dtype=torch.float64)
 
 
 def fit(run: Run, task: Task, device: torch.device) -> int:
@@ -147,28 +165,3 @@ def planned_steps(trainer: Trainer, num_batches: int) -> int:
         return trainer.max_steps
     steps = trainer.max_epochs * math.ceil(num_batches / trainer.accumulate_grad_batches)
     return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
-
-
-def collecting(tasks: Iterable[Task]) -> Iterator[Task]:
-    """The tasks; after each, finished Trainers go: one is a cycle of references that holds optimiser state and data."""
-    with new_garbage():
-        for task in tasks:
-            yield task
-            gc.collect()
-
-
-@contextmanager
-def new_garbage() -> Iterator[None]:
-    """Within it the collector sees only what was made within, and at the end frees it: what a run leaves is cycles too.
-
-    Of what was there before (all of torch and Lightning) it is told nothing: 3 ms instead of 200.
-    """
-    if gc.get_freeze_count():  # one around this one does it
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.collect()
-        gc.unfreeze()

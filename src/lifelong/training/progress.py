@@ -1,12 +1,10 @@
 """One progress bar for the whole stream, and the table that ends a run."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -26,39 +24,23 @@ COLUMNS = (
 SHOWN = {"loss": "train/loss", "penalty": "train/penalty"}
 
 
-class StreamProgress(ProgressBar):
+class StreamProgress(Callback):
     """task 2/5 20° · epoch 3/10, loss, penalty, elapsed, ETA. Redrawn ten times a second, by rich's own thread."""
 
     def __init__(self, stream: TaskStream, record: Record, tracker: Tracker, console: Console) -> None:
-        super().__init__()
         self.stream, self.record, self.tracker, self.console = stream, record, tracker, console
         self._progress: Progress | None = None
 
-    def disable(self) -> None:
-        self.close()
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        if self._progress is not None:
+            self._progress.stop()
 
-    def enable(self) -> None:
-        if self._progress is None and self.console.is_terminal:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._progress is None and self.console.is_terminal and trainer.is_global_zero:
             self._progress = Progress(*COLUMNS, console=self.console, transient=True)
             self._bar = self._progress.add_task("", total=self.stream.num_tasks, where="", measures="loss –")
             self._progress.start()
-
-    @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Leave the terminal clean whatever happens."""
-        try:
-            yield
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.enable()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -77,10 +59,6 @@ class StreamProgress(ProgressBar):
             where=f"task {k + 1}/{self.stream.num_tasks} {self.stream.names[k]} · epoch {epoch}{of}",
             measures="  ".join(f"{name} {latest[key]:.3g}" for name, key in SHOWN.items() if key in latest) or "loss –",
         )
-
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def row_line(record: Record, names: Sequence[str]) -> str:

@@ -19,9 +19,8 @@ from lifelong.launch.cluster import trainer_plugins
 from lifelong.launch.jobs import multirun_job
 
 TRAINER = {"log_every_n_steps": 1, "enable_checkpointing": False, "enable_model_summary": False,
-           "use_distributed_sampler": False}  # fmt: skip
+           "enable_progress_bar": False, "use_distributed_sampler": False}  # fmt: skip
 NOTHING: Mapping[str, Any] = {}
-SILENT: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
@@ -36,15 +35,14 @@ def trial_trainer(config: DictConfig) -> Trainer:
     """A Trainer that trains nothing: what it refuses is refused early, and it knows the run's device."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")  # we refuse it
-        return _build(config, "auto", **SILENT)
+        return _build(config, "auto", logger=False)
 
 
 def wanted_ranks(config: DictConfig) -> Ranks:
     """What trainer.devices, trainer.num_nodes and who started this process come to. Starts nothing.
 
     Raises:
-        ConfigError: a strategy whose importances would be wrong, more processes than there is room for, or other ones
-            than were started.
+        ConfigError: a strategy that splits the weights, no room for the processes, or other ones were started.
     """
     strategy = config.trainer.get("strategy", "auto")
     if strategy not in STRATEGIES:
@@ -106,7 +104,7 @@ def join(config: DictConfig, num_ranks: int) -> None:
     """Meet the other ranks: from here on they compute together. Before the first fit, as an evaluation comes first."""
     if config.num_threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(config.num_threads)  # else Lightning gives the ranks all cores
-    make_trainer(config, num_ranks, **SILENT).strategy.setup_environment()
+    make_trainer(config, num_ranks, logger=False).strategy.setup_environment()
 
 
 def _build(config: DictConfig, strategy: Any, replaced: Mapping[str, Any] = NOTHING, **wired: Any) -> Trainer:
