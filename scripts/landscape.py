@@ -146,7 +146,7 @@ def landscape_figure(walks: Sequence[Walk], best: Tensor, num_points: int) -> Fi
     height = width * (ends[1][1] - ends[1][0]) / (ends[0][1] - ends[0][0])
     title = f"From task 1 ({names[0]}) to task 2 ({names[1]}), axes in distances between weights"
     figure = empty_figure(width * len(walks) + 1.6, height + 3.7, title)
-    figure.get_layout_engine().set(h_pad=0.1)
+    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]
     rows = figure.subplots(2, len(walks), squeeze=False, sharex="row", sharey="row", height_ratios=[height, 2])
     for above, below, walk, plane in zip(*rows, walks, planes, strict=True):
         filled = _draw_plane(above, walk, plane, best, ends, num_points)
