@@ -49,7 +49,7 @@ class PathScore(RWalk):
 
 
 class PenalisedSI(SI):
-    """ω ← ω − (g + ∂penalty/∂θ) Δθ, a trap of published code: the penalty's own work is taken for a drop of the loss."""
+    """ω ← ω − (g + ∂penalty/∂θ) Δθ, a trap of published code: the penalty's work is taken for a drop of the loss."""
 
     def edit_gradients(self, grads: Params) -> None:
         super().edit_gradients(grads)
