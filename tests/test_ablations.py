@@ -13,9 +13,11 @@ from torch.nn import functional as F
 import ablations
 import tiny
 from ablated import BatchFisher, MovingFisher, PathScore, PenalisedSI
+from ablations import Ablation, order_spread, read_ablations
+from lifelong.config.checks import check
+from lifelong.experiment.errors import composed
 from lifelong.methods.rwalk import RWalk
 from lifelong.methods.si import SI
-from studies.ablations import Ablation, order_spread, read_ablations
 from studies.protocols import DATA
 
 ABLATIONS = read_ablations()
@@ -69,9 +71,6 @@ def test_penalised_si_is_si_until_there_is_a_penalty(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_every_arm_composes() -> None:
-    from lifelong.config.checks import check
-    from lifelong.experiment.errors import composed
-
     for ablation in ABLATIONS.values():
         assert any(arm.endswith(ablation.reference) for arm in ablation.arms)
         for arm in ablation.arms:
