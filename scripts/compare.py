@@ -72,10 +72,10 @@ def comparison(runs: Sequence[Run]) -> Table:
     return table
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, two or more")
-    paths = parser.parse_args().runs
+    paths = parser.parse_args(arguments).runs
     if len(paths) < 2:
         raise ConfigError(f"RUN must be two or more run folders, got {paths[0]}")
     table = comparison([finished_run(path) for path in paths])

@@ -11,15 +11,21 @@ A penalty acts by its proximal step, so that any strength can be drawn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from landscape_figure import Panel, landscape_figure
 from lifelong.config.build import build
 from lifelong.config.checks import check
 from lifelong.config.schema import ConfigError
@@ -30,7 +36,7 @@ from lifelong.experiment.errors import composed
 from lifelong.experiment.run import load, make_stream, run_experiment
 from lifelong.methods.penalty import Penalty
 from lifelong.models.learner import Learner
-from lifelong.plots.figures import save_figure
+from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.landscape import Footprints, Plane, losses, penalty_on
 from own_options import own_options, run_script, whole_number
 
@@ -44,15 +50,33 @@ SMALL = {
 """What is set unless the command chooses another group."""
 EVERY = 4
 """Optimiser steps between two points of a path."""
+LOSSES, PENALTIES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (0.1, 0.4, 1.6)
+"""Contours, nats; the legend names the penalty's."""
+FLOOR = 0.02
+"""Lowest loss that the curves show, nats."""
+FINE = 601
+"""Points along a side of the grid on which the penalty's ellipses, thinner than the losses' valleys, are drawn."""
+BLUE, ORANGE, GREEN = COLOURS[:3]
+POINTS: dict[str, dict[str, Any]] = {
+    "θ*₁, after task 1": {"marker": "o", "color": "white", "markersize": 8},
+    "θ after task 2": {"marker": "s", "color": ORANGE, "markersize": 8},
+    "joint training": {"marker": "*", "color": GREEN, "markersize": 14},
+}
+CURVES: dict[str, dict[str, Any]] = {
+    "loss on task 1": {"color": BLUE, "linewidth": 2},
+    "loss on task 2": {"color": ORANGE, "linewidth": 1.5},
+    "penalty (ellipses at 0.1, 0.4, 1.6 nats)": {"color": "black", "linewidth": 1, "linestyle": "--"},
+}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Walk:
     """Both tasks learned with one method.
 
     Attributes:
-        scale: c · strength.
+        scale: c · strength; 0 without a penalty.
         matrix: (2, 2) test accuracies.
+        samples: of each task, what losses are means over.
     """
 
     name: str
@@ -61,23 +85,34 @@ class Walk:
     footprints: Footprints
     scale: float
     matrix: Tensor
+    samples: list[Examples]
 
     @property
     def path(self) -> Tensor:
-        """(steps, P) of the second task; its first point are the weights after task 1."""
+        """(N, P) weights while the second task was learned; the first are those after task 1."""
         return self.footprints.path(1)
 
+    def losses(self, task: int, points: Tensor) -> Tensor:
+        """Mean training loss of a task at points (N, P), (N,), over the columns visible when it is tested last."""
+        self.learner.show(self.stream.visible(1, task))
+        return losses(self.learner, points, self.samples[task])
 
-def walk(method: str, overrides: Sequence[str], root: str) -> Walk:
+    @cached_property
+    def along(self) -> list[Tensor]:
+        """Both losses and the penalty at the true points of the path, (N,) each."""
+        penalty = (self.path - self.footprints.anchors[1]).square() @ self.footprints.importances[1]
+        return [self.losses(0, self.path), self.losses(1, self.path), self.scale * penalty]
+
+
+def walk(method: str, overrides: Sequence[str], root: str, num_samples: int) -> Walk:
     """Train `name:strength`, or `name` at its default strength.
 
     Raises:
         ConfigError: a setting outside what is allowed, or a stream of other than two tasks.
     """
     name, colon, strength = method.partition(":")
-    config = composed(
-        [*overrides, f"method={name}", *([f"method.strength={strength}"] if colon else []), "logger=none"]
-    )
+    chosen = [f"method={name}", *([f"method.strength={strength}"] if colon else [])]
+    config = composed([*overrides, *chosen, "logger=none"])
     config.root, config.progress = root, False
     if "step" in config.method:
         config.method.step = "proximal"
@@ -87,43 +122,11 @@ def walk(method: str, overrides: Sequence[str], root: str) -> Walk:
         raise ConfigError(f"dataset must have two tasks to be drawn, got {stream.num_tasks}")
     footprints = Footprints(EVERY)
     result = run_experiment(config, callbacks=[footprints])
-    strength = result.metrics["strength"]
-    said = f"{name}, λ = {strength:g}" if strength else name
-    penalty: Penalty = build(config.method, "method")
-    return Walk(said, stream, load(result.folder), footprints, penalty.coefficient * strength, result.matrix)
-
-
-def measured(walks: Sequence[Walk], joint: Walk, num_samples: int, num_points: int) -> list[Panel]:
-    """Every method on its own plane, all over one grid of coordinates."""
-    samples = [drawn(joint.stream.task(j).train, num_samples) for j in range(2)]
-    best = joint.path[-1]
-    planes = [Plane.through(walk.path[0], walk.path[-1], best) for walk in walks]
-    shown = [plane.coordinates(torch.cat([walk.path, best[None]])) for plane, walk in zip(planes, walks, strict=True)]
-    x, y = sides(torch.cat(shown), num_points)
-    return [
-        panel(walk, plane, best, samples, x, y, torch.cartesian_prod(x, y))
-        for walk, plane in zip(walks, planes, strict=True)
-    ]
-
-
-def panel(
-    walk: Walk, plane: Plane, best: Tensor, samples: Sequence[Examples], x: Tensor, y: Tensor, grid: Tensor
-) -> Panel:
-    """grid: (X·Y, 2), the pairs of x and y; best: (P,), the weights after joint training."""
-    anchor, importance = walk.footprints.anchors[1], walk.footprints.importances[1]
-    return Panel(
-        name=walk.name,
-        x=x,
-        y=y,
-        losses=[task_losses(walk, j, plane.points(grid), samples[j]).view(len(x), len(y)) for j in range(2)],
-        penalty=penalty_on(plane, anchor, importance).scaled(walk.scale),
-        path=plane.coordinates(walk.path),
-        joint=plane.coordinates(best),
-        steps=walk.footprints.steps[1],
-        losses_along=[task_losses(walk, j, walk.path, samples[j]) for j in range(2)],
-        penalty_along=walk.scale * ((walk.path - anchor).square() @ importance),
-        height=float(plane.height(walk.path).max()),
-    )
+    penalty = build(config.method, "method")
+    scale = penalty.coefficient * penalty.strength if isinstance(penalty, Penalty) else 0.0
+    said = f"{name}, λ = {config.method.strength:g}" if scale else name
+    samples = [drawn(stream.task(j).train, num_samples) for j in range(2)]
+    return Walk(said, stream, load(result.folder), footprints, scale, result.matrix, samples)
 
 
 def drawn(examples: Examples, num: int) -> Examples:
@@ -131,31 +134,82 @@ def drawn(examples: Examples, num: int) -> Examples:
     return examples.subset(torch.randperm(len(examples), generator=derived_generator(0, 0))[:num])
 
 
-def sides(points: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """Coordinates of a grid's two sides, with room around the points (N, 2)."""
+def landscape_figure(walks: Sequence[Walk], best: Tensor, num_points: int) -> Figure:
+    """A column per method, its plane above and its losses below, all to one scale; best: (P,) after joint training."""
+    planes = [Plane.through(walk.path[0], walk.path[-1], best) for walk in walks]
+    ends = sides([plane.coordinates(torch.cat([w.path, best[None]])) for w, plane in zip(walks, planes, strict=True)])
+    names, width = walks[0].stream.names, 2.9
+    height = width * (ends[1][1] - ends[1][0]) / (ends[0][1] - ends[0][0])
+    title = f"From task 1 ({names[0]}) to task 2 ({names[1]}), axes in distances between weights"
+    figure = empty_figure(width * len(walks) + 1.6, height + 3.7, title)
+    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    rows = figure.subplots(2, len(walks), squeeze=False, sharex="row", sharey="row", height_ratios=[height, 2])
+    for above, below, walk, plane in zip(*rows, walks, planes, strict=True):
+        filled = _draw_plane(above, walk, plane, best, ends, num_points)
+        for values, style in zip(walk.along, CURVES.values(), strict=True):
+            below.plot(walk.footprints.steps[1], values.clamp(min=FLOOR / 2), **style)
+        below.set_xlabel("optimiser step of task 2")
+        below.grid(axis="y", color="0.9")
+    rows[0, 0].set_ylabel("distance towards joint training")
+    rows[1, 0].set(ylabel="along the path (nats)", yscale="log")
+    rows[1, 0].set_ylim(bottom=FLOOR)  # once all curves are there: it ends the scaling to what comes later
+    bar = figure.colorbar(filled, ax=list(rows[0]), ticks=LOSSES, label="loss on task 1 (nats)", pad=0.01)
+    bar.ax.set_yticklabels([f"{level:g}" for level in LOSSES])
+    bar.ax.minorticks_off()
+    figure.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def sides(coordinates: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """(from, to) of x and of y, with room around the points (N, 2) of every plane."""
+    points = torch.cat(list(coordinates))
     low, high = points.amin(0), points.amax(0)
-    room = 0.3 * float((high - low).max())
-    x, y = (torch.linspace(float(a) - room, float(b) + room, num) for a, b in zip(low, high, strict=True))
-    return x.to(torch.float64), y.to(torch.float64)
+    room = float((high - low).max()) * 0.3
+    return [(start - room, end + room) for start, end in zip(low.tolist(), high.tolist(), strict=True)]
 
 
-def task_losses(walk: Walk, task: int, points: Tensor, examples: Examples) -> Tensor:
-    """Mean training loss on a task's examples, (N,), over the columns that are visible when it is tested at the end."""
-    walk.learner.show(walk.stream.visible(1, task))
-    return losses(walk.learner, points, examples)
+def _draw_plane(axes: Axes, walk: Walk, plane: Plane, best: Tensor, ends: Any, num_points: int) -> Any:
+    """Returns what a colour bar is made from. ends: (from, to) of x and of y."""
+    (x, y), (fine_x, fine_y) = (
+        [torch.linspace(start, end, num, dtype=torch.float64) for start, end in ends] for num in (num_points, FINE)
+    )
+    grid = plane.points(torch.cartesian_prod(x, y))
+    one, two = (walk.losses(task, grid).view(len(x), len(y)).T for task in range(2))
+    filled = axes.contourf(x, y, one, LOSSES, cmap="Blues", norm=LogNorm(LOSSES[0], LOSSES[-1]), extend="both")
+    lines = axes.contour(x, y, two, LOSSES, colors=ORANGE, linewidths=1)
+    axes.clabel(lines, fontsize=7, fmt=lambda level: f"{level:g}")
+    if walk.scale:
+        held = (walk.footprints.anchors[1], walk.footprints.importances[1])
+        penalty = walk.scale * penalty_on(plane, torch.cartesian_prod(fine_x, fine_y), *held).view(FINE, FINE).T
+        axes.contour(fine_x, fine_y, penalty, PENALTIES, colors="black", linewidths=0.9, linestyles="--")
+    path = plane.coordinates(walk.path)
+    axes.plot(*path.T, color="black", linewidth=2.2, zorder=4)
+    for point, style in zip((path[0], path[-1], plane.coordinates(best)), POINTS.values(), strict=True):
+        axes.plot(*point.tolist(), linestyle="none", markeredgecolor="black", zorder=5, **style)
+    axes.set(title=walk.name, xlabel="distance towards θ after task 2", aspect="equal", xlim=ends[0], ylim=ends[1])
+    return filled
 
 
-def table(walks: Sequence[Walk], panels: Sequence[Panel]) -> Table:
+def _legend() -> list[Artist]:
+    return [
+        *(Line2D([], [], linestyle="none", markeredgecolor="black", label=word, **s) for word, s in POINTS.items()),
+        Line2D([], [], color="black", linewidth=2.2, label="path of task 2, projected"),
+        *(Line2D([], [], label=word, **style) for word, style in CURVES.items()),
+    ]
+
+
+def table(walks: Sequence[Walk], best: Tensor) -> Table:
     result = Table(
         caption="before → after task 2; losses in nats; accuracies of 100 on test data; distances between weights"
     )
     for heading in ("method", "task 1 loss", "task 2 loss", "task 1 acc.", "task 2 acc.", "walked", "off the plane"):
         result.add_column(heading, justify="left" if heading == "method" else "right")
-    for walk, panel in zip(walks, panels, strict=True):
-        change = [f"{float(along[0]):.2f} → {float(along[-1]):.2f}" for along in panel.losses_along]
+    for walk in walks:
+        start, end = walk.path[0], walk.path[-1]
+        change = [f"{float(along[0]):.2f} → {float(along[-1]):.2f}" for along in walk.along[:2]]
         accuracy = [f"{100 * a:.1f} → {100 * b:.1f}" for a, b in walk.matrix.T.tolist()]
-        walked = float((walk.path[-1] - walk.path[0]).norm())
-        result.add_row(walk.name, *change, *accuracy, f"{walked:.2f}", f"{panel.height:.2f}")
+        height = float(Plane.through(start, end, best).height(walk.path).max())
+        result.add_row(walk.name, *change, *accuracy, f"{float((end - start).norm()):.2f}", f"{height:.2f}")
     return result
 
 
@@ -168,15 +222,14 @@ def main(arguments: Sequence[str]) -> Path:
             raise ConfigError(f"{key} must not be empty")
     groups = {override.partition("=")[0] for override in overrides}
     small = [setting for group, settings in SMALL.items() if group not in groups for setting in settings]
-    overrides = [*small, *overrides]
     with TemporaryDirectory() as root:
-        walks = [walk(method, overrides, root) for method in own["methods"].split(",")]
-        joint = walk("joint", overrides, root)
-    panels = measured(walks, joint, samples, points)
+        methods = [*own["methods"].split(","), "joint"]
+        *walks, joint = [walk(method, [*small, *overrides], root, samples) for method in methods]
+    best = joint.path[-1]
     path = Path(own["out"]) / "landscape.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(landscape_figure(panels, walks[0].stream.names), path)
-    Console(width=120).print(table(walks, panels))
+    save_figure(landscape_figure(walks, best, points), path)
+    Console(width=120).print(table(walks, best))
     return path
 
 

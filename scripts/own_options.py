@@ -10,14 +10,9 @@ from lifelong.experiment.errors import one_line_errors
 
 def own_options(arguments: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """(each key of `defaults` with the value it is given, the other arguments)."""
-    own, others = dict(defaults), []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in own:
-            own[key] = value
-        else:
-            others.append(argument)
-    return own, others
+    pairs = [(argument.partition("=")[0], argument.partition("=")[2]) for argument in arguments]
+    others = [argument for argument, (key, _) in zip(arguments, pairs, strict=True) if key not in defaults]
+    return {**defaults, **{key: value for key, value in pairs if key in defaults}}, others
 
 
 def whole_number(own: Mapping[str, str], key: str, least: int) -> int:

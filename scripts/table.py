@@ -11,6 +11,7 @@ from pandas import DataFrame
 from rich.console import Console
 from rich.table import Table
 
+from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import MEASURES, notes, read_runs
 from lifelong.plots.report.tables import plus_minus, result_table, summary
 
@@ -66,10 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     console = Console()
     console.width = max(console.width, 130)  # in a file or a narrow window: a line may wrap, a number may not be cut
-    try:
-        runs = read_runs(args.folder)
-    except FileNotFoundError as error:
-        parser.exit(1, f"error: {error}\n")
+    runs = read_runs(args.folder)
     finished = runs[runs["state"] == "finished"]
     shown = {"": order_table(finished)} if args.orders else tables(finished)
     for title, rows in shown.items():
@@ -81,4 +79,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -33,15 +33,6 @@ Scores = dict[int, float]
 """decade → mean validation accuracy; −inf where a run failed."""
 
 
-@dataclass(frozen=True)
-class Search:
-    """How strengths are chosen: at which seeds, how many decades are tried in any case, how many at most."""
-
-    seeds: tuple[int, ...]
-    around: int
-    reach: int
-
-
 def strength_at(method: str, decade: int) -> float:
     """The method's default strength times 10^decade, without the dust of powers of ten."""
     default = yaml.safe_load((CONFIGS / "method" / f"{method}.yaml").read_text(encoding="utf-8"))["strength"]
@@ -53,27 +44,37 @@ def best_decade(scores: Scores) -> int:
     return max(scores, key=lambda decade: (scores[decade], -abs(decade), -decade))
 
 
-def next_decades(scores: Scores, search: Search) -> list[int]:
+def next_decades(scores: Scores, around: int, reach: int) -> list[int]:
     """What the grid still wants: 0 ± around first, then the neighbour of a best at its edge; while all failed, both."""
-    if wanted := [d for d in range(-search.around, search.around + 1) if d not in scores]:
+    if wanted := [d for d in range(-around, around + 1) if d not in scores]:
         return wanted
     if max(scores.values()) == -math.inf:
-        return [d for d in (min(scores) - 1, max(scores) + 1) if abs(d) <= search.reach]
+        return [d for d in (min(scores) - 1, max(scores) + 1) if abs(d) <= reach]
     best = best_decade(scores)
-    return [d for d in (best - 1, best + 1) if d not in scores and abs(d) <= search.reach]
+    return [d for d in (best - 1, best + 1) if d not in scores and abs(d) <= reach]
 
 
+@dataclass(frozen=True)
 class Tuning:
-    """A protocol's runs: which are there, and which are wanted next."""
+    """A protocol's runs: which are there, and which are wanted next.
 
-    def __init__(self, plan: Protocol, search: Search, overrides: Sequence[str], root: str) -> None:
-        self.plan, self.search, self.overrides, self.root = plan, search, [*overrides, f"root={root}"], root
+    Attributes:
+        seeds: at which strengths are chosen.
+        around, reach: how many decades either way are tried in any case, and at most.
+    """
+
+    plan: Protocol
+    seeds: Sequence[int]
+    around: int
+    reach: int
+    overrides: Sequence[str]
+    root: str
 
     def arguments(self, method: str, strength: float | None, *, choosing: bool) -> list[str]:
         """Of all that belongs to a run but its seed."""
         name = self.plan.run_name + ("/choose" if choosing else "")
         chosen = self.plan.choose if choosing else ()
-        return [*self.plan.of_method(method, strength), *chosen, *self.overrides, f"name={name}"]
+        return [*self.plan.of_method(method, strength), *chosen, *self.overrides, f"root={self.root}", f"name={name}"]
 
     def run(self, method: str, strength: float | None, seed: int, *, choosing: bool) -> dict[str, Any] | None:
         """The row of a run that is finished or failed, else None."""
@@ -86,9 +87,9 @@ class Tuning:
     def scores(self, method: str) -> Scores:
         """Of the decades whose runs are all there."""
         found = {}
-        for decade in range(-self.search.reach, self.search.reach + 1):
+        for decade in range(-self.reach, self.reach + 1):
             strength = strength_at(method, decade)
-            rows = [self.run(method, strength, seed, choosing=True) for seed in self.search.seeds]
+            rows = [self.run(method, strength, seed, choosing=True) for seed in self.seeds]
             if None not in rows:
                 values = [row.get(CRITERION) for row in rows if row and row["state"] == "finished"]
                 known = [value for value in values if value is not None]
@@ -100,10 +101,10 @@ class Tuning:
         strength = None
         if method not in BOUNDS:
             scores = self.scores(method)
-            if decades := next_decades(scores, self.search):
+            if decades := next_decades(scores, self.around, self.reach):
                 grid = ",".join(repr(strength_at(method, decade)) for decade in decades)
                 arguments = [*self.arguments(method, None, choosing=True), f"method.strength={grid}"]
-                return [sweep([*arguments, f"seed={','.join(map(str, self.search.seeds))}"], jobs)]
+                return [sweep([*arguments, f"seed={','.join(map(str, self.seeds))}"], jobs)]
             strength = strength_at(method, best_decade(scores))
         wanted = [seed for seed in seeds if self.run(method, strength, seed, choosing=False) is None]
         arguments = [*self.arguments(method, strength, choosing=False), f"seed={','.join(map(str, wanted))}"]
@@ -112,7 +113,7 @@ class Tuning:
     def said(self, method: str) -> str:
         scores = self.scores(method)
         best = best_decade(scores)
-        at_edge = ", at the end of what may be tried" if abs(best) == self.search.reach else ""
+        at_edge = ", at the end of what may be tried" if abs(best) == self.reach else ""
         return f"{method}: λ = {strength_at(method, best):g}, {CRITERION} {100 * scores[best]:.1f}{at_edge}"
 
 
@@ -155,8 +156,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parsed(arguments)
-    search = Search(tuple(args.seeds[: args.choose_seeds]), args.around, args.reach)
-    tuning = Tuning(protocol(args.protocol, args.data), search, args.overrides, args.root)
+    plan, choosing = protocol(args.protocol, args.data), args.seeds[: args.choose_seeds]
+    tuning = Tuning(plan, choosing, args.around, args.reach, args.overrides, args.root)
     before: list[list[str]] = []
     while commands := [c for method in args.methods for c in tuning.commands(method, args.seeds, args.jobs)]:
         if commands == before:

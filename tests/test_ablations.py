@@ -12,13 +12,12 @@ from torch.nn import functional as F
 
 import ablations
 import tiny
-from ablated.batch_fisher import BatchFisher
-from ablated.moving_fisher import MovingFisher
-from ablated.path_score import PathScore
-from ablated.penalised_si import PenalisedSI
+from ablated import BatchFisher, MovingFisher, PathScore, PenalisedSI
+from ablations import Ablation, order_spread, read_ablations
+from lifelong.config.checks import check
+from lifelong.experiment.errors import composed
 from lifelong.methods.rwalk import RWalk
 from lifelong.methods.si import SI
-from studies.ablations import Ablation, order_spread, read_ablations
 from studies.protocols import DATA
 
 ABLATIONS = read_ablations()
@@ -30,7 +29,7 @@ def test_batch_fisher_is_the_square_of_each_batchs_mean_gradient() -> None:
     learner = tiny.make_learner(stream)
     learner.show(stream.visible(0, 0))
     examples = stream.task(0).train
-    x, y = learner.as_input(examples.images), examples.labels
+    x, y = learner.as_input(examples.inputs), examples.labels
     assert len(y) <= 128  # one batch, in whatever order
     halves = [(x[:3], y[:3]), (x[3:], y[3:])]
     omega = BatchFisher(1.0).importance_of_task(learner, halves, torch.Generator())
@@ -72,9 +71,6 @@ def test_penalised_si_is_si_until_there_is_a_penalty(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_every_arm_composes() -> None:
-    from lifelong.config.checks import check
-    from lifelong.experiment.errors import composed
-
     for ablation in ABLATIONS.values():
         assert any(arm.endswith(ablation.reference) for arm in ablation.arms)
         for arm in ablation.arms:
@@ -126,7 +122,7 @@ def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:
 def test_ablation_is_run_by_its_sweeps_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = ["dataset=rotated", "dataset/source=digits", "dataset.source.test_fraction=0.8", "dataset.angles=[0,30]"]
     base += ["backbone.widths=[8]", "trainer=cpu", "trainer.max_epochs=1", "log_every_n_steps=2", "optimizer=sgd"]
-    own = ["method=ewc", "method._target_=ablated.batch_fisher.BatchFisher", "trusted=[ablated]"]
+    own = ["method=ewc", "method._target_=ablated.BatchFisher", "trusted=[ablated]"]
     arms = {"ewc": ["method=ewc"], "batch squared": own}
     small = Ablation("anchors", "A question?", base, arms, "ewc", [0, 1], decades=[30, 30])
     monkeypatch.setattr(ablations, "read_ablations", lambda: {"anchors": small})

@@ -1,7 +1,6 @@
 """A finished run tested again on any stream, and runs side by side: scripts/evaluate.py and scripts/compare.py."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import compare
 import evaluate
 import lifelong
 from lifelong.config.schema import ConfigError
-from lifelong.experiment.errors import one_line_errors
 from lifelong.experiment.run import Result
 from lifelong.runs.folder import RunFolderError
 from runs import TINY, run
@@ -127,12 +125,8 @@ def test_comparison_of_three_has_no_difference_and_keeps_runs_of_one_name_apart(
     assert not any("." in str(key) for key in columns(table))  # no key of the configuration differs
 
 
-def test_comparison_refuses_in_one_line(plain: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(*arguments: object) -> object:
-        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop, one_line_errors():
-            compare.main()
-        return stop.value.code  # the interpreter prints what is no number, and ends with 1
-
-    assert said(plain.folder, tmp_path) == f"error: {tmp_path} is no run folder: it has no config.yaml"
-    assert said(plain.folder) == f"error: RUN must be two or more run folders, got {plain.folder}"
+def test_comparison_refuses_what_is_no_finished_run_and_a_single_one(plain: Result, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=f"^{tmp_path} is no run folder: it has no config.yaml$"):
+        compare.main([str(plain.folder), str(tmp_path)])
+    with pytest.raises(ConfigError, match=f"^RUN must be two or more run folders, got {plain.folder}$"):
+        compare.main([str(plain.folder)])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def curves(num_tasks: int) -> tuple[list[Point], list[tuple[int, int]]]:
 
 
 @cache
-def _drawn(kind: str, num_tasks: int, title: str) -> Figure:
+def drawn(kind: str, num_tasks: int, title: str = TITLE) -> Figure:
     """A figure laid out and drawn once for all tests that look at it."""
     if kind == "matrix":
         figure = accuracy_matrix_figure(matrix(num_tasks), names_of(num_tasks), title)
@@ -52,10 +53,6 @@ def _drawn(kind: str, num_tasks: int, title: str) -> Figure:
         figure = accuracy_curves_figure(points, names_of(num_tasks), boundaries, title)
     figure.canvas.draw()
     return figure
-
-
-def drawn(kind: str, num_tasks: int, title: str = TITLE) -> Figure:
-    return _drawn(kind, num_tasks, title)
 
 
 def texts_of(labels: Sequence[Text]) -> list[str]:
@@ -109,12 +106,6 @@ def test_matrix_figure_names_rows_and_columns_and_no_label_touches_another(num_t
     assert texts_of(axes.get_xticklabels()) == texts_of(axes.get_yticklabels()) == names_of(num_tasks)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("tested on", "after learning")
     assert all(apart(labels) for labels in (axes.texts, axes.get_yticklabels(), axes.get_xticklabels()))
-
-
-def test_matrix_figure_shows_the_rows_there_are() -> None:
-    axes = accuracy_matrix_figure(matrix(5)[:2], names_of(5), TITLE).axes[0]
-    assert texts_of(axes.get_yticklabels()) == names_of(2)
-    assert len(axes.texts) == 10
 
 
 def test_matrix_figure_scale_is_0_to_100_percent_whatever_the_values() -> None:
@@ -191,11 +182,13 @@ def test_curves_figure_names_its_axes_and_units() -> None:
     assert axes.get_xlim() == (0, 5 * STEPS)
 
 
-def test_curves_figure_of_an_unfinished_stream_shows_the_tasks_so_far() -> None:
+def test_figures_of_an_unfinished_stream_show_the_tasks_so_far() -> None:
+    axes = accuracy_matrix_figure(matrix(5)[:2], names_of(5), TITLE).axes[0]
+    assert (texts_of(axes.get_yticklabels()), len(axes.texts)) == (names_of(2), 10)
     points, boundaries = curves(2)
     axes = accuracy_curves_figure(points, names_of(5), boundaries, TITLE).axes[0]
-    assert texts_of(axes.child_axes[0].get_xticklabels()) == names_of(2)
-    assert texts_of(axes.get_legend().get_texts()) == names_of(2)
+    shown = (axes.child_axes[0].get_xticklabels(), axes.get_legend().get_texts())
+    assert [texts_of(labels) for labels in shown] == [names_of(2)] * 2
 
 
 def test_curves_figure_shows_a_single_point() -> None:
@@ -204,30 +197,21 @@ def test_curves_figure_shows_a_single_point() -> None:
     figure.canvas.draw()
 
 
-def png_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels; reading a PNG that lacks a part of its pixels is an error."""
-    height, width, _ = imread(path, format="png").shape
-    return width, height
-
-
 @both_kinds
 def test_saved_figure_is_a_whole_png_of_150_dots_per_inch(kind: str, tmp_path: Path) -> None:
+    """Reading a PNG that lacks a part of its pixels is an error."""
     figure = drawn(kind, 5)
     save_figure(figure, tmp_path / "figure.png")
-    assert png_size(tmp_path / "figure.png") == tuple(int(150 * inches) for inches in figure.get_size_inches())
+    height, width, _ = imread(tmp_path / "figure.png", format="png").shape
+    assert [width, height] == [int(150 * inches) for inches in figure.get_size_inches()]
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
 
 
 def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    titles = []
-
-    def draw(R: torch.Tensor, names: Sequence[str], title: str) -> Figure:
-        titles.append(title)
-        return accuracy_matrix_figure(R, names, title)
-
+    draw = Mock(wraps=accuracy_matrix_figure)
     monkeypatch.setattr("lifelong.experiment.result.accuracy_matrix_figure", draw)
     run(tmp_path, "method=ewc", "seed=3")
-    assert titles == ["ewc λ=1000 · rotated digits · seed 3"]
+    assert [call.args[2] for call in draw.call_args_list] == ["ewc λ=1000 · rotated digits · seed 3"]
 
 
 def test_figures_load_no_matplotlib_until_drawn_and_never_pyplot() -> None:

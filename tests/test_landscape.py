@@ -10,7 +10,7 @@ import landscape
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.run import load, run_experiment
 from lifelong.models.learner import Learner
-from lifelong.plots.landscape import Footprints, Plane, Quadratic, flat, losses, penalty_on, weights_of
+from lifelong.plots.landscape import Footprints, Plane, flat, losses, penalty_on, weights_of
 from runs import assert_same_run, composed_tiny, run, weights
 from tiny import after_two_tasks, make_learner, source, split
 from tiny import weights_of as state_of
@@ -65,41 +65,23 @@ def test_penalty_on_the_plane_is_the_method_s_own_up_to_a_constant(method: str) 
     start = weights_of(learner.backbone)
     plane = Plane.through(start, *(start + 0.1 * random_points(2, len(start))))
     held = (flat(params, learner.backbone) for params in (penalty.anchor, penalty.importance))
-    drawn = penalty_on(plane, *held).scaled(penalty.coefficient * penalty.strength)
     places = random_points(6, 2, seed=1)
+    drawn = penalty.coefficient * penalty.strength * penalty_on(plane, places, *held)
     true = []
     for point in plane.points(places):
         set_weights(learner, point)
         true.append(penalty.value(learner.backbone))
-    differences = torch.stack(true) - drawn(places)
+    differences = torch.stack(true) - drawn
     assert float(torch.stack(true).std()) > 0
     torch.testing.assert_close(differences, differences[:1].expand(6), rtol=1e-4, atol=1e-4 * float(max(true)))
 
 
-def test_quadratic_is_that_of_the_sum_over_weights() -> None:
+def test_penalty_on_the_plane_is_the_sum_over_weights() -> None:
     anchor, importance = random_points(2, 50, seed=1)
     plane = Plane.through(*random_points(3, 50))
-    q = penalty_on(plane, anchor, importance.abs())
-    for place in random_points(5, 2, seed=2):
-        point = plane.points(place)
-        slow = sum(float(importance[i].abs() * (point[i] - anchor[i]) ** 2) for i in range(50))
-        assert float(q(place)) == pytest.approx(slow)
-
-
-def test_ellipse_lies_where_the_penalty_has_its_level() -> None:
-    anchor, importance = random_points(2, 50, seed=1)
-    q = penalty_on(Plane.through(*random_points(3, 50)), anchor, importance.abs())
-    level = 1.5 * float(q.constant)
-    ellipse = q.ellipse(level)
-    torch.testing.assert_close(q(ellipse), torch.full((len(ellipse),), level, dtype=torch.float64))
-    torch.testing.assert_close(ellipse[0], ellipse[-1])
-
-
-def test_no_ellipse_below_the_penalty_s_minimum_nor_without_a_penalty() -> None:
-    one, zero = torch.ones((), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    q = Quadratic(torch.eye(2, dtype=torch.float64), zero, one)
-    assert len(q.ellipse(0.9)) == 0
-    assert len(q.scaled(0).ellipse(1)) == 0
+    places = random_points(5, 2, seed=2)
+    slow = [sum(importance[i].abs() * (point[i] - anchor[i]) ** 2 for i in range(50)) for point in plane.points(places)]
+    torch.testing.assert_close(penalty_on(plane, places, anchor, importance.abs()), torch.stack(slow))
 
 
 def test_tensors_a_penalty_does_not_hold_count_as_zero() -> None:
@@ -178,10 +160,13 @@ def test_script_draws_each_method_at_its_strengths(tmp_path: Path, capsys: pytes
 def test_script_walks_as_train_does(tmp_path: Path) -> None:
     options = ["dataset/source=digits", "dataset.angles=[0,30]", "backbone.widths=[8]"]
     options += ["trainer=cpu", "trainer.max_epochs=1"]
-    found = landscape.walk("mas:3", options, str(tmp_path))
+    found = landscape.walk("mas:3", options, str(tmp_path), 10)
     assert found.scale == 3
     assert torch.equal(found.path[-1], weights_of(found.learner.backbone))
     assert torch.equal(found.path[0], found.footprints.anchors[1])
+    last = [float(values[-1]) for values in found.along]
+    penalty = 3 * (found.path[-1] - found.path[0]).square() @ found.footprints.importances[1]
+    assert last == pytest.approx([*(float(found.losses(task, found.path[-1:])) for task in range(2)), float(penalty)])
 
 
 def test_sample_of_the_examples_is_all_of_them_if_they_are_few() -> None:

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pandas import DataFrame
 import report as script
 import table
 from lifelong.config.schema import compose
+from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.missing import missing
 from lifelong.plots.report.page import FIGURES, write_report
 from lifelong.plots.report.plots import mean_curves, pareto_front, plane_figure
@@ -56,11 +56,6 @@ def test_runs_are_read_in_every_state(tmp_path: Path) -> None:
         "interrupted or still running: 0 tasks learned",
         "DivergedError: train/loss is nan",
     ]
-
-
-def test_folder_without_runs_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no run folder below"):
-        read_runs(tmp_path)
 
 
 # Numbers ------------------------------------------------------------------------------------------------------------
@@ -318,23 +313,14 @@ def test_latex_has_a_row_of_full_width_per_entry(written: Path) -> None:
     assert sum(r"\textbf" in row for row in rows) == 3  # a best strength of each method that has several
 
 
-def test_section_without_a_finished_run_is_reported(tmp_path: Path) -> None:
+def test_command_says_where_the_page_is_or_in_one_line_why_not(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=f"^error: no run folder below {tmp_path}$"), one_line_errors():
+        script.main([str(tmp_path)])
     unfinished(tmp_path)
-    page = write_report(tmp_path).read_text()
-    assert "No run of this stream is finished" in page
-    assert "0 of 1 runs finished" in page
-
-
-def test_command_says_where_the_page_is_or_in_one_line_why_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
-    with pytest.raises(SystemExit) as stop:
-        script.main()
-    assert (stop.value.code, capsys.readouterr().err) == (1, f"error: no run folder below {tmp_path}\n")
-    finished(tmp_path)
-    script.main()
-    assert capsys.readouterr().out == f"{tmp_path / 'report' / 'index.html'}\n"
+    path = script.main([str(tmp_path)])
+    assert path == tmp_path / "report" / "index.html"
+    assert "No run of this stream is finished" in path.read_text()
+    assert "0 of 1 runs finished" in path.read_text()
 
 
 # Figures -------------------------------------------------------------------------------------------------------------
@@ -359,7 +345,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("runs", ["written", pytest.param("large", marks=pytest.mark.system)])
-@pytest.mark.parametrize("draw", [draw for draw, _ in FIGURES.values()], ids=list(FIGURES))
+@pytest.mark.parametrize("draw", list(FIGURES.values()), ids=list(FIGURES))
 def test_figure_cuts_no_text_off_and_nothing_lies_on_a_title_a_label_or_the_legend(
     draw: Callable[[DataFrame], Figure | None], runs: str, request: pytest.FixtureRequest
 ) -> None:
@@ -384,7 +370,7 @@ def test_figure_cuts_no_text_off_and_nothing_lies_on_a_title_a_label_or_the_lege
 
 def test_strength_figure_shows_intransigence_where_it_is_known_alone(written: Path, tmp_path: Path) -> None:
     def ylabels(root: Path) -> list[str]:
-        figure = FIGURES["strength"][0](first_section(root))
+        figure = FIGURES["strength"](first_section(root))
         assert figure is not None
         return [axes.get_ylabel().split(" (")[0] for axes in figure.axes]
 

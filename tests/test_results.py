@@ -11,9 +11,9 @@ import pytest
 from pandas import DataFrame
 
 import results
+from results import gap_closed, overview, results_table
 from studies.pages import power, read_csv, renew
 from studies.protocols import DATA, METHODS, protocol, read_protocols
-from studies.results import gap_closed, overview, results_table
 
 DIGITS = protocol("hsu_split_class", "digits")
 NAN = "DivergedError: train/loss is nan at step 9 (task 4, perm3)"

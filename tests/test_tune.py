@@ -14,31 +14,27 @@ from tune import next_decades
 from tuned import SMALL, tuned
 
 
-def search(around: int, reach: int) -> tune.Search:
-    return tune.Search((0,), around, reach)
-
-
 def test_grid_grows_until_its_best_is_inside() -> None:
-    assert next_decades({}, search(1, 4)) == [-1, 0, 1]
-    assert next_decades({0: 0.1}, search(2, 4)) == [-2, -1, 1, 2]
-    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.4}, search(1, 4)) == []
-    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.6}, search(1, 4)) == [2]
-    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.6, 2: 0.7}, search(1, 2)) == []
-    assert next_decades({-1: 0.5, 0: 0.5, 1: 0.5}, search(1, 4)) == []  # of equals the one nearest the default
+    assert next_decades({}, 1, 4) == [-1, 0, 1]
+    assert next_decades({0: 0.1}, 2, 4) == [-2, -1, 1, 2]
+    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.4}, 1, 4) == []
+    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.6}, 1, 4) == [2]
+    assert next_decades({-1: 0.1, 0: 0.5, 1: 0.6, 2: 0.7}, 1, 2) == []
+    assert next_decades({-1: 0.5, 0: 0.5, 1: 0.5}, 1, 4) == []  # of equals the one nearest the default
     failed = -math.inf
-    assert next_decades({-1: failed, 0: failed, 1: failed}, search(1, 4)) == [-2, 2]
-    assert next_decades({-2: 0.3, -1: failed, 0: failed, 1: failed, 2: failed}, search(1, 4)) == [-3]
-    assert next_decades({-2: failed, -1: failed, 0: failed, 1: failed, 2: failed}, search(1, 2)) == []
+    assert next_decades({-1: failed, 0: failed, 1: failed}, 1, 4) == [-2, 2]
+    assert next_decades({-2: 0.3, -1: failed, 0: failed, 1: failed, 2: failed}, 1, 4) == [-3]
+    assert next_decades({-2: failed, -1: failed, 0: failed, 1: failed, 2: failed}, 1, 2) == []
 
 
 def test_score_is_validation_accuracy_whatever_the_test_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    tuning = tune.Tuning(protocol("hsu_split_class", "digits"), tune.Search((0, 1), 1, 1), SMALL, "runs")
+    tuning = tune.Tuning(protocol("hsu_split_class", "digits"), (0, 1), 1, 1, SMALL, "runs")
     runs: dict[float, Any] = {
         strength: {"state": "finished", "val_average_accuracy": val, "average_accuracy": 1 - val}
         for strength, val in ((100.0, 0.2), (1000.0, 0.6))
     }
     runs[10000.0] = {"state": "failed"}
-    monkeypatch.setattr(tuning, "run", lambda method, strength, seed, choosing: runs.get(strength))
+    monkeypatch.setattr(tune.Tuning, "run", lambda self, method, strength, seed, choosing: runs.get(strength))
     assert tuning.scores("ewc") == {-1: 0.2, 0: 0.6, 1: -math.inf}
     runs[1000.0] = None  # not there: no score, and wanted
     assert tuning.scores("ewc") == {-1: 0.2, 1: -math.inf}
@@ -76,14 +72,17 @@ def test_choice_is_the_best_of_its_grid_and_the_same_command_trains_nothing(
     assert capsys.readouterr().out.startswith("ewc: λ = ")
 
 
-@pytest.mark.parametrize("wrong", ["--methods=nope", "--seeds=a", "--seeds=0,0", "--choose-seeds=0"])
-def test_wrong_option_is_one_line(wrong: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{wrong.partition('=')[0]} must be "):
-        tune.main(["homework", wrong])
-
-
-def test_unknown_protocol_and_data_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^protocol must be one of homework, "):
-        protocol("nope", "digits")
-    with pytest.raises(ConfigError, match=r"^source must be one of mnist5k, "):
-        protocol("homework", "nope")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["homework", "--methods=nope"], "--methods must be some of finetune, l2, "),
+        (["homework", "--seeds=a"], "--seeds must be integers >= 0, "),
+        (["homework", "--seeds=0,0"], "--seeds must be integers >= 0, .* none twice"),
+        (["homework", "--choose-seeds=0"], "--choose-seeds must be an integer >= 1, got 0"),
+        (["nope"], "protocol must be one of homework, "),
+        (["homework", "--data=nope"], "source must be one of mnist5k, "),
+    ],
+)
+def test_wrong_option_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        tune.main(arguments)

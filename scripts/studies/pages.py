@@ -30,14 +30,14 @@ def renew(page: Path, tables: Mapping[str, str]) -> None:
         file.write(text)
 
 
-TEXTS = ("protocol", "data", "method", "ablation", "arm", "x", "run_id", "changed", "chosen_with", "chosen", "at_edge")
+TEXTS = ("protocol", "data", "method", "ablation", "arm", "x", "run_id", "changed", "chosen_with", "chosen", "at_edge",
+         "commit", "failed")  # fmt: skip
 
 
 def read_csv(path: Path) -> DataFrame:
     """With text as text: what a run failed of is "" if it did not."""
-    table = pd.read_csv(path, dtype=dict.fromkeys((*TEXTS, "commit", "failed"), str), na_values=[""])
-    texts = table.columns.intersection([*TEXTS, "commit", "failed"])
-    return table.assign(**{name: table[name].fillna("") for name in texts})
+    table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), na_values=[""])
+    return table.fillna(dict.fromkeys(table.columns.intersection(TEXTS), ""))
 
 
 def write_csv(path: Path, rows: DataFrame) -> None:

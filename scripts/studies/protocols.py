@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,12 @@ class Protocol:
 
     name: str
     data: str
-    title: str
     data_title: str
-    overrides: tuple[str, ...]
-    penalties: tuple[str, ...]
-    choose: tuple[str, ...]
+    overrides: list[str]
+    choose: list[str]
     published: dict[str, float]
     source: str
+    penalties: list[str] = field(default_factory=list)
 
     @property
     def run_name(self) -> str:
@@ -66,17 +65,9 @@ def protocol(name: str, data: str) -> Protocol:
         if key not in known[kind]:
             raise ConfigError(f"{kind[:-1]} must be one of {', '.join(known[kind])}, got {key!r}")
     entry, source = known["protocols"][name], known["sources"][data]
-    return Protocol(
-        name,
-        data,
-        entry["title"],
-        source["title"],
-        (*entry["overrides"], *source["overrides"]),
-        tuple(entry.get("penalties", ())),
-        tuple(entry["choose"]),
-        entry["published"],
-        entry["source"],
-    )
+    overrides = [*entry["overrides"], *source["overrides"]]
+    rest = {key: entry[key] for key in ("choose", "published", "source", "penalties") if key in entry}
+    return Protocol(name, data, source["title"], overrides, **rest)
 
 
 def sweep(overrides: Sequence[str], jobs: int) -> list[str]:

@@ -19,6 +19,7 @@ from lifelong.runs.atomic import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 # Okabe & Ito (2008), safe for colour-blind readers; without their yellow, which is lost on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -53,14 +54,12 @@ def accuracy_matrix_figure(R: Tensor, names: Sequence[str], title: str) -> Figur
     height = max(2.4, cell * num_rows + (0.8 * label if rotated else 0.2) + 1.2)
     figure = empty_figure(width, height, title)
     axes = figure.add_subplot()
-    image = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    image = heat_map(axes, percent, 1 if num_tasks <= 12 else 0 if num_tasks <= 25 else None)
     axes.set_xticks(range(num_tasks), names, **(SLANTED if rotated else {}))
     axes.set_yticks(range(num_rows), names[:num_rows])
     axes.set_xlabel("tested on")
     axes.set_ylabel("after learning")
     figure.colorbar(image, ax=axes, label="test accuracy (%)", ticks=range(0, 101, 20))
-    if num_tasks <= 25:
-        annotate(axes, percent, image.cmap(percent / 100), decimals=num_tasks <= 12)
     return figure
 
 
@@ -123,20 +122,20 @@ def empty_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def annotate(axes: Axes, percent: np.ndarray, colours: np.ndarray, *, decimals: bool) -> None:
-    """Number every cell, in black on light cells and white on dark ones (relative luminance as in WCAG 2)."""
+def heat_map(axes: Axes, percent: np.ndarray, decimals: int | None) -> AxesImage:
+    """Draw percentages (rows, columns) on a scale of 0 to 100; decimals: of the cells' numbers, None: without numbers.
+
+    They are black on light cells and white on dark ones (relative luminance as in WCAG 2).
+    """
+    image = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    colours = image.cmap(percent / 100)
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)[..., :3]
     light = linear @ np.array([0.2126, 0.7152, 0.0722]) > 0.179  # where black and white contrast equally
-    for (row, column), value in np.ndenumerate(percent):
-        axes.text(
-            column,
-            row,
-            f"{value:.1f}" if decimals else f"{value:.0f}",
-            ha="center",
-            va="center",
-            fontsize=9 if decimals else 7,
-            color="black" if light[row, column] else "white",
-        )
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9 if decimals else 7}
+    for (row, column), value in np.ndenumerate(percent[: None if decimals is not None else 0]):
+        ink = "black" if light[row, column] else "white"
+        axes.text(column, row, f"{value:.{decimals}f}", color=ink, **style)
+    return image
 
 
 def _curve(points: Sequence[Point], task: int) -> tuple[list[int], list[float]]:

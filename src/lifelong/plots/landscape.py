@@ -59,40 +59,6 @@ class Plane:
         return (points - self.points(self.coordinates(points))).norm(dim=-1)
 
 
-@dataclass(frozen=True)
-class Quadratic:
-    """q(x) = xᵀAx + 2bᵀx + constant at plane coordinates x; A (2, 2), b (2,), constant a scalar, float64."""
-
-    A: Tensor
-    b: Tensor
-    constant: Tensor
-
-    def __call__(self, coordinates: Tensor) -> Tensor:
-        """q at coordinates (..., 2), (...,)."""
-        curved = torch.einsum("...i,ij,...j->...", coordinates, self.A, coordinates)
-        return curved + 2 * coordinates @ self.b + self.constant
-
-    def scaled(self, factor: float) -> "Quadratic":
-        return Quadratic(factor * self.A, factor * self.b, factor * self.constant)
-
-    def ellipse(self, level: float, num: int = 400) -> Tensor:
-        """Points where q = level, (num, 2), closed; (0, 2) if q is above it everywhere or has no curvature.
-
-        Along an axis in which q is flat the ellipse ends far outside of any picture, at 10⁶ times the other radius.
-        """
-        curvature, axes = torch.linalg.eigh(self.A)
-        if float(curvature[1]) <= 0:
-            return self.A.new_empty(0, 2)
-        curvature = curvature.clamp(min=float(curvature[1]) * 1e-12)
-        centre = -axes @ ((self.b @ axes) / curvature)
-        room = level - float(self(centre))
-        if room < 0:
-            return self.A.new_empty(0, 2)
-        angle = torch.linspace(0, 2 * torch.pi, num, dtype=torch.float64)
-        circle = torch.stack([angle.cos(), angle.sin()], dim=1)
-        return centre + (circle * (room / curvature).sqrt()) @ axes.T
-
-
 def flat(params: Mapping[str, Tensor], backbone: nn.Module) -> Tensor:
     """(P,) float64 of tensors by parameter name; 0 for a parameter of the backbone that has none."""
     trainable = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
@@ -105,14 +71,14 @@ def weights_of(backbone: nn.Module) -> Tensor:
     return flat(dict(backbone.named_parameters()), backbone)
 
 
-def penalty_on(plane: Plane, anchor: Tensor, importance: Tensor) -> Quadratic:
-    """Σ_i Ω_i (θ_i − θ*_i)² at the points of the plane; anchor θ* and importance Ω are (P,) float64.
+def penalty_on(plane: Plane, coordinates: Tensor, anchor: Tensor, importance: Tensor) -> Tensor:
+    """Σ_i Ω_i (θ_i − θ*_i)² at coordinates (..., 2), (...,) float64; anchor θ* and importance Ω are (P,) float64.
 
-    Its contours are the penalty's ellipses. c · strength scales all three parts.
+    A quadratic in the coordinates: no point (..., P) is made.
     """
-    weighted = plane.axes * importance
-    off = plane.origin - anchor
-    return Quadratic(weighted @ plane.axes.T, weighted @ off, (importance * off.square()).sum())
+    weighted, off = plane.axes * importance, plane.origin - anchor
+    curved = ((coordinates @ (weighted @ plane.axes.T)) * coordinates).sum(-1)
+    return curved + 2 * coordinates @ (weighted @ off) + importance @ off.square()
 
 
 @torch.no_grad()
@@ -160,9 +126,9 @@ class Footprints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         backbone: Any = pl_module.backbone
-        penalty = next(callback for callback in trainer.callbacks if isinstance(callback, Penalty))  # type: ignore[attr-defined]
-        self.anchors.append(flat(penalty.anchor, backbone).cpu())
-        self.importances.append(flat(penalty.importance, backbone).cpu())
+        held = [callback for callback in trainer.callbacks if isinstance(callback, Penalty)]  # type: ignore[attr-defined]
+        self.anchors.append(flat(held[0].anchor if held else {}, backbone).cpu())
+        self.importances.append(flat(held[0].importance if held else {}, backbone).cpu())
         self.steps.append([])
         self.points.append([])
         self._note(trainer, backbone)

@@ -17,36 +17,33 @@ def missing(section: DataFrame) -> list[str]:
     strength_factor, as multiples of each method's own strength.
     """
     seeds = set(section["seed"].dropna())
-    grids = {line: _Grid(members) for line, members in section.groupby("line")}
+    lines = dict(list(section.groupby("line")))
+    own = {line: _own_strength(members["method"].iloc[0]) for line, members in lines.items()}
+    grids = {line: _scaled(members["strength"][members["strength"] > 0], 1.0) for line, members in lines.items()}
+    swept = [line for line, grid in grids.items() if grid - {own[line]}]
     found = []
-    for line, members in section.groupby("line"):
+    for line, members in lines.items():
         for strength, runs in members.groupby("strength"):
             if lacking := sorted(seeds - set(runs["seed"])):
                 found.append(f"{entry_name(line, strength)}: no run of seed {', '.join(f'{s:g}' for s in lacking)}")
-        others = set().union(*(grids[line].lacks(other) for other in grids.values()))
-        found += [f"{entry_name(line, strength)}: no run of any seed" for strength in sorted(others)]
+        others = swept if line in swept else []
+        ratios = [(grids[other], (1.0, (own[line] or 1.0) / (own[other] or 1.0))) for other in others]
+        absent = set().union(*(_lacks(grids[line], grid, factors) for grid, factors in ratios))
+        found += [f"{entry_name(line, strength)}: no run of any seed" for strength in sorted(absent)]
     return found
 
 
-class _Grid:
-    """The strengths above 0 of a line, rounded: factors times defaults come with the dust of floats."""
+def _own_strength(method: str) -> float | None:
+    path = CONFIGS / "method" / f"{method}.yaml"
+    return OmegaConf.select(OmegaConf.load(path), "strength") if path.exists() else None
 
-    def __init__(self, members: DataFrame) -> None:
-        path = CONFIGS / "method" / f"{members['method'].iloc[0]}.yaml"
-        own = OmegaConf.select(OmegaConf.load(path), "strength") if path.exists() else None
-        self.unit = own or 1.0
-        self.strengths = self._scaled(members["strength"][members["strength"] > 0], 1.0)
-        self.swept = bool(self.strengths - {own})
 
-    @staticmethod
-    def _scaled(strengths: Iterable[float], factor: float) -> set[float]:
-        return {float(f"{strength * factor:.9g}") for strength in strengths}
+def _scaled(strengths: Iterable[float], factor: float) -> set[float]:
+    """Rounded: factors times defaults come with the dust of floats."""
+    return {float(f"{strength * factor:.9g}") for strength in strengths}
 
-    def lacks(self, other: "_Grid") -> set[float]:
-        """What `other` has beside most of ours, in absolute terms or in multiples of the methods' own strengths."""
-        if not (self.swept and other.swept):
-            return set()
-        theirs = [self._scaled(other.strengths, factor) for factor in (1.0, self.unit / other.unit)]
-        likest = max(theirs, key=lambda grid: len(grid & self.strengths))
-        shared = len(likest & self.strengths)
-        return likest - self.strengths if 2 * shared > min(len(self.strengths), len(likest)) else set()
+
+def _lacks(ours: set[float], theirs: set[float], factors: Iterable[float]) -> set[float]:
+    """What the likest of their scaled grids has beside most of ours."""
+    likest = max((_scaled(theirs, factor) for factor in factors), key=lambda grid: len(grid & ours))
+    return likest - ours if 2 * len(likest & ours) > min(len(ours), len(likest)) else set()

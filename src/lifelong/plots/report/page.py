@@ -18,30 +18,12 @@ from lifelong.plots.report.tables import cost_table, latex, matrices, result_tab
 from lifelong.runs.atomic import atomic_write
 
 FOLDER, PAGE = "report", "index.html"
-FIGURES: dict[str, tuple[Callable[[DataFrame], Figure | None], str]] = {
-    "strength": (
-        strength_figure,
-        "Mean over seeds at each strength; band: 95 % confidence interval (from three seeds on), which may "
-        "run out of the picture. Horizontal: methods without a strength, and strength 0.",
-    ),
-    "plane": (
-        plane_figure,
-        "Plasticity is the learning accuracy: mean test accuracy on each task just after learning it. "
-        "Stability is 100 minus forgetting. A marker per method and strength, larger for a larger strength, joined by "
-        "strength; bars: 95 % confidence intervals (from three seeds on), which may run out of the picture. "
-        "Pareto front: means that no other one reaches or exceeds on both axes, but for joint, which keeps all data.",
-    ),
-    "matrices": (
-        matrices_figure,
-        "Mean test accuracy over seeds, each method at its best strength by validation. "
-        "Row: after learning; column: tested on.",
-    ),
-    "curves": (
-        curves_figure,
-        "Mean validation accuracy on each task from when it is first met, each method at its best strength by "
-        "validation; band: 95 % confidence interval (from three seeds on). Task k is learned between k − 1 and k.",
-    ),
-}  # fmt: skip
+FIGURES: dict[str, Callable[[DataFrame], Figure | None]] = {
+    "strength": strength_figure,
+    "plane": plane_figure,
+    "matrices": matrices_figure,
+    "curves": curves_figure,
+}
 
 
 def write_report(folder: Path) -> Path:
@@ -101,7 +83,7 @@ def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
 def _figures(runs: DataFrame, stem: Path) -> list[dict[str, str]]:
     """Draw each figure to STEM-name.svg and .png; what the page needs of it."""
     shown = []
-    for name, (draw, caption) in FIGURES.items():
+    for name, draw in FIGURES.items():
         figure = draw(runs)
         if figure is not None:
             figure.draw_without_rendering()  # the layout settles in its second round
@@ -109,5 +91,5 @@ def _figures(runs: DataFrame, stem: Path) -> list[dict[str, str]]:
             for path in paths:
                 save_figure(figure, path)
             data = base64.b64encode(paths[0].read_bytes()).decode()
-            shown.append({"data": data, "alt": figure.get_suptitle(), "caption": caption})
+            shown.append({"data": data, "alt": figure.get_suptitle(), "name": name})
     return shown

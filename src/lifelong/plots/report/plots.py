@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
 from pandas import DataFrame, Series
 
-from lifelong.plots.figures import CHARACTER, SLANTED, annotate, empty_figure, line_style
+from lifelong.plots.figures import CHARACTER, SLANTED, empty_figure, heat_map, line_style
 from lifelong.plots.report.names import ENTRY, has_strength
 from lifelong.plots.report.runs import validation_curves
 from lifelong.plots.report.tables import best_runs, half_width, mean_matrix, summary
@@ -138,15 +138,13 @@ def matrices_figure(runs: DataFrame) -> Figure | None:
     num_rows = math.ceil(len(tables) / num_columns)
     figure, panels = _canvas(f"Accuracy matrices: {_title(runs)}", len(tables), num_columns, side + 0.6, {})
     ticks = range(0, num_tasks, math.ceil(num_tasks / 20))
-    for i, (axes, (name, table)) in enumerate(zip(panels, tables.items(), strict=False)):
-        image = axes.imshow(table, cmap="viridis", vmin=0, vmax=100)
-        if num_tasks <= 12:
-            annotate(axes, table.to_numpy(), image.cmap(table.to_numpy() / 100), decimals=False)
+    for axes, (name, table) in zip(panels, tables.items(), strict=False):
+        image = heat_map(axes, table.to_numpy(), 0 if num_tasks <= 12 else None)
         labels = [table.columns[k] for k in ticks if k < len(table)]
-        at_left, at_bottom = i % num_columns == 0, i // num_columns == num_rows - 1
-        axes.set_xticks(ticks[: len(labels)], labels if at_bottom else [""] * len(labels), **SLANTED)
-        axes.set_yticks(ticks[: len(labels)], labels if at_left else [""] * len(labels))
-        axes.set(xlabel="tested on" if at_bottom else "", ylabel="after learning" if at_left else "")
+        axes.set_xticks(ticks[: len(labels)], labels, **SLANTED)
+        axes.set_yticks(ticks[: len(labels)], labels)
+        axes.set(xlabel="tested on", ylabel="after learning", aspect="equal")
+        axes.label_outer()
         axes.tick_params(labelsize=9 if num_tasks <= 12 else 7)
         axes.set_title(_folded(name, side), fontsize=9)
     figure.colorbar(image, ax=panels, label="test accuracy (%)", ticks=range(0, 101, 20), aspect=20 * num_rows)
