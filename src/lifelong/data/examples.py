@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 ALL = slice(None)
+CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class Lazy:
-    """Inputs that stay where they are, e.g. in a memory map, until some are asked for.
-
-    make: positions (B,) → inputs (B, ...), each by itself.
-    """
+    """Inputs that are made when asked for. make: positions (B,) → inputs (B, ...), each by itself."""
 
     make: Callable[[Tensor], Tensor]
     shape: torch.Size
@@ -30,11 +28,7 @@ class Lazy:
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs (N, ...) of any type and labels (N,) int64.
-
-    Raises:
-        ValueError: labels of another type, or not one for each input.
-    """
+    """Inputs (N, ...) of any type and labels (N,) int64; raises ValueError for other labels."""
 
     stored: Tensor | Lazy
     labels: Tensor
@@ -105,3 +99,9 @@ def as_input(stored: Tensor) -> Tensor:
     if stored.dtype == torch.uint8:
         return stored.to(torch.float32).div_(255)
     return stored.to(torch.float32) if stored.is_floating_point() else stored
+
+
+def in_chunks(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Images (N, C, H, W) uint8 changed as float32, CHUNK at a time, and rounded to uint8 again; same device."""
+    chunks = [change(chunk.to(torch.float32)).round().clamp_(0, 255).to(torch.uint8) for chunk in images.split(CHUNK)]
+    return torch.cat(chunks)

@@ -68,7 +68,7 @@ def distinct_first(labels: Tensor, num: int) -> Tensor:
 
 def class_names(stream: TaskStream, task: Task) -> dict[int, str]:
     """What the task's output columns mean, in the words of its source."""
-    source = stream.sources[task.base if len(stream.sources) > 1 else 0]
+    source = stream.source(task.base)
     positions, local = stream.chosen(task.base, torch.arange(len(source.classes)))
     own = range(len(source.classes)) if positions is None else positions.tolist()
     return {task.classes[c]: source.classes[g] for c, g in zip(local.tolist(), own, strict=True)}
