@@ -1,8 +1,7 @@
 """Random views of training images, in batches where they live. B batch, C channels, H × W pixels.
 
 Each is a function of the images and of uniform numbers that the loader draws, so that a resumed run sees the same.
-Only training batches are augmented: importance, evaluation and the choice of exemplars see the images as they are.
-(What a method gathers along the path — SI, RWalk, EWC++ — it gathers on the training batches.)
+Only training batches are augmented (and what SI, RWalk, EWC++ gather on them), not evaluation or other importance.
 """
 
 import math

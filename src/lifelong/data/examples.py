@@ -64,8 +64,9 @@ class Examples:
         return Examples(self.inputs.to(device), self.labels.to(device))
 
     def subset(self, index: Tensor) -> Examples:
-        """The examples at these positions, in this order, in memory."""
-        return Examples(self.stored[index], self.labels[index])
+        """The examples at these positions (M,) int64, in this order, in memory."""
+        stored = self.stored[index] if isinstance(self.stored, Lazy) else self.stored.index_select(0, index)
+        return Examples(stored, self.labels.index_select(0, index))
 
     def chunks(self, size: int, rows: slice = ALL) -> Iterator[Examples]:
         """The examples at these rows in order, `size` at a time; the last chunk may be smaller."""
@@ -94,8 +95,7 @@ class Examples:
 
 
 def as_input(stored: Tensor) -> Tensor:
-    """What a backbone takes of stored values, on the same device: uint8 pixels as float32 in [0, 1], other floats as
-    float32, integers (token ids) as they are."""
+    """What a backbone takes: uint8 pixels as float32 in [0, 1], floats as float32, integers (token ids) as they are."""
     if stored.dtype == torch.uint8:
         return stored.to(torch.float32).div_(255)
     return stored.to(torch.float32) if stored.is_floating_point() else stored

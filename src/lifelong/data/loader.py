@@ -137,28 +137,22 @@ class Batches:
     def _gathering(self, order: Tensor) -> Iterator[Gather]:
         """Where the examples are resident, positions move to them; else batches move to the device, gathered one ahead
         by a thread. A CUDA device copies them from pinned memory while it works."""
+        order = order.to(self.examples.labels.device)
+
+        def selected(k: int) -> tuple[Tensor, Tensor]:
+            batch = self.examples.subset(order[self._rows(k)[0]])
+            pinned = self.device.type == "cuda" and not self.resident
+            return (batch.inputs.pin_memory(), batch.labels.pin_memory()) if pinned else (batch.inputs, batch.labels)
+
         if self.resident:
-            inputs, labels = self.examples.inputs, self.examples.labels
-            order = order.to(labels.device)
-
-            def selected(k: int) -> tuple[Tensor, Tensor]:
-                index = order[self._rows(k)[0]]
-                return inputs.index_select(0, index), labels.index_select(0, index)
-
             yield selected
             return
         ready: Future[tuple[Tensor, Tensor]] | None = None
 
-        def on_host(k: int) -> tuple[Tensor, Tensor]:
-            batch = self.examples.subset(order[self._rows(k)[0]])
-            if self.device.type == "cuda":
-                return batch.inputs.pin_memory(), batch.labels.pin_memory()
-            return batch.inputs, batch.labels
-
         def moved(k: int) -> tuple[Tensor, Tensor]:
             nonlocal ready
-            inputs, labels = (ready or thread.submit(on_host, k)).result()
-            ready = thread.submit(on_host, k + 1) if k + 1 < len(self) else None
+            inputs, labels = (ready or thread.submit(selected, k)).result()
+            ready = thread.submit(selected, k + 1) if k + 1 < len(self) else None
             return inputs.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
         with ThreadPoolExecutor(1) as thread:

@@ -26,12 +26,10 @@ KEPT_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Task:
-    """One task. Its examples are made when first asked for.
+    """One task; its examples are made when first asked for.
 
-    Attributes:
-        index: position in the stream.
-        classes: output columns its labels use.
-        base: which of the base tasks it is a visit to; visits of one share data and columns.
+    index: position in the stream. classes: output columns its labels use. base: which of the base tasks it is a visit
+    to; visits of one share data and columns.
     """
 
     index: int
@@ -61,8 +59,7 @@ class TaskStream:
 
     Args:
         sources: one for all base tasks, or one for each; all of one type and with one `as_input`.
-        num_classes_per_task: C_j.
-        base_names: of the base tasks.
+        num_classes_per_task, base_names: C_j and name of each base task.
         input_shape: of what `changed` makes, (C, H, W) of images; None: that of the source.
         scenario: "domain" all tasks share the columns 0..max C_j − 1; "task" every task has columns of its own and is
             told at test time; "class" every task has columns of its own and is not.
@@ -75,8 +72,7 @@ class TaskStream:
         resident_bytes: a part of a task with larger inputs is not made in memory, but batch by batch.
 
     Raises:
-        ValueError: a setting outside what is allowed, sources that do not go together, or a task without an example to
-            train or to test on.
+        ValueError: a setting not allowed, sources that do not go together, a task with nothing to train or test on.
     """
 
     def __init__(
@@ -190,9 +186,7 @@ class TaskStream:
 
     def visible(self, learned: int, task: int) -> tuple[int, ...]:
         """Columns visible when `task` is trained on or tested after tasks 0..learned; −1: at random initialisation.
-
-        class-incremental: all columns seen so far, and all K at random initialisation.
-        """
+        Class-incremental: all columns seen so far, and all K at random initialisation."""
         if self.scenario == "task":
             return self.task(task).classes
         if self.scenario == "domain" or learned < 0:
@@ -207,10 +201,8 @@ class TaskStream:
 
 
 def rows_of_parts(source: Source, val_fraction: float, seed: int) -> dict[str, Tensor | None]:
-    """Rows of the source's own train and test part that make up "train", "val" and "test"; None: all.
-
-    Raises ValueError if validation would leave some class without a training example.
-    """
+    """Rows of the source's own parts that make up "train", "val" and "test", None: all; raises ValueError if
+    validation would leave some class without a training example."""
     labels = source.train.labels
     train, val = stratified_split(labels, val_fraction, derived_generator(seed, 0))
     if len(labels[train].unique()) < len(labels.unique()):

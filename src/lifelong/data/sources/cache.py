@@ -40,11 +40,10 @@ def cached(
     """The source that was asked for, decoded now or at an earlier time.
 
     Args:
-        name: of the source, the readable part of the folder's name.
         asked: plain data; what is asked for otherwise, or in another format, is decoded again.
         test_fraction: stratified share held out where there is one part.
         cache: the folder of all cached sources; None: $LIFELONG_CACHE, else ~/.cache/lifelong.
-        decode: is given a folder for files that are no longer needed then.
+        decode: is given a folder for files that are not needed later.
 
     Raises:
         ValueError: a cache that cannot be written, an image that cannot be used, what `decode` or `Source` refuse.
