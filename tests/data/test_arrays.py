@@ -1,6 +1,5 @@
 """Arrays from .npz and .pt: images in any usual layout, inputs as they are; nothing in a file can run code."""
 
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,11 +26,6 @@ def as_npz(path: Path, content: dict[str, Any]) -> str:
     return str(path / "mine.npz")
 
 
-def as_npz_compressed(path: Path, content: dict[str, Any]) -> str:
-    np.savez_compressed(path / "mine.npz", **content)
-    return str(path / "mine.npz")
-
-
 def as_pt(path: Path, content: dict[str, Any]) -> str:
     torch.save({name: torch.as_tensor(value) for name, value in content.items()}, path / "mine.pt")
     return str(path / "mine.pt")
@@ -40,7 +34,7 @@ def as_pt(path: Path, content: dict[str, Any]) -> str:
 Save = Callable[[Path, dict[str, Any]], str]
 
 
-@pytest.mark.parametrize("save", [as_npz, as_npz_compressed, as_pt])
+@pytest.mark.parametrize("save", [as_npz, as_pt])
 def test_parts_are_what_was_saved(tmp_path: Path, save: Save) -> None:
     source = arrays(save(tmp_path, WITH_TEST))
     assert (source.name, source.classes) == ("mine", ("0", "1", "2", "3"))
@@ -63,17 +57,11 @@ def test_every_usual_layout_becomes_channels_first(tmp_path: Path, given: np.nda
     assert arrays(as_npz(tmp_path, content)).train.inputs.tolist() == expected.tolist()
 
 
-def test_without_a_test_part_a_stratified_fifth_is_held_out(tmp_path: Path) -> None:
-    source = arrays(as_npz(tmp_path, GOOD))
-    assert source.test.labels.bincount().tolist() == [1] * 4
-    assert source.train.labels.bincount().tolist() == [4] * 4
-    half = arrays(as_npz(tmp_path, GOOD), test_fraction=0.4)
-    assert half.test.labels.bincount().tolist() == [2] * 4
-
-
-def test_integers_of_every_width_are_labels(tmp_path: Path) -> None:
-    for dtype in (np.uint8, np.int8, np.int32, np.uint16):
-        assert arrays(as_npz(tmp_path, GOOD | {"labels": LABELS.astype(dtype)})).train.labels.dtype == torch.int64
+@pytest.mark.parametrize(("fraction", "held"), [(None, 1), (0.4, 2)])
+def test_without_a_test_part_a_stratified_fifth_is_held_out(tmp_path: Path, fraction: float | None, held: int) -> None:
+    source = arrays(as_npz(tmp_path, GOOD | {"labels": LABELS.astype(np.uint8)}), test_fraction=fraction)
+    assert source.test.labels.bincount().tolist() == [held] * 4
+    assert source.train.labels.bincount().tolist() == [5 - held] * 4
 
 
 @pytest.mark.parametrize("save", [as_npz, as_pt])
@@ -112,9 +100,9 @@ def test_batches_of_features_and_tokens_are_the_same_resident_or_not(tmp_path: P
         examples = made.task(1).train
         assert examples.lazy == (bound == "100")
         loaded = Batches(examples, 5, seed=0, as_input=made.as_input, resident_bytes=config.resident_bytes)
-        batches.append([(x, y) for x, y, *_ in loaded])
+        batches.append([(x, y) for x, y, _ in loaded])
         assert batches[-1][0][0].dtype == (torch.float32 if kind == "features" else torch.int64)
-        seen = {tuple(sorted(row)) for row in torch.cat([x for x, _ in loaded]).tolist()}
+        seen = {tuple(sorted(row)) for row in torch.cat([x for x, *_ in loaded]).tolist()}
         assert seen <= {tuple(sorted(row)) for row in inputs.tolist()}
     for (x, y), (z, w) in zip(*batches, strict=True):
         assert x.equal(z)
@@ -136,20 +124,20 @@ def test_a_pt_file_is_mapped_and_stays_as_it_is_when_written_to(tmp_path: Path) 
         ({"x_train": IMAGES, "y_train": LABELS}, "must hold images, labels and maybe .*, got x_train, y_train$"),
         ({}, "must hold images, labels and maybe .*, got nothing$"),
         (GOOD | {"test_images": IMAGES}, "must hold .*, got images, labels, test_images$"),
-        (GOOD | {"images": IMAGES / 255}, r"images of .* must be uint8, 0 to 255, got torch.float64 "),
+        (GOOD | {"images": IMAGES / 255}, r": images must be uint8, 0 to 255, got torch.float64 "),
         (GOOD | {"images": IMAGES[:, :2]}, r"with C = 1 or 3, got \(20, 2, 6, 5\)$"),
         (
             GOOD | {"images": RNG.integers(0, 9, (20, 3, 6, 3), dtype=np.uint8)},
             r"with C = 1 or 3, got \(20, 3, 6, 3\)$",
         ),
-        (GOOD | {"labels": LABELS / 1}, "labels of .* must be an integer for each of the images, got torch.float64"),
-        (GOOD | {"labels": LABELS > 1}, "labels of .* must be an integer for each of the images, got torch.bool"),
-        (GOOD | {"labels": LABELS[:-1]}, "labels of .* must be an integer for each of the images, got"),
+        (GOOD | {"labels": LABELS / 1}, ": labels must be an integer for each of the images, got torch.float64"),
+        (GOOD | {"labels": LABELS > 1}, ": labels must be an integer for each of the images, got torch.bool"),
+        (GOOD | {"labels": LABELS[:-1]}, ": labels must be an integer for each of the images, got"),
         (GOOD | {"labels": LABELS - 1}, r"^dataset.source mine: train labels must be >= 0, got -1\.\.2$"),
         (GOOD | {"labels": LABELS * 0 - 1}, r"^dataset.source mine: train labels must be >= 0, got -1\.\.-1$"),
-        ({"inputs": IMAGES[:, 0, 0, 0], "labels": LABELS}, r"inputs of .* must be floats or integers \(N, ...\), got"),
-        ({"inputs": IMAGES > 9, "labels": LABELS}, r"inputs of .* must be floats or integers .* got torch.bool"),
-        ({"inputs": np.full((20, 2), np.nan), "labels": LABELS}, "inputs of .* must be finite, got NaN or infinity"),
+        ({"inputs": IMAGES[:, 0, 0, 0], "labels": LABELS}, r": inputs must be floats or integers \(N, ...\), got"),
+        ({"inputs": IMAGES > 9, "labels": LABELS}, r": inputs must be floats or integers .* got torch.bool"),
+        ({"inputs": np.full((20, 2), np.nan), "labels": LABELS}, ": inputs must be finite, got NaN or infinity"),
         (GOOD | {"inputs": IMAGES}, "must hold images, labels and maybe .*, got images, inputs, labels$"),
         (WITH_TEST | {"test_labels": LABELS[:5] + 4}, r"test labels must be 0\.\.3, got 4\.\.7$"),
         (WITH_TEST | {"test_images": IMAGES[:5, :, :4]}, "train and test part must be of one type and shape"),
@@ -162,16 +150,9 @@ def test_other_content_is_refused(tmp_path: Path, save: Save, content: dict[str,
     assert str(error.value).startswith("dataset.source")
 
 
-def test_too_few_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train labels must be 0\.\.1, got 0\.\.3"):
-        arrays(as_npz(tmp_path, GOOD), classes=["a", "b"])
-
-
 def test_a_test_fraction_without_effect_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^dataset.source.test_fraction must be null where .* test_images, got 0.2$"):
         arrays(as_npz(tmp_path, WITH_TEST), test_fraction=0.2)
-    with pytest.raises(ValueError, match=r"^dataset.source.test_fraction must be a number in \(0, 1\), got 1.5$"):
-        arrays(as_npz(tmp_path, GOOD), test_fraction=1.5)
 
 
 class Evil:
@@ -204,25 +185,16 @@ def one_tensor(path: Path) -> str:
     return str(path / "mine.pt")
 
 
-def text(path: Path, suffix: str) -> str:
-    (path / f"mine.{suffix}").write_text("images, labels\n")
-    return str(path / f"mine.{suffix}")
-
-
-def zip_of_text(path: Path) -> str:
-    with zipfile.ZipFile(path / "mine.npz", "w") as archive:
-        archive.writestr("images.txt", "no array")
-    return str(path / "mine.npz")
+def text(path: Path) -> str:
+    (path / "mine.pt").write_text("images, labels\n")
+    return str(path / "mine.pt")
 
 
 CUT_SHORT = partial(damaged_npz, damage=lambda content: content[:-100])
 BIT_FLIPPED = partial(damaged_npz, damage=lambda content: content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
-TEXTS = [partial(text, suffix="npz"), partial(text, suffix="pt")]
 
 
-@pytest.mark.parametrize(
-    "make", [evil_npz, evil_pt, CUT_SHORT, BIT_FLIPPED, one_array, one_tensor, zip_of_text, *TEXTS]
-)
+@pytest.mark.parametrize("make", [evil_npz, evil_pt, CUT_SHORT, BIT_FLIPPED, one_array, one_tensor, text])
 def test_a_file_that_is_not_named_arrays_is_refused_by_name(tmp_path: Path, make: Callable[[Path], str]) -> None:
     with pytest.raises(ValueError, match=r"^dataset.source.path: .*mine\.(npz|pt) cannot be read as named arrays"):
         arrays(make(tmp_path))

@@ -49,16 +49,14 @@ def test_hundred_tasks_are_learned_from_end_to_end(tmp_path: Path) -> None:
 # What is kept -------------------------------------------------------------------------------------------------------
 
 
-def kept_bytes(stream: TaskStream) -> int:
-    return sum(examples.nbytes for examples in stream._kept.values())
-
-
 def stream_of_three() -> TaskStream:
     return Rotated(tiny.source(), [0, 30, 60])
 
 
-def test_test_sets_are_made_once_and_training_sets_are_not_kept() -> None:
+def test_test_sets_are_made_once_and_training_sets_or_the_source_s_own_are_not_kept() -> None:
     stream = stream_of_three()
+    assert stream.task(0).test.inputs is stream.sources[0].test.inputs
+    assert not stream._kept
     for part, same in (("test", True), ("val", True), ("train", False)):
         assert (getattr(stream.task(1), part) is getattr(stream.task(1), part)) is same
 
@@ -72,11 +70,6 @@ def test_what_is_kept_is_what_would_be_made_and_no_more_than_the_bound(room: int
             ours, theirs = getattr(stream.task(i), part), free._make(i, part)
             assert ours.inputs.equal(theirs.inputs)
             assert ours.labels.equal(theirs.labels)
-    assert kept_bytes(stream) <= room
-    assert (kept_bytes(stream) > 0) == (room > 0)
-
-
-def test_the_source_s_own_images_are_not_counted() -> None:
-    stream = stream_of_three()
-    assert stream.task(0).test.inputs is stream.sources[0].test.inputs
-    assert not stream._kept
+    kept = sum(examples.nbytes for examples in stream._kept.values())
+    assert kept <= room
+    assert (kept > 0) == (room > 0)

@@ -50,8 +50,8 @@ def test_labels_are_the_sorted_folders_and_images_sorted_by_path(tmp_path: Path,
 def test_without_a_test_folder_a_stratified_share_is_held_out(folder: Path, cache: str) -> None:
     source = image_folder(str(folder), cache=cache)
     assert source.train.labels.bincount().tolist() == [4, 4]
-    assert source.test.labels.bincount().tolist() == [1, 1]
     together = [*source.train.inputs.tolist(), *source.test.inputs.tolist()]
+    assert len(together) == 10
     assert all(draw(folder.parent / "x.png", i).tolist() in together for i in range(10))
 
 
@@ -81,20 +81,17 @@ def test_other_and_hidden_files_are_left_out_and_deeper_folders_are_read(folder:
 
 @pytest.mark.parametrize(
     ("mode", "size", "shape"),
-    [("L", 8, (1, 8, 8)), ("RGB", [8, 4], (3, 8, 4)), (None, [3], (3, 3, 3)), ("L", None, (1, 6, 5))],
+    [("L", 8, (1, 8, 8)), ("RGB", [8, 4], (3, 8, 4)), (None, 3, (3, 3, 3)), ("L", None, (1, 6, 5))],
 )
-def test_images_are_brought_to_mode_and_size(
+def test_images_are_brought_to_mode_and_size_as_pillow_does_it(
     folder: Path, cache: str, mode: str | None, size: int | list[int] | None, shape: tuple[int, ...]
 ) -> None:
-    assert image_folder(str(folder), mode, size, cache=cache).test.inputs.shape == (2, *shape)
-
-
-def test_resizing_is_pillows_bilinear_and_grey_is_pillows_luma(folder: Path, cache: str) -> None:
-    source = image_folder(str(folder), "L", 4, test_fraction=0.01 + 0.2, cache=cache)
+    source = image_folder(str(folder), mode, size, cache=cache)
+    assert source.test.inputs.shape == (2, *shape)
     with Image.open(folder / "cat" / "0.png") as image:
-        expected = np.asarray(image.convert("L").resize((4, 4), Image.Resampling.BILINEAR))
-    everything = [*source.train.inputs[:, 0].tolist(), *source.test.inputs[:, 0].tolist()]
-    assert expected.tolist() in everything
+        expected = image.convert(mode or "RGB").resize(shape[:0:-1], Image.Resampling.BILINEAR)
+    pixels = np.asarray(expected).reshape(*shape[1:], shape[0]).transpose(2, 0, 1).tolist()
+    assert pixels in [*source.train.inputs.tolist(), *source.test.inputs.tolist()]
 
 
 def test_photographs_are_turned_upright(tmp_path: Path, cache: str) -> None:
@@ -168,10 +165,10 @@ def test_folders_that_are_none_are_refused(tmp_path: Path, folder: Path, cache: 
     ("options", "message"),
     [
         ({"mode": "CMYK"}, "dataset.source.mode must be L, RGB or null, got 'CMYK'"),
-        ({"size": 0}, "dataset.source.size must be an integer >= 1, a list of two"),
+        ({"size": 0}, "dataset.source.size must be an integer >= 1, \\[height, width\\] or null, got 0"),
         ({"size": [3, 4, 5]}, "dataset.source.size must be"),
-        ({"size": True}, "dataset.source.size must be"),
-        ({"test_fraction": 2}, r"dataset.source.test_fraction must be a number in \(0, 1\), got 2"),
+        ({"size": [True, 2]}, "dataset.source.size must be"),
+        ({"size": 2.5}, "dataset.source.size must be"),
         ({"test_fraction": 0.01}, "dataset.source.test_fraction must leave both parts examples of 10, got 0.01"),
     ],
 )
@@ -183,22 +180,21 @@ def test_settings_not_allowed_are_refused(folder: Path, cache: str, options: dic
 # The cache ---------------------------------------------------------------------------------------------------------
 
 
-def test_images_are_decoded_once(folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = image_folder(str(folder), cache=cache)
-    monkeypatch.setattr(module, "write_images", lambda *_: pytest.fail("decoded again"))
-    again = image_folder(str(folder), cache=cache)
-    assert again.train.inputs.equal(first.train.inputs)
-    assert again.classes == first.classes
-
-
 def test_the_cache_is_where_the_environment_says(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIFELONG_CACHE", str(tmp_path / "elsewhere"))
     image_folder(str(folder))
     assert len(list((tmp_path / "elsewhere").glob("pets-*/train_images.npy"))) == 1
 
 
-def test_a_changed_file_is_decoded_again(folder: Path, cache: str) -> None:
+def test_images_are_decoded_once_and_again_when_a_file_has_changed(
+    folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = image_folder(str(folder), test_fraction=0.4, cache=cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_images", lambda *_: pytest.fail("decoded again"))
+        again = image_folder(str(folder), test_fraction=0.4, cache=cache)
+    assert again.train.inputs.equal(first.train.inputs)
+    assert again.classes == first.classes
     draw(folder / "cat" / "0.png", seed=77)
     os.utime(folder / "cat" / "0.png", ns=(1, 1))
     assert not image_folder(str(folder), test_fraction=0.4, cache=cache).train.inputs.equal(first.train.inputs)
@@ -257,10 +253,9 @@ def test_a_full_disk_is_one_line(folder: Path, cache: str, monkeypatch: pytest.M
     assert not [path for path in Path(cache).iterdir() if path.suffix != ".lock"]
 
 
-def test_a_cache_that_is_no_folder_is_refused(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"^dataset.source.cache: '/.*/file/cache/pets-.*' cannot be written"):
-        image_folder(str(folder), cache=str(tmp_path / "file" / "cache"))
+def test_a_cache_that_is_no_folder_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.source.cache: '/.*/0.png/cache/pets-.*' cannot be written"):
+        image_folder(str(folder), cache=str(folder / "cat" / "0.png" / "cache"))
 
 
 def test_jobs_that_start_together_decode_once(folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:

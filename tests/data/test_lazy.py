@@ -131,19 +131,18 @@ def test_streamed_batches_equal_resident_ones(batch_size: int, shuffle: bool) ->
 
 
 def test_examples_on_the_device_are_never_copied_whatever_the_bound() -> None:
-    batches = Batches(in_memory(), 7, seed=1, resident_bytes=1)
     examples = in_memory()
+    batches = Batches(examples, 7, seed=1, resident_bytes=1)
     assert batches.resident
-    assert Batches(examples, 7, seed=1, resident_bytes=1).examples.inputs is examples.inputs
+    assert batches.examples.inputs is examples.inputs
 
 
-def test_batches_on_another_device_are_gathered_on_the_host() -> None:
+@pytest.mark.parametrize(("bound", "place"), [(100, "cpu"), (1e9, "meta")])
+def test_batches_on_another_device_are_gathered_on_the_host_if_large(bound: float, place: str) -> None:
     """The meta device holds no data, so a gather there would give nothing to look at: shapes and places alone."""
-    batches = Batches(in_memory(), 16, seed=1, device="meta", resident_bytes=100)
-    assert batches.examples.inputs.device.type == "cpu"
+    batches = Batches(in_memory(), 16, seed=1, device="meta", resident_bytes=bound)
+    assert batches.examples.inputs.device.type == place
     assert [(x.device.type, tuple(x.shape)) for x, *_ in batches] == [("meta", (n, 1, 5, 5)) for n in (16, 16, 16, 12)]
-    resident = Batches(in_memory(), 16, seed=1, device="meta", resident_bytes=1e9)
-    assert resident.examples.inputs.device.type == "meta"
 
 
 def test_next_batch_is_gathered_while_the_present_one_is_in_use() -> None:
@@ -163,8 +162,7 @@ def test_next_batch_is_gathered_while_the_present_one_is_in_use() -> None:
 
 def test_epoch_left_early_leaves_no_thread_behind() -> None:
     before = threading.active_count()
-    batches = Batches(backwards(), 20, seed=1, resident_bytes=100)
-    iterator = iter(batches)
+    iterator = iter(Batches(backwards(), 20, seed=1, resident_bytes=100))
     next(iterator)
     del iterator
     gc.collect()
@@ -220,7 +218,7 @@ def test_streamed_run_equals_a_resident_one_bit_for_bit(settings: tuple[str, ...
     assert_same_run(run(tmp_path / "a", *settings), run(tmp_path / "b", *settings, "resident_bytes=1000"))
 
 
-@pytest.mark.parametrize("step", [2, 5, 7, 11])
+@pytest.mark.parametrize("step", [5, 11])
 def test_streamed_augmented_run_killed_and_resumed_equals_uninterrupted(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

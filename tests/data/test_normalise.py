@@ -28,25 +28,16 @@ def stream(inputs: Tensor = IMAGES, as_input: Any = as_input) -> TaskStream:
 def test_mean_and_std_are_those_of_the_pixels_per_channel() -> None:
     pixels = IMAGES.double() / 255
     mean, std = mean_and_std(stream().task(0).train)
+    lazy = Lazy(lambda index: IMAGES[49 - index], IMAGES.shape, IMAGES.dtype)
+    assert mean_and_std(Examples(lazy, torch.zeros(50, dtype=torch.int64))) == (mean, std), "to the last digit"
     torch.testing.assert_close(torch.tensor(mean, dtype=torch.float64), pixels.mean((0, 2, 3)))
     torch.testing.assert_close(torch.tensor(std, dtype=torch.float64), pixels.std((0, 2, 3), correction=0))
-
-
-def test_mean_and_std_of_lazy_examples_are_the_same_to_the_last_digit() -> None:
-    lazy = Lazy(lambda index: IMAGES[49 - index], IMAGES.shape, IMAGES.dtype)
-    assert mean_and_std(Examples(lazy, torch.zeros(50, dtype=torch.int64))) == mean_and_std(stream().task(0).train)
 
 
 def test_normalised_pixels_have_zero_mean_and_unit_variance() -> None:
     x = first_task(stream())(IMAGES).double()
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(x.var((0, 2, 3), correction=0), torch.ones(3, dtype=torch.float64), atol=1e-6, rtol=0)
-
-
-def test_given_numbers_are_used_as_they_are() -> None:
-    x = given(stream(), [0.1, 0.2, 0.3], [1, 2, 4])(IMAGES)
-    mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1)
-    torch.testing.assert_close(x, (IMAGES / 255 - mean) / std)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +49,7 @@ def test_given_numbers_are_used_as_they_are() -> None:
         (lambda: Normalise([float("nan")], [1.0]), r"normalise.mean must be finite and normalise.std > 0"),
         (lambda: first_task(stream(IMAGES * 0 + 7)), r"normalise must be none: a channel of task a is constant"),
         (lambda: first_task(stream(IMAGES / 255)), r"normalise takes images .* got float32 \(3, 4, 5\) of"),
-        (
-            lambda: given(stream(IMAGES[:, 0, 0]), [0], [1]),
-            r"normalise takes images .* got uint8 \(5,\)",
-        ),
+        (lambda: given(stream(IMAGES[:, 0, 0]), [0], [1]), r"normalise takes images .* got uint8 \(5,\)"),
     ],
 )
 def test_impossible_normalisation_is_refused(make: Any, message: str) -> None:
@@ -72,8 +60,9 @@ def test_impossible_normalisation_is_refused(make: Any, message: str) -> None:
 def test_normalisation_stands_on_the_source_s_own_as_input() -> None:
     made = stream(as_input=lambda images: images / 100)
     mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1)
-    x = given(made, [0.1, 0.2, 0.3], [1, 2, 4])(IMAGES)
-    torch.testing.assert_close(x, (IMAGES / 100 - mean) / std)
+    for each, scale in ((stream(), 255), (made, 100)):
+        x = given(each, [0.1, 0.2, 0.3], [1, 2, 4])(IMAGES)
+        torch.testing.assert_close(x, (IMAGES / scale - mean) / std)
     assert none(made)(IMAGES).equal(IMAGES / 100)
 
 

@@ -1,8 +1,7 @@
 """Random views of training images, in batches where they live. B batch, C channels, H × W pixels.
 
 Each is a function of the images and of uniform numbers that the loader draws, so that a resumed run sees the same.
-Only training batches are augmented: importance, evaluation and the choice of exemplars see the images as they are.
-(What a method gathers along the path — SI, RWalk, EWC++ — it gathers on the training batches.)
+Only training batches are augmented (and what SI, RWalk, EWC++ gather on them), not evaluation or other importance.
 """
 
 import math
@@ -21,12 +20,7 @@ class CropFlip:
 
     One gather for both: kornia's crop_by_indices cuts sample by sample, 4 times slower at B = 128, 28 × 28.
 
-    Args:
-        padding: width of the frame.
-        flip: probability; 0 for images that are not to be mirrored, such as digits.
-
-    Raises:
-        ValueError: a setting outside what is allowed, or both 0.
+    padding: width of the frame. flip: probability; 0 for images that are not to be mirrored, such as digits.
     """
 
     num_draws = 3
@@ -35,8 +29,6 @@ class CropFlip:
         if type(padding) is not int or padding < 0:
             raise ValueError(f"augment.padding must be an integer >= 0, got {padding!r}")
         check_range("flip", flip, 0, 1)
-        if padding == flip == 0:
-            raise ValueError("augment.padding must be > 0 if augment.flip is 0 (augment=none changes nothing), got 0")
         self.padding, self.flip = padding, flip
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -51,22 +43,13 @@ class CropFlip:
 
 
 class Affine:
-    """Turned by up to ±degrees, moved by up to ±translate of its size and scaled within 1 ± scale, black outside.
-
-    Raises:
-        ValueError: a setting outside what is allowed, or all 0.
-    """
+    """Turned by up to ±degrees, moved by up to ±translate of its size and scaled within 1 ± scale, black outside."""
 
     num_draws = 4
 
     def __init__(self, degrees: float = 10, translate: float = 0.1, scale: float = 0.1) -> None:
         for key, value, high in (("degrees", degrees, 180), ("translate", translate, 1), ("scale", scale, 0.9)):
             check_range(key, value, 0, high)
-        if degrees == translate == scale == 0:
-            raise ValueError(
-                "augment.degrees must be > 0 if augment.translate and augment.scale are 0 (augment=none changes "
-                "nothing), got 0"
-            )
         self.degrees, self.translate, self.scale = degrees, translate, scale
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lifelong.data.examples import in_chunks
 from lifelong.data.source import Source, check_images
+from lifelong.data.sources.pixels import as_sides
 from lifelong.data.stream import TaskStream
 
-CHUNK = 4096
 GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601, as kornia.color.rgb_to_grayscale has it."""
 
@@ -39,18 +40,16 @@ class Domains(TaskStream):
         for name, source in sources.items():
             check_images(f"dataset.sources.{name}", source)
         shapes = [source.train.shape for source in sources.values()]
-        most, height, width = (max(sizes) for sizes in zip(*shapes, strict=True))
-        sides = [height, width] if size is None else [size, size] if isinstance(size, int) else list(size)
-        if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
-            raise ValueError(f"dataset.size must be an integer >= 1, [height, width] or null, got {size!r}")
-        self.channels = most if channels is None else channels
+        most, *largest = (max(sizes) for sizes in zip(*shapes, strict=True))
+        height, width = as_sides("dataset.size", size) or largest
+        wanted = most if channels is None else channels
         for name, (own, _, _) in zip(sources, shapes, strict=True):
-            check_channels(name, own, self.channels)
+            check_channels(name, own, wanted)
         super().__init__(
             list(sources.values()),
             [len(source.classes) for source in sources.values()],
             [source.name for source in sources.values()],
-            input_shape=(self.channels, sides[0], sides[1]),
+            input_shape=(wanted, height, width),
             **stream,
         )
 
@@ -62,27 +61,26 @@ def check_channels(name: str, own: int, channels: int) -> None:
     """Raises ValueError unless images can be brought from `own` to `channels`: 1 → any number, 3 → 1, equal."""
     if type(channels) is not int or channels < 1 or not (own in (1, channels) or (own, channels) == (3, 1)):
         allowed = {1: "an integer >= 1", 3: "1 or 3"}.get(own, own)
-        raise ValueError(
-            f"dataset.channels must be {allowed} or null, as dataset.sources.{name} has {own}, got {channels!r}"
-        )
+        reason = f"as dataset.sources.{name} has {own}"
+        raise ValueError(f"dataset.channels must be {allowed} or null, {reason}, got {channels!r}")
 
 
 def in_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Images (N, C, H, W) uint8 in `shape` (C', H', W'): grey is repeated over channels, three channels become luma.
 
-    Resized bilinearly, antialiased where they shrink, rounded to uint8; in batches on the images' device. Torch's own
-    resize: kornia's blurs first, which is slower and takes the same function behind it. Images of that shape are
-    returned as they are.
+    Resized bilinearly, antialiased where they shrink, rounded to uint8; on the images' device. Torch's own resize:
+    kornia's blurs first, which is slower and takes the same function behind it. Images of that shape are returned as
+    they are.
     """
     if images.shape[1:] == shape:
         return images
     channels, *size = shape
-    result = torch.empty(len(images), *shape, dtype=torch.uint8, device=images.device)
-    for chunk, out in zip(images.split(CHUNK), result.split(CHUNK), strict=True):
-        x = chunk.to(torch.float32)
+
+    def change(x: Tensor) -> Tensor:
         if x.shape[1] == 3 and channels == 1:
             x = (x * torch.tensor(GREY, device=x.device).view(3, 1, 1)).sum(1, keepdim=True)
         if list(x.shape[2:]) != size:
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
-        out.copy_(x.round_().clamp_(0, 255))
-    return result
+        return x.expand(-1, channels, -1, -1)
+
+    return in_chunks(images, change)

@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 ALL = slice(None)
+CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class Lazy:
-    """Inputs that stay where they are, e.g. in a memory map, until some are asked for.
-
-    make: positions (B,) → inputs (B, ...), each by itself.
-    """
+    """Inputs that are made when asked for. make: positions (B,) → inputs (B, ...), each by itself."""
 
     make: Callable[[Tensor], Tensor]
     shape: torch.Size
@@ -30,11 +28,7 @@ class Lazy:
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs (N, ...) of any type and labels (N,) int64.
-
-    Raises:
-        ValueError: labels of another type, or not one for each input.
-    """
+    """Inputs (N, ...) of any type and labels (N,) int64; raises ValueError for other labels."""
 
     stored: Tensor | Lazy
     labels: Tensor
@@ -70,8 +64,9 @@ class Examples:
         return Examples(self.inputs.to(device), self.labels.to(device))
 
     def subset(self, index: Tensor) -> Examples:
-        """The examples at these positions, in this order, in memory."""
-        return Examples(self.stored[index], self.labels[index])
+        """The examples at these positions (M,) int64, in this order, in memory."""
+        stored = self.stored[index] if isinstance(self.stored, Lazy) else self.stored.index_select(0, index)
+        return Examples(stored, self.labels.index_select(0, index))
 
     def chunks(self, size: int, rows: slice = ALL) -> Iterator[Examples]:
         """The examples at these rows in order, `size` at a time; the last chunk may be smaller."""
@@ -100,8 +95,13 @@ class Examples:
 
 
 def as_input(stored: Tensor) -> Tensor:
-    """What a backbone takes of stored values, on the same device: uint8 pixels as float32 in [0, 1], other floats as
-    float32, integers (token ids) as they are."""
+    """What a backbone takes: uint8 pixels as float32 in [0, 1], floats as float32, integers (token ids) as they are."""
     if stored.dtype == torch.uint8:
         return stored.to(torch.float32).div_(255)
     return stored.to(torch.float32) if stored.is_floating_point() else stored
+
+
+def in_chunks(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Images (N, C, H, W) uint8 changed as float32, CHUNK at a time, and rounded to uint8 again; same device."""
+    chunks = [change(chunk.to(torch.float32)).round().clamp_(0, 255).to(torch.uint8) for chunk in images.split(CHUNK)]
+    return torch.cat(chunks)

@@ -54,10 +54,8 @@ class Batches:
     early; the last batch may be smaller.
 
     An epoch's permutation and augmentation are functions of (seed, epoch) alone, so the state is two numbers and a run
-    resumes behind the last batch given.
-
-    With a share of several ranks each takes its part of the very batches one process has. A rank that a short batch
-    leaves without a sample gets its first one with weight 0, so that it takes part in what all ranks do together.
+    resumes behind the last batch given. Each of several ranks takes its part of the very batches one process has. A
+    rank that a short batch leaves without a sample gets its first one with weight 0, to take part in what all do.
 
     Args:
         share: what of each batch is given; batch_size counts the whole.
@@ -107,26 +105,22 @@ class Batches:
         self._started = True
         order = self._order()
         self._num_ordered = len(order)
-        draws = None if self.augment is None else self._draws(len(order), self.augment.num_draws)
+        draws = self._draws(len(order))
         with self._gathering(order) as gather:
             while self.position < len(self):
-                images, labels = gather(self.position)
-                if self.augment is not None and draws is not None:
-                    images = self.augment(images, draws[self._rows(self.position)])
-                weight = self._weight(self.position)
+                rows, weight = self._rows(self.position)
+                inputs, labels = gather(self.position)
+                if self.augment is not None:
+                    inputs = self.augment(inputs, draws[rows])
                 self.position += 1
-                yield Batch(self.as_input(images), labels, weight)
+                yield Batch(self.as_input(inputs), labels, weight)
 
-    def _num(self, k: int) -> int:
-        """Samples of batch k, of all ranks together."""
-        return min(self.batch_size, self._num_ordered - k * self.batch_size)
-
-    def _rows(self, k: int) -> slice:
-        start, num = k * self.batch_size, self._num(k)
-        return self.share.rows(start, start + num) if self.share.count(num) else slice(start, start + 1)
-
-    def _weight(self, k: int) -> float:
-        return self.share.weight(self._num(k))
+    def _rows(self, k: int) -> tuple[slice, float]:
+        """Of the epoch's order, what this rank is given of batch k, and with which weight."""
+        start = k * self.batch_size
+        num = min(self.batch_size, self._num_ordered - start)
+        rows = self.share.rows(start, start + num) if self.share.count(num) else slice(start, start + 1)
+        return rows, self.share.weight(num)
 
     def _order(self) -> Tensor:
         """Positions of the epoch's examples, one batch after the other, on the CPU."""
@@ -134,36 +128,31 @@ class Batches:
             return torch.arange(len(self.examples))
         return torch.randperm(len(self.examples), generator=derived_generator(self.seed, self.epoch))
 
-    def _draws(self, num: int, each: int) -> Tensor:
-        """(num, each) uniform numbers of the epoch, on the device."""
+    def _draws(self, num: int) -> Tensor:
+        """(num, num_draws) uniform numbers of the epoch for its augmentation, on the device."""
+        each = self.augment.num_draws if self.augment else 0
         return torch.rand(num, each, generator=derived_generator(self.seed, self.epoch, DRAWS)).to(self.device)
 
     @contextmanager
     def _gathering(self, order: Tensor) -> Iterator[Gather]:
         """Where the examples are resident, positions move to them; else batches move to the device, gathered one ahead
         by a thread. A CUDA device copies them from pinned memory while it works."""
+        order = order.to(self.examples.labels.device)
+
+        def selected(k: int) -> tuple[Tensor, Tensor]:
+            batch = self.examples.subset(order[self._rows(k)[0]])
+            pinned = self.device.type == "cuda" and not self.resident
+            return (batch.inputs.pin_memory(), batch.labels.pin_memory()) if pinned else (batch.inputs, batch.labels)
+
         if self.resident:
-            inputs, labels = self.examples.inputs, self.examples.labels
-            order = order.to(labels.device)
-
-            def selected(k: int) -> tuple[Tensor, Tensor]:
-                index = order[self._rows(k)]
-                return inputs.index_select(0, index), labels.index_select(0, index)
-
             yield selected
             return
         ready: Future[tuple[Tensor, Tensor]] | None = None
 
-        def on_host(k: int) -> tuple[Tensor, Tensor]:
-            batch = self.examples.subset(order[self._rows(k)])
-            if self.device.type == "cuda":
-                return batch.inputs.pin_memory(), batch.labels.pin_memory()
-            return batch.inputs, batch.labels
-
         def moved(k: int) -> tuple[Tensor, Tensor]:
             nonlocal ready
-            inputs, labels = (ready or thread.submit(on_host, k)).result()
-            ready = thread.submit(on_host, k + 1) if k + 1 < len(self) else None
+            inputs, labels = (ready or thread.submit(selected, k)).result()
+            ready = thread.submit(selected, k + 1) if k + 1 < len(self) else None
             return inputs.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
         with ThreadPoolExecutor(1) as thread:
@@ -178,11 +167,7 @@ class Batches:
 
 
 def num_batches(num: int, batch_size: int, drop_last: bool) -> int:
-    """Batches an epoch of `num` examples has.
-
-    Raises:
-        ValueError: none, as no batch would be full.
-    """
+    """Batches an epoch of `num` examples has; raises ValueError if no batch would be full."""
     if drop_last and num < batch_size:
         raise ValueError(f"drop_last must be false where {num} examples do not fill a batch of {batch_size}, got true")
     return num // batch_size if drop_last else -(-num // batch_size)

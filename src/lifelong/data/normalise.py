@@ -1,8 +1,7 @@
 """What the network is given of an image: x/255, or that with zero mean and unit variance per channel.
 
 It is the learner's (`learner.as_input`), and whatever feeds a network asks the learner: training batches, importance,
-evaluation and the choice of exemplars. A module in front of the backbone would do the same, but every parameter's name
-would change by it, and with it method.exclude and saved weights.
+evaluation and the choice of exemplars. (A module in front of the backbone would change every parameter's name.)
 """
 
 import math
@@ -11,33 +10,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lifelong.data.examples import Examples, as_input
+from lifelong.data.examples import CHUNK, Examples, as_input
 from lifelong.data.stream import TaskStream
 
 AsInput = Callable[[Tensor], Tensor]
 """Stored inputs (B, ...) → x (B, ...), on the same device."""
-CHUNK = 4096
 
 
 class Normalise:
-    """x = (as_input(image) − mean)/std, one mean and one std per channel.
-
-    as_input: the source's own; pixel/255 of uint8 images.
-
-    Raises:
-        ValueError: a mean that is not finite, or a std that is not positive.
-    """
+    """x = (as_input(image) − mean)/std per channel; raises ValueError unless all are finite and each std > 0."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], as_input: AsInput = as_input) -> None:
         if not all(math.isfinite(m) for m in mean) or not all(math.isfinite(s) and s > 0 for s in std):
             raise ValueError(f"normalise.mean must be finite and normalise.std > 0, got {list(mean)} and {list(std)}")
         self.mean, self.std, self.as_input = list(map(float, mean)), list(map(float, std)), as_input
-        self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._on: dict[torch.device, Tensor] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
         x = self.as_input(images)
         if x.device not in self._on:
-            self._on[x.device] = tuple(torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (self.mean, self.std))  # type: ignore[assignment]
+            self._on[x.device] = torch.tensor([self.mean, self.std], device=x.device)[:, :, None, None]
         mean, std = self._on[x.device]
         return x.sub_(mean).div_(std)
 
@@ -50,8 +42,7 @@ def none(stream: TaskStream) -> AsInput:
 def first_task(stream: TaskStream) -> AsInput:
     """By mean and std of the first task's training pixels: later tasks are not known when the first is learned.
 
-    Raises:
-        ValueError: a channel without variance, or a source of anything but images.
+    Raises ValueError for a channel without variance, or a source of anything but images.
     """
     stream.check_images("normalise")
     mean, std = mean_and_std(stream.task(0).train)
@@ -61,12 +52,7 @@ def first_task(stream: TaskStream) -> AsInput:
 
 
 def given(stream: TaskStream, mean: Sequence[float], std: Sequence[float]) -> AsInput:
-    """By numbers known beforehand, of pixels in [0, 1], one for each channel.
-
-    Raises:
-        ValueError: another number of them than channels, a mean that is not finite, or a std that is not positive,
-            or a source of anything but images.
-    """
+    """By numbers known beforehand, of pixels in [0, 1]; raises ValueError unless there is one for each channel."""
     stream.check_images("normalise")
     num_channels = stream.input_shape[0]
     for key, values in (("mean", mean), ("std", std)):

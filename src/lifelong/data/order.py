@@ -16,18 +16,11 @@ def as_order(value: str | Sequence[int] | None, num: int, seed: int, key: str, d
     """A permutation of 0..num − 1: "given" (or None), "reversed", "shuffle" or a list.
 
     "shuffle" is drawn by `seed`, "shuffle:7" by 7 whatever the seed, so that orders can vary while all else stays.
-
-    Args:
-        key: what the value is called in the configuration.
-        draw: ORDER or CLASS_ORDER.
-
-    Raises:
-        ValueError: anything else.
+    `draw` is ORDER or CLASS_ORDER. Raises ValueError, naming `key`, for anything else.
     """
-    shuffle = re.fullmatch(r"shuffle(?::(\d+))?", value) if isinstance(value, str) else None
-    if shuffle:
-        drawn_by = seed if shuffle.group(1) is None else int(shuffle.group(1))
-        return torch.randperm(num, generator=derived_generator(drawn_by, 0, draw)).tolist()
+    if shuffle := re.fullmatch(r"shuffle(?::(\d+))?", value) if isinstance(value, str) else None:
+        generator = derived_generator(int(shuffle.group(1) or seed), 0, draw)
+        return torch.randperm(num, generator=generator).tolist()
     if value in (None, "given", "reversed"):
         return list(range(num))[:: -1 if value == "reversed" else 1]
     if not is_integers(value) or sorted(value) != list(range(num)):
@@ -36,18 +29,14 @@ def as_order(value: str | Sequence[int] | None, num: int, seed: int, key: str, d
     return list(value)  # type: ignore[arg-type]
 
 
-def windowed(order: Sequence[int], window: Sequence[int] | None) -> list[int]:
-    """order[first:stop] of window = [first, stop]; None is all of it.
-
-    Raises:
-        ValueError: anything but 0 <= first < stop <= len(order).
-    """
+def windowed(order: Sequence[int], window: Sequence[int] | None) -> Sequence[int]:
+    """order[first:stop] of window = [first, stop], None is all of it; raises ValueError if any of it is outside."""
     if window is None:
-        return list(order)
+        return order
     if not is_integers(window) or len(window) != 2 or not 0 <= window[0] < window[1] <= len(order):
         allowed = f"[first, stop] with 0 <= first < stop <= {len(order)} or null"
         raise ValueError(f"dataset.window must be {allowed}, got {window!r}")
-    return list(order[window[0] : window[1]])
+    return order[window[0] : window[1]]
 
 
 def is_integers(value: object) -> bool:
@@ -64,8 +53,3 @@ def plain_names(names: Iterable[str]) -> list[str]:
         result.append(name + (f"_{seen[name]}" if seen[name] else ""))
         seen[name] += 1
     return result
-
-
-def visits(names: Sequence[str], cycles: int) -> list[str]:
-    """The names of all tasks, cycle after cycle: a later visit says which it is."""
-    return [name + (f"_cycle{c + 1}" if c else "") for c in range(cycles) for name in names]

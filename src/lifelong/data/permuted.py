@@ -13,11 +13,7 @@ from lifelong.data.stream import MAX_TASKS, TaskStream
 
 class Permuted(TaskStream):
     """Task j is the whole source with its H·W pixel positions permuted, all channels alike; of inputs that are no
-    images, all positions.
-
-    Args:
-        num_tasks: T.
-        first_identity: task 0 is the source as it is.
+    images, all positions. first_identity: task 0 is the source as it is.
 
     Raises:
         ValueError: num_tasks < 1 or > MAX_TASKS, or first_identity that is not a truth value.

@@ -26,9 +26,7 @@ def preview_figure(
     """Samples of each task, of distinct classes as far as there are, with output column and class above each.
 
     Of more than `max_rows` tasks as many are shown, evenly spaced, the first and the last among them.
-
-    Raises:
-        ValueError: num_samples < 1 or max_rows < 2, or a source of anything but images.
+    Raises ValueError for num_samples < 1 or max_rows < 2, or a source of anything but images.
     """
     stream.check_images("the preview")
     if num_samples < 1 or max_rows < 2:
@@ -37,19 +35,18 @@ def preview_figure(
     from matplotlib.figure import Figure
 
     rows = torch.linspace(0, stream.num_tasks - 1, min(stream.num_tasks, max_rows)).round().int().tolist()
-    height = TILE * (1 + GAP) * len(rows)
     title = f"{title}: {stream.num_tasks} tasks" + (f", {len(rows)} shown" if len(rows) < stream.num_tasks else "")
     lines = textwrap.wrap(title, int(10 * (MARGIN + TILE * num_samples)))
-    top = 0.1 + 0.2 * len(lines)
-    figure = Figure(figsize=(MARGIN + TILE * num_samples + 0.1, height + top + 0.1))
+    width, height = MARGIN + TILE * num_samples + 0.1, TILE * (1 + GAP) * len(rows)
+    total = height + 0.2 * len(lines) + 0.2
+    figure = Figure(figsize=(width, total))
     FigureCanvasAgg(figure)
-    width, total = figure.get_size_inches()
     figure.text(0.1 / width, 1 - 0.08 / total, "\n".join(lines), va="top", fontsize=10)
     axes = figure.add_axes((MARGIN / width, 0.1 / total, TILE * num_samples / width, height / total))
-    axes.set(xlim=(0, num_samples), ylim=((1 + GAP) * len(rows), 0))
     axes.axis("off")
     for row, i in enumerate(rows):
         _draw_row(axes, row, stream, stream.task(i), num_samples)
+    axes.set(xlim=(0, num_samples), ylim=((1 + GAP) * len(rows), 0))
     return figure
 
 
@@ -68,7 +65,7 @@ def distinct_first(labels: Tensor, num: int) -> Tensor:
 
 def class_names(stream: TaskStream, task: Task) -> dict[int, str]:
     """What the task's output columns mean, in the words of its source."""
-    source = stream.sources[task.base if len(stream.sources) > 1 else 0]
+    source = stream.source(task.base)
     positions, local = stream.chosen(task.base, torch.arange(len(source.classes)))
     own = range(len(source.classes)) if positions is None else positions.tolist()
     return {task.classes[c]: source.classes[g] for c, g in zip(local.tolist(), own, strict=True)}
@@ -93,4 +90,3 @@ def _draw_row(axes: Axes, row: int, stream: TaskStream, task: Task, num_samples:
         word = str(label) if names[label] == str(label) else f"{label} {names[label]}"
         short = word if len(word) <= 13 else word[:12] + "…"
         axes.text(column + 0.5, bottom - 0.95, short, ha="center", va="bottom", fontsize=6.5, parse_math=False)
-    axes.set(xlim=(0, num_samples), ylim=(axes.get_ylim()[0], 0))

@@ -19,11 +19,9 @@ def training_batches(
     balanced: bool = False,
     **loading: Any,
 ) -> Batches:
-    """The batches a task is trained on; `loading`: the other options of Batches.
+    """The batches a task is trained on, with exemplars of earlier tasks among them if there are any.
 
-    Args:
-        exemplars: of earlier tasks, replayed; None: nothing is.
-        balanced: they are half of every batch; else they are examples like the task's own.
+    balanced: they are half of every batch; else they are examples like the task's own.
     """
     if exemplars is None:
         return Batches(examples, batch_size, seed=seed, **loading)
@@ -39,9 +37,7 @@ class BalancedBatches(Batches):
     As many batches an epoch as without exemplars, so an epoch sees a random half of the task; a task smaller than half
     a batch is seen whole, beside as many exemplars. Exemplars go round in fresh permutations, so that within an epoch
     each is seen equally often, up to one. Order, resuming and what else may be set (`loading`) are as in Batches.
-
-    Raises:
-        ValueError: no examples of either kind, or batch_size < 2.
+    Raises ValueError for no examples of either kind, or batch_size < 2.
     """
 
     def __init__(self, own: Examples, exemplars: Examples, batch_size: int, *, seed: int, **loading: Any) -> None:

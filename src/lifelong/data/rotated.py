@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lifelong.data.examples import in_chunks
 from lifelong.data.source import Source
 from lifelong.data.stream import TaskStream
-
-CHUNK = 4096
 
 
 class Rotated(TaskStream):
@@ -25,8 +24,7 @@ class Rotated(TaskStream):
         if not numbers or len(angles) == 0:
             raise ValueError(f"dataset.angles must be a non-empty list of finite numbers (degrees), got {angles!r}")
         self.angles = [float(a) for a in angles]
-        names = [f"rot{angle:g}" for angle in self.angles]
-        super().__init__(source, [len(source.classes)] * len(names), names, **stream)
+        super().__init__(source, [len(source.classes)] * len(angles), [f"rot{a:g}" for a in self.angles], **stream)
         self.check_images("dataset.angles")
 
     def changed(self, base: int, inputs: Tensor) -> Tensor:
@@ -36,15 +34,15 @@ class Rotated(TaskStream):
 def rotate(images: Tensor, angle: float) -> Tensor:
     """Images (N, C, H, W) uint8 turned by `angle` degrees about their centre, counter-clockwise as displayed.
 
-    Bilinear with zeros outside, rounded to uint8, in batches on the images' device. A multiple of 360° changes nothing.
+    Bilinear with zeros outside, rounded to uint8, on the images' device. A multiple of 360° changes nothing.
     """
     if angle % 360 == 0 or len(images) == 0:
         return images
     from kornia.geometry.transform import rotate as turn  # 0.2 s to import: only for who rotates
 
-    turned = torch.empty_like(images)
     degrees = torch.tensor([float(angle)], device=images.device)  # one for the batch: one sampling grid, not N
-    for chunk, out in zip(images.split(CHUNK), turned.split(CHUNK), strict=True):
-        pixels = turn(chunk.to(torch.float32), degrees, mode="bilinear", padding_mode="zeros", align_corners=True)
-        out.copy_(pixels.round_().clamp_(0, 255))
-    return turned
+
+    def change(x: Tensor) -> Tensor:
+        return turn(x, degrees, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+    return in_chunks(images, change)

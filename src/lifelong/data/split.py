@@ -29,15 +29,17 @@ class Split(TaskStream):
         class_order: Sequence[int] | str | None = None,
         **stream: Any,
     ) -> None:
-        sizes = as_sizes(classes_per_task, len(source.classes))
-        order = as_order(class_order, len(source.classes), stream.get("seed", 0), "dataset.class_order", CLASS_ORDER)
+        num = len(source.classes)
+        sizes = as_sizes(classes_per_task, num)
+        order = as_order(class_order, num, stream.get("seed", 0), "dataset.class_order", CLASS_ORDER)
         self.class_groups = [group.tolist() for group in torch.tensor(order).split(sizes)]
         names = ["-".join(source.classes[c] for c in group) for group in self.class_groups]
         super().__init__(source, sizes, names, **stream)
 
     def chosen(self, base: int, labels: Tensor) -> tuple[Tensor | None, Tensor]:
-        local = torch.full((sum(map(len, self.class_groups)),), -1)
-        local[self.class_groups[base]] = torch.arange(len(self.class_groups[base]))
+        group = self.class_groups[base]
+        local = torch.full((sum(self.sizes),), -1)
+        local[group] = torch.arange(len(group))
         in_task = local[labels]
         positions = (in_task >= 0).nonzero().flatten()
         return positions, in_task[positions]
@@ -45,13 +47,9 @@ class Split(TaskStream):
 
 def as_sizes(classes_per_task: int | Sequence[int], num: int) -> list[int]:
     """c_j of every task; raises ValueError unless they are >= 1 and add up to `num` classes."""
-    if is_integers(classes_per_task):
-        sizes = list(classes_per_task)  # type: ignore[arg-type]
-        if sizes and min(sizes) >= 1 and sum(sizes) == num:
-            return sizes
-    elif type(classes_per_task) is int and classes_per_task >= 1 and num % classes_per_task == 0:
-        return [classes_per_task] * (num // classes_per_task)
-    raise ValueError(
-        f"dataset.classes_per_task must be a divisor of {num} classes or a list of integers >= 1 that add up to them, "
-        f"got {classes_per_task!r}"
-    )
+    c = classes_per_task
+    sizes = [c] * (num // max(c, 1)) if type(c) is int else list(c) if is_integers(c) else []  # type: ignore[arg-type]
+    if not sizes or min(sizes) < 1 or sum(sizes) != num:
+        allowed = f"a divisor of {num} classes or a list of integers >= 1 that add up to them"
+        raise ValueError(f"dataset.classes_per_task must be {allowed}, got {c!r}")
+    return sizes

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lifelong.data.examples import Examples, Lazy
-from lifelong.data.order import ORDER, as_order, plain_names, visits, windowed
+from lifelong.data.order import ORDER, as_order, plain_names, windowed
 from lifelong.data.seeds import derived_generator
 from lifelong.data.source import Source, check_images, stratified_split
 
@@ -26,12 +26,10 @@ KEPT_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Task:
-    """One task. Its examples are made when first asked for.
+    """One task; its examples are made when first asked for.
 
-    Attributes:
-        index: position in the stream.
-        classes: output columns its labels use.
-        base: which of the base tasks it is a visit to; visits of one share data and columns.
+    index: position in the stream. classes: output columns its labels use. base: which of the base tasks it is a visit
+    to; visits of one share data and columns.
     """
 
     index: int
@@ -61,23 +59,20 @@ class TaskStream:
 
     Args:
         sources: one for all base tasks, or one for each; all of one type and with one `as_input`.
-        num_classes_per_task: C_j.
-        base_names: of the base tasks.
+        num_classes_per_task, base_names: C_j and name of each base task.
         input_shape: of what `changed` makes, (C, H, W) of images; None: that of the source.
         scenario: "domain" all tasks share the columns 0..max C_j − 1; "task" every task has columns of its own and is
             told at test time; "class" every task has columns of its own and is not.
         val_fraction: share of a source's training examples, in [0, 1), that goes to validation.
-        order: "given" (or None), "reversed", "shuffle" (drawn by `seed`), "shuffle:7" (drawn by 7), or a list: task i
-            of the stream is the base task order[i]. Columns do not depend on it.
+        order: see `as_order`: task i of the stream is the base task order[i]. Columns do not depend on it.
         window: [first, stop]: of the ordered tasks only those first..stop − 1 are learned and tested, on the data and
             columns they have in the whole stream; None: all.
-        cycles: how often the whole sequence is gone through.
+        cycles: how often the whole sequence is gone through; a later visit has "_cycle2" or so in its name.
         seed: of the split into training and validation, and of what a subclass draws.
-        resident_bytes: a part of a task with larger images is not made in memory, but batch by batch.
+        resident_bytes: a part of a task with larger inputs is not made in memory, but batch by batch.
 
     Raises:
-        ValueError: a setting outside what is allowed, sources that do not go together, or a task without an example to
-            train or to test on.
+        ValueError: a setting not allowed, sources that do not go together, a task with nothing to train or test on.
     """
 
     def __init__(
@@ -104,26 +99,27 @@ class TaskStream:
         self.sources = (sources,) if isinstance(sources, Source) else tuple(sources)
         self.order = windowed(as_order(order, len(base_names), seed, "dataset.order", ORDER), window)
         """Base tasks in the order of a cycle."""
-        if len(self.order) * cycles > MAX_TASKS:
-            raise ValueError(
-                f"dataset.cycles must make at most {MAX_TASKS} tasks, got {cycles} times {len(self.order)} tasks"
-            )
-        self.scenario, self.cycles, self.seed, self.resident_bytes = scenario, cycles, seed, resident_bytes
         self.num_tasks = len(self.order) * cycles
+        if self.num_tasks > MAX_TASKS:
+            got = f"{cycles} times {len(self.order)} tasks"
+            raise ValueError(f"dataset.cycles must make at most {MAX_TASKS} tasks, got {got}")
+        self.scenario, self.cycles, self.seed, self.resident_bytes = scenario, cycles, seed, resident_bytes
         base_names = plain_names(base_names)
-        self.names = visits([base_names[j] for j in self.order], cycles)
+        cycle_names = ["", *(f"_cycle{c}" for c in range(2, cycles + 1))]
+        self.names = [base_names[j] + suffix for suffix in cycle_names for j in self.order]
         self.input_shape = self.sources[0].train.shape if input_shape is None else input_shape
         self.as_input = self.sources[0].as_input
         if any(source.as_input != self.as_input for source in self.sources):
             raise ValueError("dataset.sources must share one as_input: a run has one network, got several")
-        sizes = torch.tensor(num_classes_per_task)
-        self._sizes: list[int] = sizes.tolist()
-        self._offsets: list[int] = [0] * len(sizes) if scenario == "domain" else (sizes.cumsum(0) - sizes).tolist()
-        self.num_classes = int(sizes.max() if scenario == "domain" else sizes.sum())
+        self.sizes = list(num_classes_per_task)
+        self._offsets = [0 if scenario == "domain" else sum(self.sizes[:j]) for j in range(len(self.sizes))]
+        self.num_classes = max(map(sum, zip(self._offsets, self.sizes, strict=True)))
         self._rows = [rows_of_parts(source, val_fraction, seed) for source in self.sources]
         self._kept: dict[tuple[int, str], Examples] = {}
         for base, name in enumerate(base_names):
-            self._check_not_empty(base, name)
+            for part in ("train", "test"):
+                if len(self._select(base, part)[1]) == 0:
+                    raise ValueError(f"dataset must give every task examples to {part} on, got none for {name}")
 
     def check_images(self, key: str) -> None:
         """Raises ValueError, naming `key`, unless the sources hold images."""
@@ -141,13 +137,11 @@ class TaskStream:
 
     def task(self, i: int) -> Task:
         """Raises IndexError outside 0..T − 1."""
-        base = self._base(i)
-        return Task(i, self.names[i], self._columns(i), base, partial(self._part, base))
-
-    def _base(self, i: int) -> int:
         if not 0 <= i < self.num_tasks:
             raise IndexError(f"task index must be in 0..{self.num_tasks - 1}, got {i}")
-        return self.order[i % len(self.order)]
+        base = self.order[i % len(self.order)]
+        classes = tuple(range(self._offsets[base], self._offsets[base] + self.sizes[base]))
+        return Task(i, self.names[i], classes, base, partial(self._part, base))
 
     def _part(self, base: int, part: str) -> Examples:
         """Validation and test sets are kept while there is room. Evaluation goes round all of them after each task, so
@@ -176,53 +170,39 @@ class TaskStream:
 
     def _select(self, base: int, part: str) -> tuple[Tensor | None, Tensor]:
         """Rows of the source that make up a part of the task, None for all of them, and their labels 0..C_j − 1."""
-        rows, labels = self._rows[self._index(base)][part], self._own(base, part).labels
+        rows, labels = self._rows[base % len(self.sources)][part], self._own(base, part).labels
         positions, labels = self.chosen(base, labels if rows is None else labels[rows])
         if rows is None or positions is None:
             return (rows if positions is None else positions), labels
         return rows[positions], labels
 
+    def source(self, base: int) -> Source:
+        """What the base task is made of."""
+        return self.sources[base % len(self.sources)]
+
     def _own(self, base: int, part: str) -> Examples:
         """The part of the source that a part of the task is taken from."""
-        source = self.sources[self._index(base)]
-        return source.test if part == "test" else source.train
-
-    def _index(self, base: int) -> int:
-        return base if len(self.sources) > 1 else 0
-
-    def _check_not_empty(self, base: int, name: str) -> None:
-        for part in ("train", "test"):
-            if len(self._select(base, part)[1]) == 0:
-                raise ValueError(f"dataset must give every task examples to {part} on, got none for {name}")
-
-    def _columns(self, i: int) -> tuple[int, ...]:
-        base = self._base(i)
-        return tuple(range(self._offsets[base], self._offsets[base] + self._sizes[base]))
+        return self.source(base).test if part == "test" else self.source(base).train
 
     def visible(self, learned: int, task: int) -> tuple[int, ...]:
         """Columns visible when `task` is trained on or tested after tasks 0..learned; −1: at random initialisation.
-
-        class-incremental: all columns seen so far, and all K at random initialisation.
-        """
+        Class-incremental: all columns seen so far, and all K at random initialisation."""
         if self.scenario == "task":
-            return self._columns(task)
+            return self.task(task).classes
         if self.scenario == "domain" or learned < 0:
             return tuple(range(self.num_classes))
-        return tuple(sorted({c for i in range(learned + 1) for c in self._columns(i)}))
+        return tuple(sorted({c for i in range(learned + 1) for c in self.task(i).classes}))
 
     def groups(self) -> Tensor | None:
         """(K,) the base task that owns each column, in task-incremental learning; else None."""
         if self.scenario != "task":
             return None
-        return torch.arange(len(self._sizes)).repeat_interleave(torch.tensor(self._sizes))
+        return torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
 
 
 def rows_of_parts(source: Source, val_fraction: float, seed: int) -> dict[str, Tensor | None]:
-    """Rows of the source's own train and test part that make up "train", "val" and "test"; None: all.
-
-    Raises:
-        ValueError: validation would leave some class without a training example.
-    """
+    """Rows of the source's own parts that make up "train", "val" and "test", None: all; raises ValueError if
+    validation would leave some class without a training example."""
     labels = source.train.labels
     train, val = stratified_split(labels, val_fraction, derived_generator(seed, 0))
     if len(labels[train].unique()) < len(labels.unique()):

@@ -13,9 +13,8 @@ or, to have it by name, configs/dataset/source/mine.yaml of three lines:
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +23,7 @@ from torch import Tensor
 from lifelong.data.examples import Examples
 from lifelong.data.source import Source, fraction_held_out, with_test_part
 
-KINDS = ("images", "inputs")
-REFUSED = (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
 """What reading a file that is none of ours raises, beside errors of zip, zlib and pickle."""
 
 
@@ -48,74 +46,68 @@ def arrays(path: str, classes: Sequence[str] | None = None, test_fraction: float
     if file.suffix not in (".npz", ".pt") or not file.is_file():
         raise ValueError(f"dataset.source.path must be an .npz or .pt file, got {path!r}")
     content = _content(file)
-    kind = next((kind for kind in KINDS if kind in content), "")
-    train_keys, test_keys = {kind, "labels"}, {f"test_{kind}", "test_labels"}
-    if not kind or content.keys() not in (train_keys, train_keys | test_keys):
-        raise ValueError(
-            f"dataset.source.path: {file} must hold images, labels and maybe test_images, test_labels (or inputs and "
-            f"test_inputs), got {', '.join(sorted(content)) or 'nothing'}"
-        )
-    has_test = len(content) == 4
+    kind = "images" if "images" in content else "inputs"
+    has_test = f"test_{kind}" in content
     fraction = fraction_held_out(test_fraction, has_test, f"where the file holds test_{kind}")
-    train = _examples(file, content, kind, "")
-    test = _examples(file, content, kind, "test_") if has_test else train
+    try:
+        parts = [_examples(content, kind, prefix) for prefix in ("", "test_")[: 1 + has_test]]
+    except ValueError as error:
+        raise ValueError(f"dataset.source.path: {file}: {error}") from error
     if classes is None:
-        classes = [str(label) for label in range(int(train.labels.max()) + 1)]
-    source = Source(file.stem, train, test, tuple(classes))  # refuses labels out of range before they are split by
-    return source if has_test else with_test_part(file.stem, train, classes, fraction)
+        classes = [str(label) for label in range(int(parts[0].labels.max()) + 1)]
+    source = Source(file.stem, parts[0], parts[-1], tuple(classes))  # refuses labels out of range before the split
+    return source if has_test else with_test_part(file.stem, parts[0], classes, fraction)
 
 
 def _content(file: Path) -> dict[str, Tensor]:
     """The file's arrays. Neither format is read in a way that could run code of the file."""
     try:
         if file.suffix == ".pt":
-            content: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         else:
             with np.load(file, allow_pickle=False) as archive:
                 content = dict(archive)
         return {str(name): torch.as_tensor(value) for name, value in content.items()}
-    except (*REFUSED, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (*UNREADABLE, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"dataset.source.path: {file} cannot be read as named arrays ({reason})") from error
 
 
-def _examples(file: Path, content: Mapping[str, Tensor], kind: str, prefix: str) -> Examples:
-    inputs, labels = content[f"{prefix}{kind}"], content[f"{prefix}labels"]
-    whole = not labels.is_floating_point() and not labels.is_complex() and labels.dtype != torch.bool
-    if not whole or labels.shape != inputs.shape[:1] or len(labels) == 0:
-        raise ValueError(
-            f"dataset.source.path: {prefix}labels of {file} must be an integer for each of the {kind}, "
-            f"got {labels.dtype} {tuple(labels.shape)} for {kind} {tuple(inputs.shape)}"
-        )
-    name = f"{prefix}{kind} of {file}"
-    return Examples(_images(inputs, name) if kind == "images" else _inputs(inputs, name), labels.to(torch.int64))
+def _examples(content: dict[str, Tensor], kind: str, prefix: str) -> Examples:
+    if content.keys() not in ({kind, "labels"}, {kind, "labels", f"test_{kind}", "test_labels"}):
+        allowed = "images, labels and maybe test_images, test_labels (or inputs and test_inputs)"
+        raise ValueError(f"it must hold {allowed}, got {', '.join(sorted(content)) or 'nothing'}")
+    inputs, labels = content[prefix + kind], content[f"{prefix}labels"]
+    if not _is_integer(labels) or labels.shape != inputs.shape[:1] or len(labels) == 0:
+        given = f"{labels.dtype} {tuple(labels.shape)} for {kind} {tuple(inputs.shape)}"
+        raise ValueError(f"{prefix}labels must be an integer for each of the {kind}, got {given}")
+    made = (_images if kind == "images" else _inputs)(inputs, prefix + kind)
+    return Examples(made.contiguous(), labels.to(torch.int64))
+
+
+def _is_integer(values: Tensor) -> bool:
+    return not values.is_floating_point() and not values.is_complex() and values.dtype != torch.bool
 
 
 def _images(images: Tensor, name: str) -> Tensor:
     """(N, C, H, W)."""
     if images.dtype != torch.uint8:
-        raise ValueError(
-            f"dataset.source.path: {name} must be uint8, 0 to 255, got {images.dtype} (inputs are taken as they are)"
-        )
+        raise ValueError(f"{name} must be uint8, 0 to 255, got {images.dtype} (inputs are taken as they are)")
     if images.dim() == 3:
-        return images[:, None].contiguous()
+        return images[:, None]
     first, last = (images.dim() == 4 and images.shape[d] in (1, 3) for d in (1, 3))
     if first == last:
-        raise ValueError(
-            f"dataset.source.path: {name} must be (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3, "
-            f"got {tuple(images.shape)}"
-        )
-    return (images if first else images.permute(0, 3, 1, 2)).contiguous()
+        allowed = "(N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3"
+        raise ValueError(f"{name} must be {allowed}, got {tuple(images.shape)}")
+    return images if first else images.permute(0, 3, 1, 2)
 
 
 def _inputs(inputs: Tensor, name: str) -> Tensor:
     """Floats of at most 32 bits, uint8 as it is, other integers as int64."""
-    if inputs.dim() < 2 or inputs.is_complex() or inputs.dtype == torch.bool:
-        raise ValueError(
-            f"dataset.source.path: {name} must be floats or integers (N, ...), got {inputs.dtype} {tuple(inputs.shape)}"
-        )
+    if inputs.dim() < 2 or not (inputs.is_floating_point() or _is_integer(inputs)):
+        raise ValueError(f"{name} must be floats or integers (N, ...), got {inputs.dtype} {tuple(inputs.shape)}")
     if not inputs.is_floating_point():
-        return (inputs if inputs.dtype == torch.uint8 else inputs.to(torch.int64)).contiguous()
+        return inputs if inputs.dtype == torch.uint8 else inputs.to(torch.int64)
     if not all(map(torch.isfinite, inputs.aminmax())):
-        raise ValueError(f"dataset.source.path: {name} must be finite, got NaN or infinity")
-    return (inputs.to(torch.float32) if inputs.dtype == torch.float64 else inputs).contiguous()
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return inputs.to(torch.float32) if inputs.dtype == torch.float64 else inputs

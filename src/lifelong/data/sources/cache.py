@@ -40,16 +40,15 @@ def cached(
     """The source that was asked for, decoded now or at an earlier time.
 
     Args:
-        name: of the source, the readable part of the folder's name.
         asked: plain data; what is asked for otherwise, or in another format, is decoded again.
         test_fraction: stratified share held out where there is one part.
         cache: the folder of all cached sources; None: $LIFELONG_CACHE, else ~/.cache/lifelong.
-        decode: is given a folder for files that are no longer needed then.
+        decode: is given a folder for files that are not needed later.
 
     Raises:
         ValueError: a cache that cannot be written, an image that cannot be used, what `decode` or `Source` refuse.
     """
-    asked = {**asked, "mode": pixel_format.mode, "size": pixel_format.height_width, "test_fraction": test_fraction}
+    asked = {**asked, "mode": pixel_format.mode, "size": pixel_format.sides, "test_fraction": test_fraction}
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     root = Path(cache or os.environ.get("LIFELONG_CACHE") or "~/.cache/lifelong").expanduser()
     folder = root / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}-{key}"
@@ -95,7 +94,7 @@ def _write(folder: Path, pixel_format: PixelFormat, test_fraction: float, decode
         write_images(folder / f"{part}_images.npy", images, pixel_format)
     shutil.rmtree(scratch)
     about = {"classes": list(classes), "crc32": {file.name: _checksum(file) for file in folder.glob("*.npy")}}
-    (folder / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def _kept(name: str, folder: Path) -> Source | None:
@@ -109,9 +108,8 @@ def _kept(name: str, folder: Path) -> Source | None:
 def _read(name: str, folder: Path) -> Source:
     """Raises OSError, ValueError, KeyError or TypeError if anything in the folder is not as it was written."""
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    for file, checksum in about["crc32"].items():
-        if _checksum(folder / file) != checksum:
-            raise ValueError(f"the checksum of {file} is wrong")
+    if about["crc32"] != {file: _checksum(folder / file) for file in about["crc32"]}:
+        raise ValueError("a checksum is wrong")
     arrays = {file: torch.from_numpy(np.load(folder / file, mmap_mode="c")) for file in about["crc32"]}
     train, test = (Examples(arrays[f"{part}_images.npy"], arrays[f"{part}_labels.npy"]) for part in PARTS)
     return Source(name, train, test, tuple(about["classes"]))

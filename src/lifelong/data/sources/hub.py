@@ -33,14 +33,13 @@ def hub(
     """A set by its name on the hub, downloaded and decoded once; or a copy of one on this machine.
 
     Args:
-        name: of the set on the hub, e.g. ylecun/mnist.
         path: a folder as `hf download` leaves it, or one parquet file, read instead of asking the hub.
-        config, revision: of the set, as `datasets.load_dataset` takes them; of a folder, config may be one below it.
+        config, revision: as `datasets.load_dataset` takes them; of a folder, config may be one below it.
         train_split, test_split: splits, or parts of them: "train[:1000]"; test_split None: held out of train_split.
         image, label: names of the columns. Labels are class labels, integers from 0, or texts (sorted).
         mode, size: what images are brought to, see PixelFormat.
         test_fraction: where test_split is None, the stratified share held out; None: a fifth.
-        counts: known numbers of training images, test images and classes, checked; None: not known.
+        counts: known numbers of training images, test images and classes, checked.
         cache: see `cache.cached`.
 
     Raises:
@@ -61,7 +60,7 @@ def hub(
 
     asked = {"hub": [None if path else name, config, revision], "splits": splits, "columns": [image, label]}
     asked["files"] = fingerprint(_files(path, revision)) if path else []
-    source = cached(Path(name or str(path)).stem, asked, PixelFormat(mode, size), fraction, cache, decode)
+    source = cached(Path(name or str(path)).stem, asked, PixelFormat.of(mode, size), fraction, cache, decode)
     found = [len(source.train), len(source.test), len(source.classes)]
     if counts is not None and found != list(counts):
         raise ValueError(
@@ -84,18 +83,14 @@ def _files(path: str, revision: str | None) -> list[Path]:
 
 def _local(path: str, config: str | None, scratch: str, split: str) -> Dataset:
     root = Path(path).expanduser().resolve()
-    options: dict[str, Any] = {"split": split, "cache_dir": scratch}
-    load = _library().load_dataset
+    load = partial(_library().load_dataset, split=split, cache_dir=scratch)
     try:
         if root.is_file():
-            return load("parquet", data_files=str(root), **options)
-        if config and (root / config).is_dir():
-            return load(str(root / config), **options)
-        return load(str(root), config, **options)
+            return load("parquet", data_files=str(root))
+        return load(str(root / config)) if config and (root / config).is_dir() else load(str(root), config)
     except Exception as error:  # of three libraries: datasets, fsspec, pyarrow
-        raise ValueError(
-            f"dataset.source.path: split {split!r} of {root} cannot be read ({_reason(error.__cause__ or error)})"
-        ) from error
+        reason = _reason(error.__cause__ or error)
+        raise ValueError(f"dataset.source.path: split {split!r} of {root} cannot be read ({reason})") from error
 
 
 def _remote(name: str, config: str | None, revision: str | None, split: str) -> Dataset:
@@ -123,22 +118,18 @@ def _library() -> Any:
 
 
 def integer_labels(sets: Sequence[Dataset], column: str) -> tuple[list[str], list[list[int]]]:
-    """Names of the classes, and for each set its labels.
+    """Names of the classes, and for each set its labels; raises ValueError for a column that is not of labels.
 
     Class labels keep their names and order; of integers the number is the name, 0 up to the largest; texts are sorted.
-
-    Raises:
-        ValueError: no such column, or one that is not of labels.
     """
     feature = _feature(sets[0], column, "label")
     kind = str(getattr(feature, "dtype", feature))
+    allowed = "dataset.source.label must name a column of class labels, integers or texts"
     if not kind.startswith(("int", "uint", "string", "large_string")):
-        raise ValueError(
-            f"dataset.source.label must name a column of class labels, integers or texts, got {column!r} of {feature}"
-        )
+        raise ValueError(f"{allowed}, got {column!r} of {feature}")
     labels = [dataset[column][:] for dataset in sets]
     if any(None in part for part in labels):
-        raise ValueError(f"dataset.source.label must name a column without gaps, got {column!r} with missing labels")
+        raise ValueError(f"{allowed}, got {column!r} with missing labels")
     if "int" in kind:
         names = getattr(feature, "names", None) or range(max(max(part, default=0) for part in labels) + 1)
         return list(map(str, names)), labels
@@ -148,18 +139,12 @@ def integer_labels(sets: Sequence[Dataset], column: str) -> tuple[list[str], lis
 
 
 def openings(dataset: Dataset, column: str, split: str) -> list[Opening]:
-    """The images of a column.
-
-    Raises:
-        ValueError: no such column, or one that is not of images.
-    """
+    """The images of a column; raises ValueError for one that is not of images."""
     feature, image = _feature(dataset, column, "image"), _library().Image()
     encoded = isinstance(feature, dict) and set(feature) == {"bytes", "path"}  # an image column without its metadata
     if not isinstance(feature, type(image)) and not encoded:
-        raise ValueError(
-            f"dataset.source.image must name a column of images, got {column!r} of {feature}; "
-            "dataset/source=arrays takes pixels"
-        )
+        got = f"{column!r} of {feature}; dataset/source=arrays takes pixels"
+        raise ValueError(f"dataset.source.image must name a column of images, got {got}")
     images = dataset.select_columns([column]).cast_column(column, image)
 
     def opened(i: int) -> Any:
@@ -169,10 +154,9 @@ def openings(dataset: Dataset, column: str, split: str) -> list[Opening]:
 
 
 def _feature(dataset: Dataset, column: str, option: str) -> Any:
-    if column not in dataset.column_names:
-        raise ValueError(
-            f"dataset.source.{option} must be one of the columns {', '.join(dataset.column_names)}, got {column!r}"
-        )
+    names = dataset.column_names
+    if column not in names:
+        raise ValueError(f"dataset.source.{option} must be one of the columns {', '.join(names)}, got {column!r}")
     return dataset.features[column]
 
 

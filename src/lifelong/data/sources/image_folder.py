@@ -1,8 +1,8 @@
 """A folder of image files, a subfolder per class."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from lifelong.data.source import Source, fraction_held_out
@@ -44,43 +44,35 @@ def image_folder(
     files = [_files(part, classes) for part in parts]
 
     def decode(scratch: str) -> Decoding:
-        return classes, [
-            (
-                [label for label, of_class in enumerate(part) for _ in of_class],
-                [(str(file), partial(Image.open, file)) for of_class in part for file in of_class],
-            )
-            for part in files
-        ]
+        labels = [[label for label, of_class in enumerate(part) for _ in of_class] for part in files]
+        images = [[(str(file), partial(Image.open, file)) for file in chain(*part)] for part in files]
+        return classes, list(zip(labels, images, strict=True))
 
     asked = {"image_folder": [[fingerprint(of_class) for of_class in part] for part in files]}
-    return cached(folder.name, asked, PixelFormat(mode, size), fraction, cache, decode)
+    return cached(folder.name, asked, PixelFormat.of(mode, size), fraction, cache, decode)
 
 
 def _folders(folder: Path) -> list[str]:
-    return [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    return [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def _classes(folder: Path) -> list[str]:
-    names = _folders(folder)
+    names = sorted(_folders(folder))
     if not names:
         raise ValueError(f"dataset.source.path must hold a folder per class, got none in {str(folder)!r}")
-    return sorted(names, key=lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else sorted(names)
+    return sorted(names, key=int) if all(map(str.isdecimal, names)) else names
 
 
 def _files(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
     """The images of each class."""
     if unknown := set(_folders(folder)) - set(classes):
         raise ValueError(f"dataset.source.path: {folder} must hold the classes of train, got also {min(unknown)!r}")
-    files = [
-        sorted(
-            Path(parent) / file
-            for parent, _, names in os.walk(folder / name)
-            for file in names
-            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-        )
-        for name in classes
-    ]
+    files = [sorted(filter(_is_image, (folder / name).rglob("*"))) for name in classes]
     if not all(files):
         empty = folder / classes[files.index([])]
         raise ValueError(f"dataset.source.path: {empty} must hold images ({', '.join(SUFFIXES)}), got none")
     return files
+
+
+def _is_image(file: Path) -> bool:
+    return file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".") and file.is_file()

@@ -21,37 +21,33 @@ Opening = tuple[str, Callable[[], "Image | None"]]
 MODES = ("L", "RGB")
 
 
+def as_sides(key: str, size: int | Sequence[int] | None) -> list[int] | None:
+    """[H, W] of a side or [H, W]; raises ValueError, naming `key`, unless they are integers >= 1, or null."""
+    if size is None:
+        return None
+    sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, Sequence) else []
+    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
+        raise ValueError(f"{key} must be an integer >= 1, [height, width] or null, got {size!r}")
+    return sides
+
+
 @dataclass(frozen=True)
 class PixelFormat:
     """What all images are brought to.
 
-    Args:
-        mode: "L" (grey, C = 1), "RGB" (C = 3), or None: all images must be of one of the two modes.
-        size: H = W or (H, W), resized bilinearly with antialiasing, aspect ratio not kept; None: all of one size.
-
-    Raises:
-        ValueError: another mode, or a size that is not one or two integers >= 1.
+    mode: "L" (grey, C = 1), "RGB" (C = 3), or None: all images must be of one of the two modes.
+    sides: [H, W], resized bilinearly with antialiasing, aspect ratio not kept; None: all of one size.
     """
 
-    mode: str | None = None
-    size: int | Sequence[int] | None = None
+    mode: str | None
+    sides: list[int] | None
 
-    def __post_init__(self) -> None:
-        if self.mode is not None and self.mode not in MODES:
-            raise ValueError(f"dataset.source.mode must be L, RGB or null, got {self.mode!r}")
-        sides = [self.size] if isinstance(self.size, int) else self.size
-        lengths = sides is None or (isinstance(sides, Sequence) and len(sides) in (1, 2))
-        if not lengths or any(type(v) is not int or v < 1 for v in sides or ()):
-            raise ValueError(
-                f"dataset.source.size must be an integer >= 1, a list of two (height, width) or null, got {self.size!r}"
-            )
-
-    @property
-    def height_width(self) -> list[int] | None:
-        if self.size is None:
-            return None
-        sides = [self.size] if isinstance(self.size, int) else self.size
-        return [sides[0], sides[-1]]
+    @staticmethod
+    def of(mode: str | None, size: int | Sequence[int] | None) -> PixelFormat:
+        """Raises ValueError for another mode, or a size that is not one or two integers >= 1."""
+        if mode is not None and mode not in MODES:
+            raise ValueError(f"dataset.source.mode must be L, RGB or null, got {mode!r}")
+        return PixelFormat(mode, as_sides("dataset.source.size", size))
 
     def array(self, image: Image) -> np.ndarray:
         """(C, H, W) uint8. Raises ValueError for a mode that cannot be converted without loss of depth, or may not."""
@@ -63,8 +59,8 @@ class PixelFormat:
             image = image.convert(self.mode)
         elif image.mode not in MODES:
             raise ValueError(f"its mode is {image.mode}: set dataset.source.mode to L or RGB")
-        if self.height_width and self.height_width != [image.height, image.width]:
-            image = image.resize(self.height_width[::-1], Resampling.BILINEAR)
+        if self.sides and self.sides != [image.height, image.width]:
+            image = image.resize(self.sides[::-1], Resampling.BILINEAR)
         pixels = np.asarray(image)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -76,20 +72,18 @@ def write_images(path: Path, images: Sequence[Opening], pixel_format: PixelForma
         ValueError: an image that cannot be read, or is not of the first one's shape; the message has its name.
         OSError: `path` cannot be written.
     """
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int, ...] = ()
     with path.open("wb") as file:  # not through a memory map: a full disk is to be an error, not a signal
         for name, opening in images:
             pixels = _decoded(name, opening, pixel_format)
-            if shape is None:
+            if not shape:
                 shape = pixels.shape
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
                 np.lib.format.write_array_header_1_0(file, header)
             if pixels.shape != shape:
-                wanted = "mode" if len(pixels) != shape[0] else "size"
-                raise ValueError(
-                    f"dataset.source.{wanted} must be set where images differ: {name} is {pixels.shape} (C, H, W), "
-                    f"the first is {shape}"
-                )
+                key = f"dataset.source.{'size' if len(pixels) == shape[0] else 'mode'}"
+                sizes = f"{name} is {pixels.shape} (C, H, W), the first is {shape}"
+                raise ValueError(f"{key} must be set where images differ: {sizes}")
             file.write(pixels.tobytes())
 
 
