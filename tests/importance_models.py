@@ -2,11 +2,33 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NUM_CLASSES = 4
+from lifelong.importance import engine
+from lifelong.importance.path import Layout
+
+ROUNDING = {"rtol": 1e-9, "atol": 1e-13}
+"""For float64 sums of tens of terms of order one."""
+
+
+def data(shape: tuple[int, ...], num_samples: int = 7) -> tuple[Tensor, Tensor]:
+    return torch.randn(num_samples, *shape), torch.arange(num_samples) % 4
+
+
+@pytest.fixture(params=["auto", "func", "loop"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each way to per-sample gradients, for all parameters: as it is chosen, torch.func, single samples."""
+    if request.param != "auto":
+        force(monkeypatch, request.param)
+    return request.param
+
+
+def force(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(engine, "survey", lambda *_: Layout({}, mixing="forced"))
+    monkeypatch.setattr(engine, "slow_path", lambda *_: path)
 
 
 def mlp() -> nn.Module:
