@@ -142,14 +142,6 @@ def test_chunks_are_halved_when_memory_runs_out() -> None:
     assert done == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 18)]
 
 
-def test_one_sample_that_is_too_large_is_an_error() -> None:
-    def work(chunk: slice) -> None:
-        raise torch.OutOfMemoryError
-
-    with pytest.raises(torch.OutOfMemoryError):
-        in_chunks(17, 100, work)
-
-
 # What comes out ---------------------------------------------------------------------------------------------------
 
 
