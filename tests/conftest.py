@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from importance_models import path  # noqa: F401 - a fixture
 from tuned import tuning  # noqa: F401 - a fixture
 from wandb_session import server, wandb_afresh  # noqa: F401 - fixtures
 

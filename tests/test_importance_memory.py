@@ -1,6 +1,7 @@
 """Memory that runs out while importance is computed: smaller pieces, the same sums; else one line."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from importance_models import cnn, mlp
-from lifelong.importance import closed, estimators, fisher, local, mas, per_sample, sliced_cramer
-from lifelong.importance.engine import batch_power_sums
+from importance_models import ROUNDING, cnn, mlp
+from lifelong.importance import closed, estimators, fisher, local, mas, sliced_cramer
 from lifelong.importance.local import local_mas
 from lifelong.importance.sums import over_batches, ran_out
 from lifelong.runs.checksum import load_sealed
 from runs import TINY, command
 
-ROUNDING = {"rtol": 1e-9, "atol": 1e-13}  # float64, sums of tens of terms of order one
 LIMIT = 5
 """Samples at once."""
 ERRORS = {
@@ -48,11 +47,12 @@ def batches(shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         yield x, torch.arange(num) % 4
 
 
+scp = partial(sliced_cramer, visible=torch.ones(4, dtype=torch.bool))
 PLACES: dict[str, tuple[Any, str, Callable[..., int], Callable[..., Any], Callable[[], nn.Module], tuple[int, ...]]] = {
     "fisher": (closed, "_add_outer_products", lambda seen, square, *_: len(square), fisher, mlp, (1, 2, 3)),
     "mas": (closed, "_add_outer_products", lambda seen, square, *_: len(square), mas, mlp, (1, 2, 3)),
     "convolutions": (closed, "_add_in_chunks", lambda name, pairs, *_: len(pairs[0][1]), fisher, cnn, (2, 6, 5)),
-    "scp": (estimators, "gradients", lambda model, z, v: len(z), sliced_cramer, mlp, (1, 2, 3)),
+    "scp": (estimators, "gradients", lambda model, z, v: len(z), scp, mlp, (1, 2, 3)),
     "local": (local, "_add", lambda sums, name, y_out, y_in: len(y_out), local_mas, mlp, (1, 2, 3)),
 }
 
@@ -69,19 +69,6 @@ def test_batch_is_halved_until_it_fits_and_the_result_is_the_same(
     assert_close(estimate(model, batches(shape)), expected, **ROUNDING)
     assert max(seen) > LIMIT  # it did run out
     assert {n for n in seen if n > 4} == {17, 8}  # 17 → 8 → 4, and never again a batch of 12 as a whole
-
-
-def test_sums_of_one_batch_are_halved_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, (x, y) = mlp().double(), next(batches((1, 2, 3)))
-
-    def norm(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return z.unsqueeze(0), z.new_ones(1, len(z))
-
-    expected, _ = batch_power_sums(model, x, y, norm, power=2)
-    running_out(monkeypatch, closed, "_add_outer_products", lambda s, square, *_: len(square), ERRORS["cuda"])
-    sums, count = batch_power_sums(model, x, y, norm, power=2)
-    assert count == 17
-    assert_close(sums, expected, **ROUNDING)
 
 
 def test_what_did_not_run_out_of_memory_is_not_tried_again() -> None:
@@ -111,7 +98,6 @@ def test_one_sample_that_does_not_fit_is_one_line_and_the_last_checkpoint_stands
     settings = (*TINY, "method=ewc", "checkpoint_steps=2", f"root={tmp_path}")
     with monkeypatch.context() as patch:
         patch.setattr(closed, "_add_outer_products", full)
-        patch.setattr(per_sample, "add_by_vmap", full)
         said = command(*settings)
     assert said.code == 1
     assert said.err == (

@@ -146,6 +146,10 @@ def weights_of(learner: nn.Module) -> Params:
     return {name: t.detach().clone() for name, t in learner.state_dict().items()}
 
 
+def flat(params: Params) -> Tensor:
+    return torch.cat([t.detach().flatten() for t in params.values()])
+
+
 class StandIn:
     """What `drive` and a penalty ask of a learner, for a loss of one's own."""
 

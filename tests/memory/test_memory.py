@@ -154,12 +154,6 @@ def test_memory_goes_on_from_its_saved_state() -> None:
     assert whole.state_bytes() == resumed.state_bytes()
 
 
-def test_state_survives_before_the_first_task() -> None:
-    memory = Uniform()
-    memory.load_state_dict(reloaded(Uniform().state_dict()))
-    assert memory.examples is None
-
-
 def test_saved_state_does_not_follow_the_memory() -> None:
     tasks = [task_train(0, {0: 40, 1: 40}), task_train(1, {2: 40, 3: 40})]
     memory = learn(Uniform(None, 20), tasks[:1])
@@ -228,10 +222,3 @@ def test_head_must_be_linear_for_the_distance_to_its_plane() -> None:
     backbone.head = nn.Sequential(nn.Linear(7, 6), nn.Tanh())  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"head, an nn\.Linear"):
         PlaneDistance().check(backbone, num_cells=4, batch_size=8)
-
-
-def test_total_below_one_a_cell_and_half_of_one_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^memory.total must be .* 10 .*got 9"):
-        Uniform(None, 9).check(Bare(), num_cells=10, batch_size=8)
-    with pytest.raises(ValueError, match=r"^batch_size must be .*>= 2 .*balanced, got 1"):
-        Uniform(replay="balanced").check(Bare(), num_cells=10, batch_size=1)

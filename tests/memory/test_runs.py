@@ -11,9 +11,6 @@ import lifelong
 from lifelong.config.groups import CONFIGS
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.run import Result
-from lifelong.methods.ewcpp import EWCPP
-from lifelong.methods.rwalk import RWalk
-from lifelong.models.learner import Learner
 from lifelong.training.checkpoint import Checkpoints, Interrupted
 
 SAMPLERS = sorted(path.stem for path in (CONFIGS / "memory").glob("*.yaml") if path.stem != "none")
@@ -79,24 +76,6 @@ def test_killed_and_resumed_equals_uninterrupted(replay: str, tmp_path: Path, mo
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert sum(map(len, states[0]["memory"]["cells"].values())) == 33
-
-
-@pytest.mark.parametrize("penalty", [EWCPP(1.0, interval=1), RWalk(1.0, interval=1)], ids=["ewcpp", "rwalk"])
-def test_batch_of_exemplars_alone_adds_nothing_to_the_fisher(penalty: EWCPP) -> None:
-    """In task-incremental replay the last batch of an epoch may be one exemplar."""
-    learner = Learner(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 4)), torch.optim.Adam, 4)
-    learner.show([2, 3])
-    weights = {name: p.detach().clone() for name, p in learner.backbone.named_parameters()}
-    x = torch.rand(3, 1, 2, 2)
-    own, exemplars = (x, torch.tensor([2, 3, 2])), (x, torch.tensor([0, 1, 0]))
-    penalty.begin(weights)
-    fishers = []
-    for batches in ([own, exemplars], [exemplars]):
-        penalty.before_step(learner, batches)
-        penalty.after_step(weights, weights, weights)
-        fishers.append({name: F.clone() for name, F in penalty.fisher.items()})
-    assert fishers[0].keys() == weights.keys()
-    assert all(torch.equal(fishers[1][name], F) for name, F in fishers[0].items())
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,6 @@ def test_task_is_trained_on(method: str, num_tasks_of_data: list[int], tmp_path:
         assert sorted(labels.seen[task]) == used.sort().values.tolist()
 
 
-@pytest.mark.parametrize("method", tiny.METHODS)
-def test_only_joint_sees_the_data_of_earlier_tasks(method: str) -> None:
-    stream, penalty = tiny.split(), make_penalty(method)
-    expected = 3 * 54 if method == "joint" else 54
-    assert len(penalty.examples(stream, stream.task(2))) == expected
-
-
 def test_joint_of_one_task_is_finetuning(tmp_path: Path) -> None:
     stream, found = tiny.permuted(num_tasks=1), []
     for method in ("finetune", "joint"):

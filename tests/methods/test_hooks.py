@@ -59,39 +59,6 @@ def flat(params: dict[str, Tensor]) -> Tensor:
 # What is added, and where -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
-@pytest.mark.parametrize("method", HOLDING)
-def test_gradient_is_added_after_the_tasks_and_before_clipping(method: str, trainer: str) -> None:
-    """At every step: total − task = ∂ penalty/∂θ by autograd, and the optimiser gets the clipped total."""
-    make_optimizer, options = TRAINERS[trainer]
-    penalty = make_penalty(method, strength=5.0)
-    probe, _ = second_task(penalty, make_optimizer, **options)
-    mixed = options["precision"] == "bf16-mixed"
-    tolerance = {"rtol": 1e-4, "atol": 1e-7} if mixed else FLOAT64  # float32 weights and gradients, or float64
-    names = list(penalty.importance)
-    held = [[state[n] for n in names] for state in (penalty.anchor, penalty.importance)]
-    pulls = []
-    for task, total, theta in zip(probe.task, probe.total, probe.weights, strict=False):
-        c = 0.5 if method in HALVED else 1.0
-        expected = reference.penalty_gradient([theta[n] for n in names], *held, c=c, strength=5.0)
-        pulls.append(max(float(e.abs().max()) for e in expected))
-        got = [total[n].double() - task[n].double() for n in names]
-        for g, e in zip(got, expected, strict=True):
-            assert_close(g, e, **tolerance)
-    assert len(probe.task) == (2 if "accumulate_grad_batches" in options else 4)
-    assert max(pulls) > 100 * tolerance["atol"]  # else the comparison above says nothing
-    for total, stepped in zip(probe.total, probe.stepped, strict=True):
-        assert_close(flat(stepped), clipped(flat(total), **options), rtol=1e-6, atol=1e-12)
-
-
-def clipped(gradient: Tensor, gradient_clip_val: float | None = None, **options: Any) -> Tensor:
-    if gradient_clip_val is None:
-        return gradient
-    if options.get("gradient_clip_algorithm") == "value":
-        return gradient.clamp(-gradient_clip_val, gradient_clip_val)
-    return gradient * (gradient_clip_val / (gradient.norm() + 1e-6)).clamp(max=1)
-
-
 @pytest.mark.parametrize("method", HOLDING)
 def test_task_gradient_is_that_of_the_unregularised_loss(method: str) -> None:
     """What stands in .grad before the penalty: the mean over a step's batches of the mean cross-entropy's gradient."""
@@ -208,23 +175,6 @@ def fisher_at(backbone: nn.Module, theta: dict[str, Tensor], x: Tensor, y: Tenso
     fisher = reference.fisher_of_labels(backbone, x, y, [0, 1])
     backbone.load_state_dict(now)
     return fisher
-
-
-@pytest.mark.parametrize("trainer", ["sgd", "adam, 2 batches a step"])
-def test_ewcpp_is_the_moving_average_of_the_batches_of_its_steps(trainer: str) -> None:
-    make_optimizer, options = TRAINERS[trainer]
-    stream, probe = tiny.split(), Probe()
-    learner = make_learner(stream, make_optimizer=make_optimizer).double()
-    penalty = make_penalty("ewcpp", interval=2)
-    fit(learner, penalty, stream.task(0).train, *probe.around(penalty), epochs=2, **options)
-    fishers = []
-    for t in range(2, len(probe.task) + 1, 2):
-        x, y = (torch.cat(parts) for parts in zip(*probe.batches[t - 1], strict=True))
-        fishers.append(flat(fisher_at(learner.backbone, probe.weights[t - 1], x, y)))
-    average = reference.moving_average(fishers, alpha=0.9)
-    keep(learner, penalty, stream.task(0).train)
-    expected = torch.tensor(reference.normalised(average.tolist()), dtype=torch.float64)
-    assert_close(flat(penalty.importance), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_driving_by_hand_is_the_order_of_the_trainer() -> None:

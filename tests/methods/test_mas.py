@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD
 from torch.testing import assert_close
 
@@ -33,27 +33,6 @@ def test_importance_is_the_slow_one_at_the_end_of_each_task_summed() -> None:
         assert_close(penalty.anchor, {n: p.detach() for n, p in learner.backbone.named_parameters()}, **EXACT)
 
 
-@pytest.mark.parametrize("local", [False, True])
-def test_labels_are_not_used(local: bool) -> None:
-    learner, penalty = make_learner(tiny.split()), MAS(1.0, local=local)
-    batches = random_batches(2, 2)
-    unlabelled = [(x, torch.full_like(y, -1)) for x, y in batches]
-    assert_close(importance_of(penalty, learner, unlabelled), importance_of(penalty, learner, batches), **EXACT)
-
-
-def test_importance_of_a_linear_output_has_its_closed_form() -> None:
-    """z = Wx + b: Ω_W = mean |2 z_k x_j| and Ω_b = mean |2 z_k| over the visible k."""
-    learner = make_learner(tiny.split("task"))
-    learner.backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 6))
-    learner.show([2, 3])
-    batches = random_batches(3, 6)
-    x = torch.cat([x for x, _ in batches]).flatten(1)
-    z = (learner.backbone(x) * learner.visible).detach()
-    got = importance_of(MAS(1.0), learner, batches)
-    assert_close(got["1.weight"], (2 * z[:, :, None] * x[:, None, :]).abs().mean(0))
-    assert_close(got["1.bias"], (2 * z).abs().mean(0))
-
-
 def test_local_importance_is_the_mean_product_of_the_units_a_weight_connects() -> None:
     """Ω_ij = (1/N) Σ_n |y_i y_j|, y behind its ReLU, the logits as they are, 1 before a bias; one sample at a time."""
     learner = make_learner(tiny.split("task"))
@@ -71,15 +50,6 @@ def test_local_importance_is_the_mean_product_of_the_units_a_weight_connects() -
             expected[f"{name}.weight"] += torch.outer(j, i).abs() / len(samples)
             expected[f"{name}.bias"] += j.abs() / len(samples)
     assert_close(got, expected)
-
-
-def test_local_importance_is_summed_over_tasks_as_well() -> None:
-    learner, penalty = make_learner(tiny.split()), MAS(1.0, local=True)
-    learn_by_hand(penalty, learner, 0)
-    first = penalty.importance
-    learn_by_hand(penalty, learner, 1)
-    second = importance_of(penalty, learner, random_batches(4, 2, seed=1))
-    assert_close(penalty.importance, {n: first[n] + second[n] for n in first})
 
 
 def test_local_importance_of_a_convolution_is_refused() -> None:

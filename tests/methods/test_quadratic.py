@@ -26,24 +26,6 @@ def test_gradient_equals_autograd_of_the_formula(c: float) -> None:
         torch.testing.assert_close(got, want + 1)
 
 
-def test_gradient_and_value_are_zero_at_the_anchor() -> None:
-    params = lists(0)
-    grads = [torch.zeros_like(p) for p in params]
-    quadratic.add_gradient_(grads, params, [p.clone() for p in params], positive(1), 1e12)
-    assert all(bool((g == 0).all()) for g in grads)
-    assert float(quadratic.weighted_squared_distance(params, params, positive(1))) == 0
-
-
-def test_value_is_the_written_sum() -> None:
-    params, anchor, importance = lists(0), lists(1), positive(2)
-    expected = sum(
-        w * (p - a) ** 2
-        for P, A, W in zip(params, anchor, importance, strict=True)
-        for p, a, w in zip(P.flatten().tolist(), A.flatten().tolist(), W.flatten().tolist(), strict=True)
-    )
-    assert float(quadratic.weighted_squared_distance(params, anchor, importance)) == pytest.approx(expected, rel=1e-12)
-
-
 def test_strength_may_be_a_tensor_over_a_leading_dimension() -> None:
     """Stacked training: each slice gets the gradient it would get alone with its own strength."""
     strengths = torch.tensor([0.0, 1.0, 100.0], dtype=torch.float64)
@@ -80,21 +62,6 @@ def test_proximal_step_with_overflowing_strength_lands_on_the_anchor() -> None:
     params, anchor = [torch.ones(3)], [torch.tensor([0.0, 2.0, 1.0])]
     quadratic.proximal_step_(params, anchor, [torch.full((3,), 3e38)], 1e10)
     torch.testing.assert_close(params[0], anchor[0])
-
-
-def test_merged_quadratics_equal_the_sum_over_tasks() -> None:
-    """Value and gradient at any θ, importance zero in places, to float64 rounding, for 20 tasks."""
-    g = torch.Generator().manual_seed(0)
-    anchors = torch.randn(20, 50, generator=g, dtype=torch.float64)
-    importances = torch.rand(20, 50, generator=g, dtype=torch.float64) * (torch.rand(20, 50, generator=g) > 0.5)
-    mu, total, constant = anchors[0], importances[0], torch.zeros((), dtype=torch.float64)
-    for a, w in zip(anchors[1:], importances[1:], strict=True):
-        mu, total, increment = quadratic.merge_quadratics(mu, total, a, w)
-        constant = constant + increment
-    theta = torch.randn(50, generator=g, dtype=torch.float64)
-    value, gradient = reference.sum_of_quadratics(theta, anchors, importances)
-    torch.testing.assert_close((total * (theta - mu) ** 2).sum() + constant, value, rtol=1e-12, atol=0)
-    torch.testing.assert_close(2 * total * (theta - mu), gradient, rtol=1e-11, atol=1e-11)
 
 
 def test_merged_anchor_is_unchanged_where_no_task_cares() -> None:

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import reference
 import tiny
 from lifelong.methods.rwalk import RWalk
-from tiny import StandIn
+from tiny import StandIn, flat
 
 P = 6
 SHAPES = {"a": (2, 2), "b": (2,)}
@@ -34,10 +34,6 @@ class World(StandIn):
 
 def named(flat: Tensor) -> dict[str, Tensor]:
     return {"a": flat[:4].reshape(2, 2).clone(), "b": flat[4:].clone()}
-
-
-def flat(params: dict[str, Tensor]) -> Tensor:
-    return torch.cat([p.flatten() for p in params.values()])
 
 
 def walk(penalty: RWalk, gradients: Tensor, weights: Tensor, fishers: Tensor) -> None:
@@ -89,22 +85,6 @@ def test_interval_is_scored_with_the_fisher_from_before_its_update() -> None:
     walk(penalty, rows([-3.0], [-3.0]), rows([0.0], [1.0], [2.0]), rows([8.0], [8.0]))
     assert scores(penalty, 1) == [4.0]
     assert flat(penalty.fisher)[0] == 6
-
-
-def test_move_is_over_the_whole_interval() -> None:
-    """There and half the way back in Δt = 2: ΔL = 2·2 + 1·(−1)·… by step, Δθ = 1 from end to end."""
-    penalty = Scripted(1.0, interval=2, alpha=1.0, damping=1.0)
-    walk(penalty, rows([-2.0], [1.0]), rows([0.0], [2.0], [1.0]), rows([1.0], [4.0]))
-    assert scores(penalty, 1) == [5.0]  # (4 + 1)/(0 + 1)
-    walk(penalty, rows([-2.0], [1.0]), rows([0.0], [2.0], [1.0]), rows([1.0], [4.0]))
-    assert scores(penalty, 1) == [pytest.approx(0.5 * (5 + 5 / (0.5 * 4 * 1 + 1)))]
-
-
-def test_snapshot_is_taken_at_each_intervals_end() -> None:
-    """The second interval's Δθ counts from the first one's end: ½·F·1², not ½·F·2²."""
-    penalty = Scripted(1.0, interval=1, alpha=1.0, damping=1.0)
-    walk(penalty, rows([0.0], [-3.0]), rows([0.0], [1.0], [2.0]), rows([4.0], [4.0]))
-    assert scores(penalty, 1) == [1.0]
 
 
 def test_interval_cut_short_by_the_end_of_the_task_is_scored() -> None:

@@ -37,7 +37,8 @@ def test_state_survives_a_file_bit_by_bit(method: str, tmp_path: Path) -> None:
     restored = make_penalty(method)
     restored.load_state_dict(through_a_file(penalty.state_dict(), tmp_path / "state"))
     assert_close(restored.state_dict(), penalty.state_dict(), **EXACT)
-    assert restored.state_bytes() == penalty.state_bytes()
+    state = list(penalty.state_dict().values())
+    assert restored.state_bytes() == penalty.state_bytes() == sum(t.nbytes for t in tensors_in(state))
 
 
 @pytest.mark.parametrize("method", HOLDING)
@@ -47,23 +48,6 @@ def test_everything_that_training_changes_is_in_the_state(method: str) -> None:
     momentary = {"_params", "_raw", "_before", "_batches"}
     for name in set(vars(penalty)) - set(penalty.state) - momentary:
         assert_close(tensors_in(getattr(penalty, name)), tensors_in(getattr(fresh, name, None)), **EXACT)
-
-
-@pytest.mark.parametrize("method", HOLDING)
-def test_restored_in_a_task_goes_on_bit_by_bit(method: str, tmp_path: Path) -> None:
-    """The rest of the task, its importance, and a third task."""
-    results = []
-    for through_file in (False, True):
-        penalty, learner = started(method)
-        if through_file:
-            saved = through_a_file(penalty.state_dict(), tmp_path / "state")
-            penalty = make_penalty(method, strength=1.0)
-            penalty.load_state_dict(saved)
-        drive(penalty, learner, random_batches(4, 2, seed=2), SGD(learner.parameters(), lr=0.05), step=4)
-        tiny.after_task(penalty, learner, random_batches(4, 2, seed=1), seed=0)
-        learn_by_hand(penalty, learner, 2)
-        results.append((penalty.state_dict(), tiny.weights_of(learner)))
-    assert_close(results[1], results[0], **EXACT)
 
 
 class StopAfter(Callback):
@@ -117,13 +101,6 @@ def test_fifty_tasks_hold_as_much_as_two(method: str) -> None:
         held.append((penalty.state_bytes(), sizes))
     assert all(h == held[1] for h in held[2:])
     assert penalty.state_bytes() <= 4 * (4 * num_weights + 8)  # at most Ω, θ*, F and s in float32
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_state_bytes_counts_every_tensor_of_the_state(method: str) -> None:
-    penalty = started(method)[0] if method in HOLDING else make_penalty(method)
-    state = penalty.state_dict()
-    assert penalty.state_bytes() == sum(t.nbytes for t in tensors_in(list(state.values())))
 
 
 @pytest.mark.parametrize("method", sorted(set(HOLDING) - {"si", "rwalk"}))

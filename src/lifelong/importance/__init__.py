@@ -12,8 +12,7 @@ them), `operations` and `composed` (what has a closed form), `closed` (its sums)
 `local` is the other importance of MAS; `sums` and `traceless` are what all of them stand on.
 """
 
-from lifelong.importance.engine import batch_power_sums, mean_power_gradient
+from lifelong.importance.engine import mean_power_gradient
 from lifelong.importance.estimators import fisher, mas, sliced_cramer
-from lifelong.importance.path import Path, choose_path
 
-__all__ = ["Path", "batch_power_sums", "choose_path", "fisher", "mas", "mean_power_gradient", "sliced_cramer"]
+__all__ = ["fisher", "mas", "mean_power_gradient", "sliced_cramer"]

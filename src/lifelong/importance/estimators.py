@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.distributed.ranks import own_generator
-from lifelong.importance.engine import Batches, Cotangents, mean_power_gradient
-from lifelong.importance.path import Layout, Path, survey
+from lifelong.importance.engine import mean_power_gradient
+from lifelong.importance.path import Layout, survey
 from lifelong.importance.per_sample import gradients
-from lifelong.importance.sums import Params, over_batches, trainable, zero_sums
+from lifelong.importance.sums import Batches, Params, over_batches, trainable, zero_sums
 from lifelong.importance.traceless import as_model_input, leaving_no_trace, logits
 
 LABELS = ("exact", "sampled", "empirical")
@@ -25,16 +25,14 @@ def fisher(
     labels: str = "exact",
     visible: Tensor | None = None,
     generator: torch.Generator | None = None,
-    path: Path = "auto",
 ) -> Params:
     """Diagonal of the Fisher information: mean over samples of E_y[(∂ log p(y|x)/∂θ)²].
 
     Args:
         labels: "exact" every visible y, weighted by p(y|x); "sampled" one y ~ p(y|x) per sample; "empirical" the label
             that comes with x (van de Ven 2025).
-        generator: needed by "sampled"; the others draw nothing. A batch halved for want of memory is drawn anew. Rank 0
-            draws from it, other ranks from one that is a function of its seed and their rank: labels follow the same
-            law on any number of ranks, but are not equal.
+        generator: for "sampled". A batch halved for want of memory is drawn anew. Other ranks than 0 draw from one that
+            is a function of its seed and their rank: on any number of ranks labels follow one law, but are not equal.
 
     Raises:
         ValueError: another value of `labels`, no generator where one is needed, a label whose column is not visible.
@@ -43,42 +41,36 @@ def fisher(
         raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
     draws = None if generator is None else own_generator(generator)
 
-    def exact(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return score_covariance(*_probabilities(z, visible))
-
-    def sampled(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        if draws is None:
-            raise ValueError("generator must be a torch.Generator for labels='sampled', got None")
-        p, _ = _probabilities(z, visible)
-        drawn = torch.multinomial(p.to(draws.device), 1, generator=draws).squeeze(1)
-        return score(p, drawn.to(p.device)).unsqueeze(0), p.new_ones(1, len(p))
-
-    def empirical(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def scores(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         p, columns = _probabilities(z, visible)
-        if not torch.isin(y, columns).all():
+        if labels == "exact":
+            return score_covariance(p, columns)
+        if labels == "sampled":
+            if draws is None:
+                raise ValueError("generator must be a torch.Generator for labels='sampled', got None")
+            y = torch.multinomial(p.to(draws.device), 1, generator=draws).squeeze(1).to(p.device)
+        elif not torch.isin(y, columns).all():
             raise ValueError(f"labels must be visible columns, {columns.tolist()}, got {y.unique().tolist()}")
         return score(p, y).unsqueeze(0), p.new_ones(1, len(p))
 
-    by_labels: dict[str, Cotangents] = {"exact": exact, "sampled": sampled, "empirical": empirical}
-    return mean_power_gradient(model, batches, by_labels[labels], power=2, path=path)
+    return mean_power_gradient(model, batches, scores, power=2)
 
 
-def mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = None, path: Path = "auto") -> Params:
+def mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = None) -> Params:
     """Mean over samples of |∂‖z‖²/∂θ|, the absolute value per sample (Aljundi et al. 2018). Labels are not used."""
 
     def squared_norm(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        shown = torch.zeros(z.shape[1], dtype=torch.bool, device=z.device)
-        shown[_columns(z, visible)] = True
+        shown = torch.zeros_like(z, dtype=torch.bool).index_fill_(1, _columns(z, visible), True)
         return torch.where(shown, 2 * z, 0.0).unsqueeze(0), z.new_ones(1, len(z))
 
-    return mean_power_gradient(model, batches, squared_norm, power=1, path=path)
+    return mean_power_gradient(model, batches, squared_norm, power=1)
 
 
 def sliced_cramer(
     model: nn.Module,
     batches: Batches,
+    visible: Tensor,
     *,
-    visible: Tensor | None = None,
     num_slices: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Params:
@@ -94,41 +86,23 @@ def sliced_cramer(
     Raises:
         ValueError: no sample in `batches`, `num_slices` < 1, or slices without a generator.
     """
-    if num_slices is not None and num_slices < 1:
-        raise ValueError(f"num_slices must be an integer >= 1 or None, got {num_slices!r}")
-    if num_slices is not None and generator is None:
-        raise ValueError(f"generator must be a torch.Generator for num_slices={num_slices}, got None")
-    sums: Params = {}
-    directions: Tensor | None = None
+    directions = _directions(visible, num_slices, generator)
     layout: Layout | None = None
-    with leaving_no_trace(model):
 
-        def begin(z: Tensor) -> Tensor:
-            nonlocal directions
-            if directions is None:
-                directions = _directions(z, visible, num_slices, generator)
-            if not sums:
-                sums.update({name: s.new_zeros(len(directions), *s.shape) for name, s in zero_sums(model).items()})
-            return directions
-
-        def begin_without_samples() -> None:
-            if visible is not None:
-                begin(visible.new_zeros(1, len(visible), dtype=torch.float32))
-
-        def work(x: Tensor, y: Tensor) -> None:
-            x = as_model_input(model, x)
-            nonlocal layout
-            layout = layout or survey(model, x)
-            for part in x.split(1 if layout.mixing else len(x)):
-                add(part)
-
-        def add(x: Tensor) -> None:
-            z = logits(model, x)
-            for d, direction in enumerate(begin(z)):
+    def work(x: Tensor, y: Tensor) -> None:
+        nonlocal layout
+        x = as_model_input(model, x)
+        layout = layout or survey(model, x)
+        for part in x.split(1 if layout.mixing else len(x)):
+            z = logits(model, part)
+            _columns(z, visible)
+            for d, direction in enumerate(directions.to(z)):
                 for name, g in gradients(model, z, direction.expand_as(z)).items():
                     sums[name][d] += g
 
-        count = over_batches(batches, work, sums, begin_without_samples)
+    with leaving_no_trace(model):
+        sums = zero_sums(model, len(directions))
+        count = over_batches(batches, work, sums)
         return {name: (sums[name] / count).square().sum(0).to(p.dtype) for name, p in trainable(model).items()}
 
 
@@ -160,17 +134,17 @@ def unit_slices(num_slices: int, num_columns: int, generator: torch.Generator) -
     return F.normalize(gaussian, dim=1)
 
 
-def _directions(z: Tensor, visible: Tensor | None, num_slices: int | None, generator: torch.Generator | None) -> Tensor:
-    """D (m, K) with DᵀD = mean_l ξ_l ξ_lᵀ, so Σ_d (D_d · J)² = mean_l (ξ_l · J)² with m <= the number of columns."""
-    columns = _columns(z, visible)
-    if num_slices is None or generator is None:
+def _directions(visible: Tensor, num_slices: int | None, generator: torch.Generator | None) -> Tensor:
+    """D (m, K) float64 with DᵀD = mean_l ξ_l ξ_lᵀ: Σ_d (D_d · J)² = mean_l (ξ_l · J)², m <= the number of columns."""
+    columns = _columns(visible.unsqueeze(0), visible)
+    if num_slices is None:
         rows = torch.eye(len(columns), dtype=torch.float64) / len(columns) ** 0.5
+    elif num_slices < 1 or generator is None:
+        raise ValueError(f"num_slices must be None, or >= 1 with a generator, got {num_slices!r} and {generator!r}")
     else:
         slices = unit_slices(num_slices, len(columns), generator).to("cpu", torch.float64)
         rows = torch.linalg.qr(slices / num_slices**0.5, mode="r").R
-    directions = z.new_zeros(len(rows), z.shape[1])
-    directions[:, columns] = rows.to(z)
-    return directions
+    return torch.zeros(len(rows), len(visible), dtype=torch.float64).index_copy_(1, columns.cpu(), rows)
 
 
 def _probabilities(z: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:

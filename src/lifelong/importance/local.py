@@ -1,12 +1,12 @@
 """Local importance of linear layers: the product of the activities of the units a weight connects (l-MAS)."""
 
-from typing import Any
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from lifelong.importance.engine import Batches
-from lifelong.importance.sums import Params, over_batches, trainable, zero_sums
+from lifelong.importance.sums import Batches, Params, over_batches, trainable, zero_sums
 from lifelong.importance.traceless import as_model_input, leaving_no_trace, logits
 
 
@@ -23,18 +23,31 @@ def local_mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = No
     named = {f"{name}.{p}" for name, layer in layers.items() for p, _ in layer.named_parameters(recurse=False)}
     if others := sorted(set(trainable(model)) - named):
         raise ValueError(f"method.local must be false for a backbone with other than linear layers, got {others[0]}")
-    sums = zero_sums(model)
-    with leaving_no_trace(model):
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-        def work(x: Tensor, y: Tensor) -> None:
-            x = as_model_input(model, x)
-            with torch.no_grad(), _activities(model, layers) as seen:
-                z = logits(model, x)
-            for name, (y_in, y_out) in seen.items():
-                shown = visible if visible is not None and y_out.shape == z.shape and y_out.equal(z) else None
-                size = y_out.abs() if shown is None else y_out.abs() * shown
-                _add(sums, name, size, y_in.abs())
+    def on_linear(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.dim() != 2:
+            raise ValueError(f"method.local must be false for {name}, whose input is not (B, in)")
+        seen[name] = inputs[0], output
 
+    def on_relu(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.update({name: (y_in, output) for name, (y_in, y_out) in seen.items() if y_out is inputs[0]})
+
+    def work(x: Tensor, y: Tensor) -> None:
+        with torch.no_grad():
+            z = logits(model, as_model_input(model, x))
+        for name, (y_in, y_out) in seen.items():
+            shown = visible if visible is not None and y_out.shape == z.shape and y_out.equal(z) else None
+            size = y_out.abs() if shown is None else y_out.abs() * shown
+            _add(sums, name, size, y_in.abs())
+        seen.clear()
+
+    with leaving_no_trace(model), ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_hook(partial(on_linear, name)).remove)
+        for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
+            hooks.callback(relu.register_forward_hook(on_relu).remove)
+        sums = zero_sums(model)
         count = over_batches(batches, work, sums)
     return {name: (sums[name] / count).to(p.dtype) for name, p in trainable(model).items()}
 
@@ -44,32 +57,3 @@ def _add(sums: Params, name: str, y_out: Tensor, y_in: Tensor) -> None:
         sums[f"{name}.weight"] += y_out.T @ y_in
     if f"{name}.bias" in sums:
         sums[f"{name}.bias"] += y_out.sum(0)
-
-
-class _activities:
-    """Within the block: layer name → [y_in (B, in), y_out (B, out)], y_out replaced by what a ReLU makes of it."""
-
-    def __init__(self, model: nn.Module, layers: dict[str, nn.Linear]) -> None:
-        self.seen: dict[str, list[Tensor]] = {}
-        self.hooks = [layer.register_forward_hook(self._linear(name)) for name, layer in layers.items()]
-        self.hooks += [m.register_forward_hook(self._relu) for m in model.modules() if isinstance(m, nn.ReLU)]
-
-    def _linear(self, name: str) -> Any:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if output.dim() != 2:
-                raise ValueError(f"method.local must be false for {name}, whose input is not (B, in)")
-            self.seen[name] = [inputs[0], output]
-
-        return hook
-
-    def _relu(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        for pair in self.seen.values():
-            if pair[1] is inputs[0]:
-                pair[1] = output
-
-    def __enter__(self) -> dict[str, list[Tensor]]:
-        return self.seen
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self.hooks:
-            hook.remove()

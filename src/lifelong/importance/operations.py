@@ -17,6 +17,7 @@ from torch import Tensor
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 Maybe = Tensor | None
+Sizes = Sequence[int]
 
 
 class Operands(NamedTuple):
@@ -60,14 +61,9 @@ def positions(t: Tensor) -> Tensor:
 
 
 def of_convolution(
-    input: Tensor,
-    weight: Tensor,
-    bias: Maybe = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    input: Tensor, weight: Tensor, bias: Maybe = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
-) -> Operands:
+) -> Operands:  # fmt: skip
     kernel = weight.shape[2:]
     strides, dilations = (_per_dimension(value, len(kernel)) for value in (stride, dilation))
     if padding == "same":
@@ -81,16 +77,10 @@ def of_convolution(
 
 
 def convolution_weight(
-    shape: torch.Size,
-    pads: list[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    groups: int,
-    a: Tensor,
-    g: Tensor,
+    shape: torch.Size, pads: Sizes, strides: Sizes, dilations: Sizes, groups: int, a: Tensor, g: Tensor
 ) -> Tensor:
     """a: (b, C, *size), g: (b, O, *size_out). The windows that the kernel sees, times g, summed over positions."""
-    a = F.pad(a, pads) if any(pads) else a
+    a = F.pad(a, list(pads)) if any(pads) else a
     steps = a.stride()[2:]
     within = (step * d for step, d in zip(steps, dilations, strict=True))
     between = (step * s for step, s in zip(steps, strides, strict=True))
@@ -100,24 +90,24 @@ def convolution_weight(
     return torch.bmm(rows, columns.mT).view(len(a), *shape)
 
 
-def _per_dimension(value: int | Sequence[int], num: int) -> tuple[int, ...]:
+def _per_dimension(value: int | Sizes, num: int) -> tuple[int, ...]:
     return (value,) * num if isinstance(value, int) else tuple(value) * (num if len(value) == 1 else 1)
 
 
 # Element by element -------------------------------------------------------------------------------------------------
 
 
-def scale(parameter: Maybe, like: Sequence[int]) -> tuple[Maybe, Rule]:
+def scale(parameter: Maybe, like: Sizes) -> tuple[Maybe, Rule]:
     """Of a ∘ parameter, where the parameter has the shape `like` when it is broadcast."""
     return parameter, lambda a, g: _summed(parameter, like, a * g)
 
 
-def shift(parameter: Maybe, like: Sequence[int]) -> tuple[Maybe, Rule]:
+def shift(parameter: Maybe, like: Sizes) -> tuple[Maybe, Rule]:
     """Of a + parameter."""
     return parameter, lambda a, g: _summed(parameter, like, g)
 
 
-def _summed(parameter: Maybe, like: Sequence[int], g: Tensor) -> Tensor:
+def _summed(parameter: Maybe, like: Sizes, g: Tensor) -> Tensor:
     """Over the dimensions along which the parameter was repeated."""
     assert parameter is not None
     padded = (1,) * (g.dim() - len(like)) + tuple(like)
@@ -133,7 +123,7 @@ def of_product(input: Tensor, other: Any) -> Operands | None:
     return _of_two(input, other, scale)
 
 
-def _of_two(input: Tensor, other: Any, kind: Callable[[Maybe, Sequence[int]], tuple[Maybe, Rule]]) -> Operands | None:
+def _of_two(input: Tensor, other: Any, kind: Callable[[Maybe, Sizes], tuple[Maybe, Rule]]) -> Operands | None:
     """Of the two, what is no parameter is the input."""
     if not isinstance(input, Tensor) or not isinstance(other, Tensor):
         return None
@@ -178,7 +168,7 @@ def of_group_norm(
 
 
 def of_layer_norm(
-    input: Tensor, normalized_shape: Sequence[int], weight: Maybe = None, bias: Maybe = None, eps: float = 1e-5
+    input: Tensor, normalized_shape: Sizes, weight: Maybe = None, bias: Maybe = None, eps: float = 1e-5
 ) -> Operands:
     shape = list(normalized_shape)
     rules, last_dim = [scale(weight, shape), shift(bias, shape)], input.dim() - len(shape) - 1

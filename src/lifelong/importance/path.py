@@ -3,28 +3,22 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lifelong.importance.per_sample import add_by_vmap
-from lifelong.importance.sums import trainable, zero_sums
+from lifelong.importance.sums import zero_sums
 from lifelong.importance.tape import Tape, Use, used_otherwise
-from lifelong.importance.traceless import as_model_input, leaving_no_trace, logits
+from lifelong.importance.traceless import logits
 
-Path = Literal["auto", "closed", "func", "loop"]
-"""auto, closed: closed forms for the parameters that have one, for the others torch.func over samples or a loop over
-samples; func, loop: these for all."""
 FEW = 3
-CHUNK_BYTES = 2**23
 CACHED_BYTES = 2**19
 
 log = logging.getLogger(__name__)
 _warned: WeakSet[nn.Module] = WeakSet()
-_chosen: WeakKeyDictionary[nn.Module, "Layout"] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -91,32 +85,11 @@ def with_closed_form(
     return [(use, dim) for use, dim in kept if use.rules], rest
 
 
-def choose_path(model: nn.Module, x: Tensor) -> Path:
-    """What "auto" does with the parameters on a few samples of x (B, ...), "closed" if any has a closed form.
+def slow_path(model: nn.Module, x: Tensor, names: Iterable[str]) -> str:
+    """The way for parameters without a closed form: "func" (torch.func), or "loop" over single samples.
 
-    To hand "closed" on saves the survey of every later call, as one batch after the other wants it.
-    """
-    with leaving_no_trace(model):
-        few = as_model_input(model, x)[:FEW]
-        layout = _chosen[model] = survey(model, few)
-        if not layout.mixing:
-            uses, z = recorded(model, few)
-            uses_closed, rest = with_closed_form(model, z, uses, layout)
-            if uses_closed or not rest:
-                return "closed"
-        return slow_path(model, few, trainable(model))
-
-
-def layout_of(model: nn.Module, x: Tensor, path: Path) -> Layout:
-    """As the path "closed" was chosen with, if it was; else by a survey of x (B, ...)."""
-    return _chosen[model] if path == "closed" and model in _chosen else survey(model, x)
-
-
-def slow_path(model: nn.Module, x: Tensor, names: Iterable[str]) -> Path:
-    """The way for parameters without a closed form: "func", unless vmap cannot follow the model (data-dependent flow).
-
-    Nor on a CPU for gradients beyond its cache: writing many of them to memory takes longer than one after the other.
-    Says so once for a model.
+    A loop where vmap cannot follow the model (data-dependent flow), and on a CPU for gradients beyond its cache:
+    writing many of them to memory takes longer than one after the other. Says so once for a model.
     """
     few, sums = x[:FEW], {name: s for name, s in zero_sums(model).items() if name in names}
     reason = ""
@@ -126,7 +99,7 @@ def slow_path(model: nn.Module, x: Tensor, names: Iterable[str]) -> Path:
         try:
             with torch.no_grad():
                 z = model(few)
-            add_by_vmap(model, few, torch.ones_like(z)[None], sums, power=1, chunk_bytes=CHUNK_BYTES)
+            add_by_vmap(model, few, torch.ones_like(z)[None], sums, power=1)
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
     if not reason:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lifelong.importance.sums import Params, added, in_chunks, magnitude, trainable
+from lifelong.importance.sums import Params, added, in_chunks, magnitude, samples_at_once, trainable
 
 
-def add_by_vmap(model: nn.Module, x: Tensor, v: Tensor, sums: Params, power: int, chunk_bytes: int) -> None:
+def add_by_vmap(model: nn.Module, x: Tensor, v: Tensor, sums: Params, power: int) -> None:
     """sums += Σ_n Σ_r |∂(v_rn · z_n)/∂θ|^power for the parameters in `sums`, x: (B, ...), v: (R, B, K).
 
     About three gradients a sample are held.
@@ -34,8 +34,8 @@ def add_by_vmap(model: nn.Module, x: Tensor, v: Tensor, sums: Params, power: int
         for name, part in {name: g.sum(0) for name, g in each.items()}.items():
             sums[name] += part
 
-    gradient_bytes = sum(s.numel() * s.element_size() for s in sums.values())
-    in_chunks(len(x), chunk_bytes // (3 * gradient_bytes), work)
+    like = next(iter(sums.values()))
+    in_chunks(len(x), samples_at_once(like, 3 * sum(s.numel() for s in sums.values())), work)
 
 
 def outputs_alone(model: nn.Module, x: Tensor, path: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +10,21 @@ from torch import Tensor, nn
 from lifelong.distributed.ranks import sum_over_ranks_, total_over_ranks
 
 Params = dict[str, Tensor]
+Batches = Iterable[tuple[Tensor, Tensor]]
+Work = Callable[[Tensor, Tensor], None]
+
+CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
+"""Bound on the memory of the per-sample gradients held at once: on a CPU what its cache takes is fastest."""
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def zero_sums(model: nn.Module) -> Params:
-    """One zero per trainable parameter, in at least float32."""
+def zero_sums(model: nn.Module, *leading: int) -> Params:
+    """Zeros for every trainable parameter, (*leading, *parameter.shape), in at least float32."""
     return {
-        name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32), requires_grad=False)
+        name: torch.zeros((*leading, *p.shape), dtype=torch.promote_types(p.dtype, torch.float32), device=p.device)
         for name, p in trainable(model).items()
     }
 
@@ -39,16 +45,10 @@ def added(total: Tensor | None, g: Tensor, power: int) -> Tensor:
     return new if total is None else total.add_(new)
 
 
-def over_batches(
-    batches: Iterable[tuple[Tensor, Tensor]],
-    work: Callable[[Tensor, Tensor], None],
-    sums: Params,
-    begin: Callable[[], object] = bool,
-) -> int:
+def over_batches(batches: Batches, work: Work, sums: Params) -> int:
     """Call work(x, y), which adds to `sums`, on every batch, or on parts of it when memory runs out; number of samples.
 
-    Each rank hands in its own batches, which may be none: then `begin`, which is to make what is not in `sums` from the
-    beginning, is called instead. Sums and number are those of all ranks.
+    Each rank hands in its own batches, which may be none, and zeros for sums. Sums and number are those of all ranks.
 
     What was added in vain is taken back, and from then on no part is larger than what fitted. The sums differ from
     those of whole batches by rounding alone, if what `work` adds of a sample does not depend on the others.
@@ -58,12 +58,10 @@ def over_batches(
         torch.OutOfMemoryError: memory does not suffice for one sample.
     """
     count, size = 0, sys.maxsize
-    kept: Params = {}
+    kept: Params = {}  # the same for all batches, as new memory costs more than the copy
     for x, y in batches:
-        size = in_chunks(len(x), size, all_or_nothing(x, y, work, sums, kept, fresh=count == 0))
+        size = in_chunks(len(x), size, partial(_all_or_nothing, x, y, work, sums, kept, count == 0))
         count += len(x)
-    if count == 0:
-        begin()
     total = total_over_ranks(count)
     if total == 0:
         raise ValueError("batches must hold at least one sample, got none")
@@ -71,33 +69,25 @@ def over_batches(
     return total
 
 
-def all_or_nothing(
-    x: Tensor, y: Tensor, work: Callable[[Tensor, Tensor], None], sums: Params, kept: Params, *, fresh: bool
-) -> Callable[[slice], None]:
+def _all_or_nothing(x: Tensor, y: Tensor, work: Work, sums: Params, kept: Params, fresh: bool, chunk: slice) -> None:
     """`work` on a slice of the batch, which leaves `sums` as they were when memory runs out.
 
-    kept: takes what they were; the same one for all batches, as new memory costs more than the copy.
-    fresh: nothing was added before this batch, so there is nothing to keep of it until its second slice.
+    They are copied to `kept`, but for those of a `fresh` batch's first slice, which are zero.
     """
-
-    def on_chunk(chunk: slice) -> None:
-        if chunk.start > 0 or not fresh:
-            for name, s in sums.items():
-                kept[name] = kept[name].copy_(s) if name in kept else s.clone()
-        try:
-            work(x[chunk], y[chunk])
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            for name, s in sums.items():  # those that were not there before started at zero
-                s.copy_(kept[name]) if name in kept else s.zero_()
-            if chunk.stop - chunk.start > 1:
-                raise
-            raise torch.OutOfMemoryError(
-                f"importance does not fit into memory, even one sample at a time: {error}"
-            ) from error
-
-    return on_chunk
+    if chunk.start > 0 or not fresh:
+        for name, s in sums.items():
+            kept[name] = kept[name].copy_(s) if name in kept else s.clone()
+    try:
+        work(x[chunk], y[chunk])
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        for name, s in sums.items():
+            s.copy_(kept[name]) if name in kept else s.zero_()
+        if chunk.stop - chunk.start > 1:
+            raise
+        short = f"importance does not fit into memory, even one sample at a time: {error}"
+        raise torch.OutOfMemoryError(short) from error
 
 
 def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> int:
@@ -117,6 +107,11 @@ def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> int:
         else:
             start = stop
     return size
+
+
+def samples_at_once(like: Tensor, num_values: int) -> int:
+    """How many samples CHUNK_BYTES takes, with so many values as `like` holds for each."""
+    return CHUNK_BYTES.get(like.device.type, 2**26) // (num_values * like.element_size())
 
 
 def ran_out(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from lifelong.data.stream import Task
 from lifelong.distributed.ranks import total_over_ranks
-from lifelong.importance import Path, choose_path, fisher
+from lifelong.importance import fisher
 from lifelong.methods.ewc import check_labels
 from lifelong.methods.guards import PenaltyError, check_number
 from lifelong.methods.method import Batches, Learned, Params
@@ -43,7 +43,6 @@ class EWCPP(Penalty):
         self.fisher: Params = {}
         self.fresh: Params = {}
         self.steps = 0
-        self._path: Path | None = None
 
     def before_task(self, task: Task) -> None:
         self.begin({})
@@ -86,10 +85,7 @@ class EWCPP(Penalty):
         if total_over_ranks(len(own)) == 0:
             return {}
         generator = torch.Generator(learner.visible.device).manual_seed(torch.initial_seed() + self.steps + 1)
-        if self._path is None and own:
-            self._path = choose_path(learner.backbone, own[0][0])
-        options: dict[str, Any] = {"visible": learner.visible, "generator": generator, "path": self._path or "auto"}
-        return fisher(learner.backbone, own, labels=self.labels, **options)
+        return fisher(learner.backbone, own, labels=self.labels, visible=learner.visible, generator=generator)
 
     def update_fisher(self, new: Params) -> None:
         held = self.fisher

@@ -29,8 +29,8 @@ class SCP(Penalty):
         self.alpha = alpha
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
-        options: dict[str, Any] = {"visible": learner.visible, "num_slices": self.num_slices, "generator": generator}
-        return sliced_cramer(learner.backbone, batches, **options)
+        options: dict[str, Any] = {"num_slices": self.num_slices, "generator": generator}
+        return sliced_cramer(learner.backbone, batches, learner.visible, **options)
 
     def merge(self, new: Params, weights: Params) -> None:
         held, a = self.importance, self.alpha
