@@ -57,9 +57,11 @@ def workspace(entity: str, project: str) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    look = {"settings": ws.WorkspaceSettings(x_axis="step", max_runs=100),
-            "runset_settings": ws.RunsetSettings(groupby=[ws.Metric("JobType")])}  # fmt: skip
-    made = ws.Workspace(entity=entity, project=project, name=TITLE, sections=sections(ws, wr), **look)
+    made = ws.Workspace(
+        entity=entity, project=project, name=TITLE, sections=sections(ws, wr),
+        settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Metric("JobType")]),
+    )  # fmt: skip
     made._internal_name = NAME
     return made
 

@@ -105,24 +105,20 @@ class Tracker(Callback):
         self._count += 1
         self._samples += len(batch.y)
         if self._stepped and trainer.global_step % self.every_n_steps == 0:
-            self._log_training(trainer, pl_module)
+            loss = self._loss_of_all(trainer) * trainer.accumulate_grad_batches / self._count
+            self._loss, self._count = torch.zeros_like(self._loss), 0
+            self.latest = {"train/loss": loss, **self._before_step}
+            row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
+            self.write(row, self.record.step + trainer.global_step, self._costs(pl_module.device))
         self._stepped = False
 
-    def _log_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = self._loss_of_all() * trainer.accumulate_grad_batches / self._count
-        self._loss, self._count = torch.zeros_like(self._loss), 0
-        step = self.record.step + trainer.global_step
-        if not math.isfinite(loss):
-            raise self._diverged(f"train/loss is {loss}", trainer)
-        self.latest = {"train/loss": loss, **self._before_step}
-        row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
-        self.write(row, step, self._costs(pl_module.device))
-
-    def _loss_of_all(self) -> float:
-        """Mean over ranks of the summed losses: all of them go on, or none; the host waits for it."""
+    def _loss_of_all(self, trainer: Trainer) -> float:
+        """The summed losses, mean over ranks; not finite, all ranks raise DivergedError. The host waits for it."""
         total = self._loss.clone()
         sum_over_ranks_([total])
-        return float(total) / this_share().of
+        if not math.isfinite(loss := float(total) / this_share().of):
+            raise self._diverged(f"train/loss is {loss}", trainer)
+        return loss
 
     def _costs(self, device: torch.device) -> dict[str, float]:
         """Since the row before, the validations between left out; called behind a wait for the device."""
@@ -137,8 +133,7 @@ class Tracker(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the steps since the last row, and what they made of the weights; the host waits for it."""
-        if not math.isfinite(loss := self._loss_of_all()):
-            raise self._diverged(f"train/loss is {loss}", trainer)
+        self._loss_of_all(trainer)
         for name, weight in pl_module.named_parameters():
             if not bool(weight.isfinite().all()):
                 raise self._diverged(f"{name} is not finite", trainer)
