@@ -6,6 +6,7 @@ again replaces it, and what was rearranged in it by hand.
 
 import argparse
 import sys
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -19,40 +20,36 @@ def sections(ws: ModuleType, wr: ModuleType) -> list[Any]:
 
     λ is the summary's `strength`: wandb-workspaces would look for `method.strength` in a nested configuration.
     """
-
-    def measure(key: str) -> Any:
-        return wr.SummaryMetric(key)
-
-    def column(metric: Any, title: str, **options: bool) -> Any:
-        return wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=title, **options)
-
-    points = [measure(key) for key in ("average_accuracy", "forgetting", "learning_accuracy")]
-    coordinates = [
-        column(measure("strength"), "λ", log=True),
-        column(points[2], "learning accuracy"),
-        column(points[1], "forgetting", inverted=True),
-        column(points[0], "average accuracy"),
+    keys = ("strength", "learning_accuracy", "forgetting", "average_accuracy")
+    strength, learning, forgetting, average = (wr.SummaryMetric(key) for key in keys)
+    column, line = wr.ParallelCoordinatesPlotColumn, partial(wr.LinePlot, x="step")
+    columns = [
+        column(metric=strength, display_name="λ", log=True),
+        column(metric=learning, display_name="learning accuracy"),
+        column(metric=forgetting, display_name="forgetting", inverted=True),
+        column(metric=average, display_name="average accuracy"),
     ]
-    matrices = [
-        wr.WeavePanelSummaryTable(table_name="accuracy_matrix"),
-        wr.MediaBrowser(title="accuracy matrix", media_keys=["accuracy_matrix_image"]),
-    ]
-    planes = [
-        wr.ScatterPlot(title="forgetting against λ", x=measure("strength"), y=points[1], log_x=True),
-        wr.ScatterPlot(title="average accuracy against λ", x=measure("strength"), y=points[0], log_x=True),
-        wr.ScatterPlot(title="stability against plasticity", x=points[2], y=points[1]),
-        wr.ParallelCoordinatesPlot(title="settings to measures", columns=coordinates),
-    ]
-    curves = [
-        wr.LinePlot(title="validation accuracy per task", x="step", metric_regex="val/accuracy/.*"),
-        wr.LinePlot(title="test accuracy per task", x="step", metric_regex="test/accuracy/.*"),
-        wr.LinePlot(title="loss", x="step", y=["train/loss"]),
-        wr.LinePlot(title="penalty", x="step", y=["train/penalty"], log_y=True),
-        wr.LinePlot(title="‖∇penalty‖ / ‖∇task‖", x="step", y=["train/penalty_gradient_ratio"], log_y=True),
-        wr.LinePlot(title="samples per second", x="step", y=["cost/samples_per_second"]),
-    ]
-    named = {"Accuracy matrix": matrices, "Strength, stability, plasticity": planes, "While learning": curves}
-    return [ws.Section(name=name, panels=panels, is_open=True) for name, panels in named.items()]
+    panels = {
+        "Accuracy matrix": [
+            wr.WeavePanelSummaryTable(table_name="accuracy_matrix"),
+            wr.MediaBrowser(title="accuracy matrix", media_keys=["accuracy_matrix_image"]),
+        ],
+        "Strength, stability, plasticity": [
+            wr.ScatterPlot(title="forgetting against λ", x=strength, y=forgetting, log_x=True),
+            wr.ScatterPlot(title="average accuracy against λ", x=strength, y=average, log_x=True),
+            wr.ScatterPlot(title="stability against plasticity", x=learning, y=forgetting),
+            wr.ParallelCoordinatesPlot(title="settings to measures", columns=columns),
+        ],
+        "While learning": [
+            line(title="validation accuracy per task", metric_regex="val/accuracy/.*"),
+            line(title="test accuracy per task", metric_regex="test/accuracy/.*"),
+            line(title="loss", y=["train/loss"]),
+            line(title="penalty", y=["train/penalty"], log_y=True),
+            line(title="‖∇penalty‖ / ‖∇task‖", y=["train/penalty_gradient_ratio"], log_y=True),
+            line(title="samples per second", y=["cost/samples_per_second"]),
+        ],
+    }
+    return [ws.Section(name=name, panels=shown, is_open=True) for name, shown in panels.items()]
 
 
 def workspace(entity: str, project: str) -> Any:
@@ -60,27 +57,21 @@ def workspace(entity: str, project: str) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    settings = ws.WorkspaceSettings(x_axis="step", max_runs=100)
-    runs = ws.RunsetSettings(groupby=[ws.Metric("JobType")])
     made = ws.Workspace(
-        entity=entity, project=project, name=TITLE, sections=sections(ws, wr), settings=settings, runset_settings=runs
-    )
+        entity=entity, project=project, name=TITLE, sections=sections(ws, wr),
+        settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Metric("JobType")]),
+    )  # fmt: skip
     made._internal_name = NAME
     return made
 
 
 def save(made: Any) -> bool:
-    """Whether the view is new to the server; else it replaces the one there.
-
-    Raises:
-        Exception: whatever W&B raises, e.g. without an account or if there is no such project.
-    """
-    import wandb_workspaces.workspaces as ws
-
+    """Whether the view is new to the server; else it replaces the one there. Raises whatever W&B raises."""
     try:
-        made._internal_id = ws.Workspace.from_url(made.url)._internal_id
+        made._internal_id = type(made).from_url(made.url)._internal_id
     except ValueError as error:
-        if not str(error).startswith("Workspace `"):
+        if not str(error).startswith("Workspace `"):  # … not found
             raise
     new = not made._internal_id
     made.save()

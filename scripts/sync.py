@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         outcomes = [upload(path.parents[1]) for path in sorted(root.glob("**/wandb/rows.jsonl"))]
     words = ("uploaded", "uploaded before", "not uploaded", "in work")
     print(f"{root}: {', '.join(f'{outcomes.count(word)} {word}' for word in words)}")
-    return 1 if "not uploaded" in outcomes else 0
+    return int("not uploaded" in outcomes)
 
 
 if __name__ == "__main__":

@@ -98,13 +98,19 @@ def tear(first: Any, second: Any) -> None:
     file.flush()
 
 
-def attempt(root: Path, settings: tuple[str, ...], before: Callable[[], None], delay: float | None, signum: int) -> int:
-    """Fork a child that runs; a signal after `delay` seconds, if not None. Returns the signal that ended it, or 0."""
+def attempt(
+    root: Path, settings: tuple[str, ...], signum: int = 0, aim: Aim | None = None, nth: int = 1, delay: float = 0
+) -> int:
+    """Fork a child that runs; `signum` comes at the aim, or without one after `delay` seconds, and never if it is 0.
+
+    Returns the signal that ended it, or 0.
+    """
     if (child := os.fork()) == 0:
         code = 1
         try:
             sys.stdout = sys.stderr = open(root.with_suffix(".log"), "a")  # noqa: SIM115 - closed with the process
-            before()
+            if signum and aim:
+                aimed(aim, nth, signum)
             run(root, *settings)
             code = 0
         except Interrupted as stop:
@@ -114,7 +120,7 @@ def attempt(root: Path, settings: tuple[str, ...], before: Callable[[], None], d
         finally:
             sys.stdout.flush()
             os._exit(code)
-    if delay is not None:
+    if signum and not aim:
         time.sleep(delay)
         os.kill(child, signum)  # a child that has ended waits for us, and takes no notice
     status = os.waitpid(child, 0)[1]
@@ -125,18 +131,11 @@ def attempt(root: Path, settings: tuple[str, ...], before: Callable[[], None], d
 
 
 def cases(kind: str) -> Iterator[tuple[str, ...]]:
-    saving = cycle(SAVING)
     if kind == "wandb":  # 120 steps and 42 other rows, more than W&B keeps in a buffer
-        yield (
-            "method=ewc",
-            *ALWAYS,
-            "logger=wandb",
-            "log_every_n_steps=1",
-            "trainer.max_epochs=20",
-            "checkpoint_steps=7",
-        )
+        long = ("log_every_n_steps=1", "trainer.max_epochs=20", "checkpoint_steps=7")
+        yield ("method=ewc", *ALWAYS, "logger=wandb", *long)
         return
-    memories = cycle(MEMORIES)
+    saving, memories = cycle(SAVING), cycle(MEMORIES)
     for method in METHODS:
         interval = (f"method.interval={INTERVALS[method]}",) if method in INTERVALS else ()
         memory = () if method == "joint" else (f"memory={next(memories)}", "memory.per_class=3")
@@ -164,33 +163,29 @@ def work(
     root: Path, settings: tuple[str, ...], num_kills: int, draw: random.Random, aims: Iterator[Aim | None]
 ) -> dict[str, Any]:
     """Kill the case again and again; if it ends before it was killed often enough, it begins in another folder."""
+    root.mkdir(parents=True)
     composed_tiny(root, *settings)  # once, for all children
     start = time.perf_counter()
-    alone = tuple(setting for setting in settings if setting != "logger=wandb")  # that would be the same W&B run
-    attempt(root / "whole", alone, lambda: None, None, signal.SIGKILL)
+    attempt(root / "whole", tuple(s for s in settings if s != "logger=wandb"))  # that would be the same W&B run
     seconds = time.perf_counter() - start
     killed: list[str] = []
     wrong: list[str] = []
     for life in count():
         place = root / f"killed{life}"
-        while True:
-            signum = draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+        while len(killed) < num_kills:
             aim = next(aims)
-            if len(killed) >= num_kills:
-                ended = attempt(place, settings, lambda: None, None, signum)
-            elif aim:
-                signum = signal.SIGKILL if aim.torn else signum  # SIGTERM lets a write end
-                nth = draw.randint(*aim.nth)
-                ended = attempt(place, settings, lambda a=aim, n=nth, s=signum: aimed(a, n, s), None, signum)
-            else:
-                ended = attempt(place, settings, lambda: None, draw.uniform(0.05, 1.0) * seconds, signum)
-            if not ended:
+            signum = draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+            signum = signal.SIGKILL if aim and aim.torn else signum  # SIGTERM lets a write end
+            nth, delay = draw.randint(*aim.nth) if aim else 0, draw.uniform(0.05, 1.0) * seconds
+            if not (ended := attempt(place, settings, signum, aim, nth, delay)):
                 break
             killed.append(f"{signal.Signals(ended).name} at {aim.place if aim else 'a random moment'}")
+        else:
+            attempt(place, settings)
         wrong += differences(folder_of(place), folder_of(root / "whole"))
         if len(killed) >= num_kills:
-            done = {"settings": settings, "killed": killed, "lives": life + 1, "wrong": wrong}
-            return done | {"last": str(folder_of(place))}
+            return {"settings": settings, "killed": killed, "lives": life + 1, "wrong": wrong,
+                    "last": str(folder_of(place))}  # fmt: skip
 
 
 def main(root: Path, seed: int, kind: str) -> None:
@@ -200,26 +195,20 @@ def main(root: Path, seed: int, kind: str) -> None:
         import wandb  # noqa: F401 - once, for all children
     gc.freeze()
     draw, number = random.Random(seed), count()
-    aims = cycle([STEPS]) if kind == "wandb" else chain.from_iterable((None, aim) for aim in cycle(AIMS))
     hit: set[str] = set()
 
     def case(settings: tuple[str, ...], num_kills: int, aims: Iterator[Aim | None]) -> None:
-        place = root / str(next(number))
-        place.mkdir(parents=True)
-        done = work(place, settings, num_kills, draw, aims)
+        done = work(root / str(next(number)), settings, num_kills, draw, aims)
         hit.update(kill.partition(" at ")[2] for kill in done["killed"])
         print(json.dumps(done), flush=True)
 
+    aims = cycle([STEPS]) if kind == "wandb" else chain.from_iterable((None, aim) for aim in cycle(AIMS))
     for settings in cases(kind):
         case(settings, KILLS[kind], aims)
-    if kind == "methods":  # where no signal came yet, as the run was over before
-        for aim in AIMS:
-            if aim.place not in hit:
-                case(
-                    ("method=ewc", "memory=uniform", *ALWAYS, SAVING[0]),
-                    1,
-                    chain([replace(aim, nth=(1, 1))], repeat(None)),
-                )
+    for aim in AIMS if kind == "methods" else ():  # where no signal came yet, as the run was over before
+        if aim.place not in hit:
+            once = chain([replace(aim, nth=(1, 1))], repeat(None))
+            case(("method=ewc", "memory=uniform", *ALWAYS, SAVING[0]), 1, once)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,6 @@ def text(cell: dict[str, Any]) -> str:
     return "".join(cell["source"])
 
 
-def test_there_are_three() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_forgetting", "02_methods", "03_sweep_report"]
-
-
 @each_notebook
 def test_outputs_are_there_and_tell_nothing_of_the_machine(path: Path) -> None:
     code = cells(path, "code")
@@ -32,25 +28,20 @@ def test_outputs_are_there_and_tell_nothing_of_the_machine(path: Path) -> None:
     outputs = [output for cell in code for output in cell["outputs"]]
     pictures = [output.get("data", {}).pop("image/png", None) for output in outputs]
     assert any(pictures)
-    for output in outputs:
-        assert output["output_type"] in ("display_data", "execute_result") or output["name"] == "stdout"
+    assert all(o["output_type"] in ("display_data", "execute_result") or o["name"] == "stdout" for o in outputs)
     assert not re.search(r"/(home|root|tmp|Users|usr)/| at 0x[0-9a-f]+|\\r", json.dumps(outputs))
 
 
 @each_notebook
 def test_nothing_is_downloaded_or_logged_elsewhere(path: Path) -> None:
     code = "\n".join(map(text, cells(path, "code")))
-    assert '"logger=none"' in code
-    assert '"dataset/source=digits"' in code
-    assert "assert " in code
+    assert all(part in code for part in ('"logger=none"', '"dataset/source=digits"', "assert "))
 
 
-def test_every_question_is_a_heading() -> None:
-    headings = [text(cell).splitlines()[0] for cell in cells(NOTEBOOKS[0], "markdown")]
-    assert [heading.split()[1] for heading in headings[1:]] == [f"Q{k}" for k in range(1, 11)]
-
-
-def test_every_method_that_weighs_is_shown_beside_its_formula() -> None:
+def test_every_question_is_a_heading_and_every_method_that_weighs_is_beside_its_formula() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["01_forgetting", "02_methods", "03_sweep_report"]
+    headings = [text(cell).split()[1] for cell in cells(NOTEBOOKS[0], "markdown")]
+    assert headings[1:] == [f"Q{k}" for k in range(1, 11)]
     sections = [text(cell) for cell in cells(NOTEBOOKS[1], "markdown") if "\n\n$" in text(cell)]
     shown = [section.splitlines()[0].removeprefix("## ") for section in sections]
     assert shown == ["EWC", "Online EWC", "EWC++", "MAS", "SI", "RWalk", "SCP"]

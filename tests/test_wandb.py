@@ -12,7 +12,7 @@ from lifelong.tracking import DivergedError
 from lifelong.tracking.loggers.wandb import kept_rows
 from runs import run
 from wandb_log import rows, run_record, summary
-from wandb_session import WANDB, Killed, history, kill_at, scalars, wandb_file
+from wandb_session import WANDB, history, run_killed, scalars, wandb_file
 
 
 def test_offline_run_has_rows_configuration_and_measures(
@@ -58,14 +58,9 @@ def assert_matrix_and_importance_of_each_task(path: Path, names: list[str], matr
         assert sum(key.startswith("importance/") and key.endswith(".bins") for key in row) == 4
 
 
-def test_killed_and_resumed_run_has_all_rows_costs_and_media_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_and_resumed_run_has_all_rows_costs_and_media_once(tmp_path: Path) -> None:
     """Also those of before the kill, which W&B itself may not have written yet."""
-    with monkeypatch.context() as patch:
-        kill_at(patch, 8)
-        with pytest.raises(Killed):
-            run(tmp_path, *WANDB, "checkpoint_seconds=1e-9")
+    run_killed(tmp_path, *WANDB, "checkpoint_seconds=1e-9")
     assert wandb.run is None
     result = run(tmp_path, *WANDB, "logger.wandb.group=other", "checkpoint_seconds=1e-9")
     path = wandb_file(result.folder)

@@ -15,7 +15,7 @@ from lifelong.tracking.loggers.wandb import is_uploaded, kept_rows
 from runs import TINY, at_every_batch, command, run
 from wandb_log import rows
 from wandb_server import KEY, Run, Server
-from wandb_session import SHORT, WANDB, Killed, fault_at, history, kill_at, scalars, wandb_file
+from wandb_session import SHORT, WANDB, history, run_with_fault, scalars, wandb_file
 
 pytestmark = pytest.mark.system  # starts W&B's own process, some wait for a server that does not answer
 
@@ -56,20 +56,6 @@ def test_secrets_are_in_no_file_of_the_run_and_in_nothing_sent(
     for content in (*contents, *arrived(server, result).files.values(), sent):
         assert KEY.encode() not in content
         assert b"hf_0123456789" not in content
-
-
-def test_interrupted_and_resumed_run_is_one_without_doubled_steps(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        kill_at(patch, 8)
-        with pytest.raises(Killed):
-            run(tmp_path, *SHORT, "checkpoint_seconds=1e-9")
-    result = run(tmp_path, *SHORT, "checkpoint_seconds=1e-9")
-    assert list(server.runs) == [result.folder.name]
-    kept = arrived(server, result)
-    assert scalars(kept.rows) == history(result)
-    assert kept.exit_codes == [1, 0]
 
 
 def test_jobs_of_a_multirun_are_runs_of_one_group(tmp_path: Path, server: Server) -> None:
@@ -136,14 +122,10 @@ def test_server_that_takes_no_run_does_not_hold_it_up(
         assert scalars(rows(wandb_file(done.folder))) == history(done)
 
 
+@pytest.mark.usefixtures("server")
 @pytest.mark.parametrize(("variable", "value"), [("WANDB_BASE_URL", "http://127.0.0.1:9"), ("WANDB_API_KEY", "short")])
 def test_no_server_or_a_malformed_key_does_not_hold_a_run_up(
-    tmp_path: Path,
-    server: Server,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    value: str,
+    variable: str, value: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv(variable, value)
@@ -155,15 +137,10 @@ def test_no_server_or_a_malformed_key_does_not_hold_a_run_up(
 
 @pytest.mark.parametrize("fault", [{"status": 401}, {"status": 500}, {"silent": True}], ids=str)
 def test_server_that_dies_in_the_midst_does_not_hold_a_run_up(
-    tmp_path: Path,
-    server: Server,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    fault: dict[str, Any],
+    fault: dict[str, Any], tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """All rows are in the run folder, and known not to be at the server."""
-    fault_at(monkeypatch, 8, server, fault)
-    result = run(tmp_path, *SHORT)
+    result = run_with_fault(tmp_path, *SHORT, server=server, fault=fault)
     whole_and_said_once(result, capfd.readouterr().err)
     assert scalars(kept_rows(result.folder)) == history(result)
     assert not is_uploaded(result.folder)

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from runs import run
 from wandb_server import Server
-from wandb_session import SHORT, WANDB, Killed, fault_at, history, kill_at, scalars
+from wandb_session import SHORT, WANDB, history, run_killed, run_with_fault, scalars
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 pytestmark = pytest.mark.system  # each call starts Python and W&B's own process
@@ -37,10 +37,7 @@ def synced(root: Path) -> tuple[int, list[int]]:
 def test_sync_uploads_offline_runs_once(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs, one of them interrupted, uploaded and resumed; then again."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    with monkeypatch.context() as patch:
-        kill_at(patch, 8)
-        with pytest.raises(Killed):
-            run(tmp_path, *WANDB, "checkpoint_seconds=1e-9")
+    run_killed(tmp_path, *WANDB, "checkpoint_seconds=1e-9")
     assert server.requests == []
     assert synced(tmp_path) == (0, [1, 0, 0, 0])
     results = [run(tmp_path, *WANDB, "checkpoint_seconds=1e-9"), run(tmp_path, *WANDB, "seed=1")]
@@ -75,12 +72,8 @@ def test_sync_without_a_server_says_what_is_left_and_fails(
     assert synced(tmp_path) == (0, [1, 0, 0, 0])
 
 
-def test_run_whose_server_went_away_is_uploaded_later(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        fault_at(patch, 8, server, {"status": 500})
-        result = run(tmp_path, *SHORT)
+def test_run_whose_server_went_away_is_uploaded_later(tmp_path: Path, server: Server) -> None:
+    result = run_with_fault(tmp_path, *SHORT, server=server, fault={"status": 500})
     server.status = 200
     assert synced(tmp_path) == (0, [1, 0, 0, 0])
     assert scalars(server.runs[result.folder.name].rows) == history(result)

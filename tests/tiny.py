@@ -229,7 +229,8 @@ def drive(
     for i, batch in enumerate(Batch(*pair) for pair in batches):
         penalty.on_train_batch_start(trainer, learner, batch, i)
         optimizer.zero_grad()
-        learner.loss(batch.x, batch.y).backward()
+        loss = learner.training_step(batch, i) if isinstance(learner, Learner) else learner.loss(batch.x, batch.y)
+        loss.backward()
         penalty.on_before_optimizer_step(trainer, learner, optimizer)
         optimizer.step()
     penalty.on_train_end(trainer, learner)

@@ -9,7 +9,7 @@ import pytest
 
 from lifelong.experiment.run import Result
 from lifelong.tracking import read_history
-from runs import at_every_batch
+from runs import at_every_batch, run
 from wandb_server import KEY, Server, wandb_server
 
 WANDB = ("logger=wandb", "logger.wandb.tags=[tiny]")
@@ -44,16 +44,21 @@ class Killed(BaseException):
     """As kill -9."""
 
 
-def kill_at(patch: pytest.MonkeyPatch, step: int) -> None:
+def run_killed(root: Path, *overrides: str, step: int = 8) -> None:
+    """A tiny run that is killed at the end of a step, before a checkpoint is made there."""
+
     def kill(_: Any, done: int) -> None:
         if done == step:
             raise Killed
 
-    at_every_batch(patch, kill)
+    with pytest.MonkeyPatch.context() as patch:
+        at_every_batch(patch, kill)
+        with pytest.raises(Killed):
+            run(root, *overrides)
 
 
-def fault_at(patch: pytest.MonkeyPatch, step: int, server: Server, fault: dict[str, Any]) -> None:
-    """The server fails from a step on; it has taken the run up before."""
+def run_with_fault(root: Path, *overrides: str, server: Server, fault: dict[str, Any], step: int = 8) -> Result:
+    """A tiny run whose server fails from a step on; it has taken the run up before."""
 
     def act(_: Any, done: int) -> None:
         deadline = monotonic() + 60
@@ -62,12 +67,14 @@ def fault_at(patch: pytest.MonkeyPatch, step: int, server: Server, fault: dict[s
         if done == step:
             vars(server).update(fault)
 
-    at_every_batch(patch, act)
+    with pytest.MonkeyPatch.context() as patch:
+        at_every_batch(patch, act)
+        return run(root, *overrides)
 
 
-def wandb_file(folder: Path, kind: str = "offline-run") -> Path:
-    """A resumed run has one file as well, with all rows."""
-    (path,) = folder.glob(f"wandb/{kind}-*/run-*.wandb")
+def wandb_file(folder: Path) -> Path:
+    """Of an offline run; a resumed one has one file as well, with all rows."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     return path
 
 

@@ -10,8 +10,8 @@ from lifelong.models.mlp import MLP
 class Normed(MLP):
     """Batch norm: statistics of its own on each rank."""
 
-    def __init__(self, input_shape: Any, num_classes: int, widths: Any, bias: bool, dropout: float) -> None:
-        super().__init__(input_shape, num_classes, widths, bias=bias, dropout=dropout)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.norm = nn.BatchNorm1d(self.head.in_features)
 
     def features(self, x: Tensor) -> Tensor:
@@ -21,6 +21,6 @@ class Normed(MLP):
 class HalfUsed(MLP):
     """Parameters that no output depends on."""
 
-    def __init__(self, input_shape: Any, num_classes: int, widths: Any, bias: bool, dropout: float) -> None:
-        super().__init__(input_shape, num_classes, widths, bias=bias, dropout=dropout)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.spare = nn.Linear(3, 3)

@@ -29,7 +29,7 @@ from lifelong.launch.jobs import multirun_job
 from lifelong.models.learner import Learner
 from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, whole
-from lifelong.runs.identity import changed_code, identifier, identity, title
+from lifelong.runs.identity import changed_code, identifier, identity
 from lifelong.tracking import History, NoHistory, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
@@ -284,7 +284,7 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
     bar = StreamProgress(stream, run.record, tracker, request.console)
 
     def on_row(task: Task) -> None:
-        tracker.log_test_row(title(config))
+        tracker.log_test_row()
         request.console.print(row_line(run.record, stream.names), highlight=False, soft_wrap=True)
 
     run.on_row = on_row

@@ -7,15 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class About:
-    """A run, as loggers name it.
-
-    Attributes:
-        folder: the run folder.
-        run_id: the same in every retry.
-        title: what it is, to be read by people.
-        method: the method's name.
-        config: the resolved configuration, nested and plain.
-    """
+    """A run, as loggers name it; `run_id` is the same in every retry, `config` the resolved configuration, nested."""
 
     folder: Path
     run_id: str

@@ -1,8 +1,7 @@
 """Loggers that show more than numbers: after each task the accuracy matrix and how importance is distributed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,50 +9,41 @@ import torch
 from torch import Tensor
 
 from lifelong.plots.figures import accuracy_matrix_figure
+from lifelong.tracking.history import Row
 
-MAX_LAYERS, NUM_BINS = 24, 32
+MAX_LAYERS, NUM_BINS, TESTED = 24, 32, "test/accuracy/"
 Histogram = tuple[np.ndarray, np.ndarray]
 """Counts (B,) and edges (B + 1,)."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What there is to see after a task.
-
-    Attributes:
-        matrix: (k, T) test accuracies in [0, 1] after the k tasks so far.
-        names: of the T tasks.
-        title: of the run.
-        importance: of each penalised parameter the histogram of log10 Ω, where Ω > 0.
-    """
-
-    matrix: list[list[float]]
-    names: list[str]
-    title: str
-    importance: dict[str, Histogram] = field(default_factory=dict)
-
-    def picture(self) -> np.ndarray:
-        """(H, W, 3) uint8, the matrix as a heat map."""
-        figure = accuracy_matrix_figure(torch.tensor(self.matrix, dtype=torch.float64), self.names, self.title)
-        canvas: Any = figure.canvas
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+Matrix = Sequence[Sequence[float]]
+"""(k, T): test accuracies in [0, 1] after k of T tasks."""
 
 
 class Gallery(ABC):
-    """A logger that takes what `Shown` holds, a summary, and is closed once, at the run's end."""
+    """A logger that is shown more after each task, takes a summary, and is closed once, at the run's end."""
 
     @abstractmethod
-    def log_task(self, row: Mapping[str, float], step: int, shown: Shown) -> None:
-        """The row of test accuracies after a task, and what there is to see."""
+    def log_task(self, row: Row, step: int, matrix: Matrix, importance: dict[str, Histogram]) -> None:
+        """The row of test accuracies after a task, what it makes the matrix, and log10 Ω of each layer."""
 
     @abstractmethod
-    def summarise(self, metrics: Mapping[str, Any]) -> None:
+    def summarise(self, metrics: Row) -> None:
         """The measures of the finished run, as in metrics.json."""
 
     @abstractmethod
     def close(self, success: bool) -> None:
         """Nothing comes after this."""
+
+
+def tested(row: Row) -> list[str]:
+    """Names of the tasks whose test accuracies the row holds, in the stream's order; [] for other rows."""
+    return [key.removeprefix(TESTED) for key in row if key.startswith(TESTED)]
+
+
+def picture(matrix: Matrix, names: Sequence[str], title: str) -> np.ndarray:
+    """(H, W, 3) uint8: the accuracy matrix as a heat map."""
+    canvas: Any = accuracy_matrix_figure(torch.tensor(matrix, dtype=torch.float64), names, title).canvas
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def importance_histograms(importance: Mapping[str, Tensor]) -> dict[str, Histogram]:
@@ -64,10 +54,8 @@ def importance_histograms(importance: Mapping[str, Tensor]) -> dict[str, Histogr
     largest = sorted(importance, key=lambda name: importance[name].numel(), reverse=True)[:MAX_LAYERS]
     found = {}
     for name in (n for n in importance if n in largest):
-        exponents = importance[name][importance[name] > 0].double().log10()
-        if exponents.numel():
-            low, high = (float(v) for v in torch.aminmax(exponents))
-            high = high if high > low else low + 1e-6
-            counts = torch.histc(exponents, NUM_BINS, low, high).long().cpu().numpy()
-            found[name] = (counts, np.linspace(low, high, NUM_BINS + 1))
+        exponents = importance[name][importance[name] > 0].double().log10().cpu()
+        if len(exponents):
+            counts, edges = torch.histogram(exponents, NUM_BINS)
+            found[name] = (counts.long().numpy(), edges.numpy())
     return found

@@ -49,20 +49,16 @@ class History:
 class NoHistory(History):
     """Of all ranks but the first: it writes."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self) -> None: ...
 
-    def append(self, row: Row) -> None:
-        pass
+    def append(self, row: Row) -> None: ...
 
     def position(self) -> int:
         return 0
 
-    def truncate(self, length: int) -> None:
-        pass
+    def truncate(self, length: int) -> None: ...
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

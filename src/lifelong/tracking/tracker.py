@@ -23,7 +23,7 @@ from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.environment import peak_memory_bytes
 from lifelong.runs.record import Record
-from lifelong.tracking.gallery import Gallery, Shown, importance_histograms
+from lifelong.tracking.gallery import TESTED, Gallery, importance_histograms
 from lifelong.tracking.history import History, Row, numbers
 
 
@@ -59,6 +59,7 @@ class Tracker(Callback):
         self.stream, self.method, self.record, self.every_n_steps = stream, method, record, every_n_steps
         self.history, self.loggers = history, list(loggers)
         self.galleries = [logger for logger in loggers if isinstance(logger, Gallery)]
+        self.plain = [logger for logger in loggers if not isinstance(logger, Gallery)]
         self.latest: dict[str, float] = {}
         self._loss: Tensor = torch.zeros(())
         self._count = self._samples = 0
@@ -72,22 +73,17 @@ class Tracker(Callback):
         for logger in self.loggers:
             logger.log_metrics(numbers({**values, **(costs or {})}), step)
 
-    def log_test_row(self, title: str = "") -> None:
+    def log_test_row(self) -> None:
         """The accuracies on every task's test set after the task that was just finished; galleries show them too."""
-        record = self.record
-        accuracies = dict(zip(self.stream.names, record.test[-1], strict=True))
-        learned = record.test[-1][: record.task]
-        row: dict[str, Any] = {f"test/accuracy/{name}": value for name, value in accuracies.items()}
-        row = {"task": record.task - 1, **row, "test/average_accuracy": sum(learned) / len(learned)}
-        self.history.append({"step": record.step, **row})
-        if self.galleries:
-            importance = importance_histograms(self.method.importance_shown)
-            shown = Shown(list(record.test), list(self.stream.names), title, importance)
-        for logger in self.loggers:
-            if isinstance(logger, Gallery):
-                logger.log_task(numbers(row), record.step, shown)
-            else:
-                logger.log_metrics(numbers(row), record.step)
+        step, test, learned = self.record.step, self.record.test, self.record.test[-1][: self.record.task]
+        accuracies = {TESTED + name: value for name, value in zip(self.stream.names, test[-1], strict=True)}
+        row = {"task": self.record.task - 1, **accuracies, "test/average_accuracy": sum(learned) / len(learned)}
+        self.history.append({"step": step, **row})
+        importance = importance_histograms(self.method.importance_shown) if self.galleries else {}
+        for gallery in self.galleries:
+            gallery.log_task(row, step, test, importance)
+        for logger in self.plain:
+            logger.log_metrics(row, step)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._loss, self._count = torch.zeros(()), 0  # a task starts anew, an interrupted one is restored after this
@@ -109,24 +105,20 @@ class Tracker(Callback):
         self._count += 1
         self._samples += len(batch.y)
         if self._stepped and trainer.global_step % self.every_n_steps == 0:
-            self._log_training(trainer, pl_module)
+            loss = self._loss_of_all(trainer) * trainer.accumulate_grad_batches / self._count
+            self._loss, self._count = torch.zeros_like(self._loss), 0
+            self.latest = {"train/loss": loss, **self._before_step}
+            row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
+            self.write(row, self.record.step + trainer.global_step, self._costs(pl_module.device))
         self._stepped = False
 
-    def _log_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = self._loss_of_all() * trainer.accumulate_grad_batches / self._count
-        self._loss, self._count = torch.zeros_like(self._loss), 0
-        step = self.record.step + trainer.global_step
-        if not math.isfinite(loss):
-            raise self._diverged(f"train/loss is {loss}", trainer)
-        self.latest = {"train/loss": loss, **self._before_step}
-        row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
-        self.write(row, step, self._costs(pl_module.device))
-
-    def _loss_of_all(self) -> float:
-        """Mean over ranks of the summed losses: all of them go on, or none; the host waits for it."""
+    def _loss_of_all(self, trainer: Trainer) -> float:
+        """The summed losses, mean over ranks; not finite, all ranks raise DivergedError. The host waits for it."""
         total = self._loss.clone()
         sum_over_ranks_([total])
-        return float(total) / this_share().of
+        if not math.isfinite(loss := float(total) / this_share().of):
+            raise self._diverged(f"train/loss is {loss}", trainer)
+        return loss
 
     def _costs(self, device: torch.device) -> dict[str, float]:
         """Since the row before, the validations between left out; called behind a wait for the device."""
@@ -139,19 +131,15 @@ class Tracker(Callback):
         name, step = self.stream.names[self.record.task], self.record.step + trainer.global_step
         return DivergedError(f"{what} at step {step} (task {self.record.task + 1}, {name})")
 
-    def _check_finite(self, trainer: Trainer, learner: LightningModule) -> None:
-        """Of the steps since the last row, and of what they made of the weights; the host waits for it."""
-        if not math.isfinite(loss := self._loss_of_all()):
-            raise self._diverged(f"train/loss is {loss}", trainer)
-        for name, weight in learner.named_parameters():
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the steps since the last row, and what they made of the weights; the host waits for it."""
+        self._loss_of_all(trainer)
+        for name, weight in pl_module.named_parameters():
             if not bool(weight.isfinite().all()):
                 raise self._diverged(f"{name} is not finite", trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._check_finite(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check_finite(trainer, pl_module)
+        self.on_train_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         k, begun = self.record.task, perf_counter()
@@ -176,11 +164,10 @@ class Tracker(Callback):
             success = True
         finally:
             self.history.close()
-            for logger in self.loggers:
-                if isinstance(logger, Gallery):
-                    logger.close(success)
-                else:
-                    logger.finalize("success" if success else "failed")
+            for gallery in self.galleries:
+                gallery.close(success)
+            for logger in self.plain:
+                logger.finalize("success" if success else "failed")
 
     def state_dict(self) -> dict[str, Any]:
         return {"loss": gathered(self._loss), "count": self._count}

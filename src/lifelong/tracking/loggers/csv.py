@@ -9,8 +9,7 @@ from lifelong.tracking.history import numbers, read_history
 
 
 def csv_logger(about: About) -> CSVLogger:
-    """Lightning's CSVLogger: metrics.csv in the run folder. It begins anew: a resumed run's earlier rows come first,
-    from the history, which has no costs."""
+    """Lightning's CSVLogger in the run folder. It begins anew, with a resumed run's history, which has no costs."""
     logger = CSVLogger(about.folder, name="", version="")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")

@@ -11,21 +11,22 @@ import logging
 import os
 import shutil
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
-from functools import partial
+from itertools import chain
 from pathlib import Path
-from threading import Event
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
 from lifelong.runs.atomic import atomic_write
 from lifelong.tracking.about import About
-from lifelong.tracking.background import Background
-from lifelong.tracking.gallery import Gallery, Shown
+from lifelong.tracking.gallery import TESTED, Gallery, Histogram, Matrix, picture, tested
 from lifelong.tracking.history import History, Row, numbers, read_history
 
-ROWS, SERVER, TESTED = "wandb/rows.jsonl", "wandb/server.json", "test/accuracy/"
+ROWS, SERVER = "wandb/rows.jsonl", "wandb/server.json"
 _offline = False
 """Whether a run of this process is offline: later jobs of a multirun neither wait for the server nor say so again."""
 
@@ -55,65 +56,75 @@ class WandbLogger(LightningWandbLogger, Gallery):
         what: dict[str, Any] = {"entity": entity, "group": group, "job_type": about.method, "tags": list(tags)}
         super().__init__(about.title, about.folder, about.run_id, project=project, config=about.flat_config, **what)
         self.about, self.init_timeout, self.finish_timeout = about, init_timeout, finish_timeout
-        rows = kept_rows(about.folder)
-        self._num_rows, self._rows = len(rows), History(about.folder / ROWS)
-        self._run: Any = None
-        self._online = self._has_failed = False
-        self._num_held = 0
+        kept = kept_rows(about.folder)
+        self._rows, self._queue = History(about.folder / ROWS), SimpleQueue[Row | None]()
+        self.run: Any = None
+        self.started, self._online, self._has_failed, self._exit_code = Event(), False, False, 1
         self._matrix: list[list[float]] = []
-        self._started = Event()
-        self._background = Background(self._fail)
-        self._background.do(partial(self._start, rows))
+        self._metrics: Row = {}
+        self._thread = Thread(target=self._work, args=(kept,), daemon=True)  # a hung call does not keep the process
+        self._thread.start()
 
     @property
     def experiment(self) -> Any:
         """The W&B run; whoever uses it waits until it has started. Rows logged by it directly do not count as ours."""
         return OnceStarted(self)
 
-    def started_run(self) -> Any:
-        """The W&B run, None if there is none within two times init_timeout."""
-        self._started.wait(2 * self.init_timeout)
-        return self._run
-
     # Who logs, and does not wait -----------------------------------------------------------------------------------
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """A row; what is no number (Lightning's log_image, log_table) goes to W&B alone."""
-        self._log({"step": step, **numbers(metrics)}, metrics)
+        self._rows.append({"step": step, **numbers(metrics)})
+        self._queue.put({**metrics, "step": step})
 
-    def log_task(self, row: Row, step: int, shown: Shown) -> None:
-        histograms = {name: [part.tolist() for part in histogram] for name, histogram in shown.importance.items()}
-        self._log({"step": step, **row, "importance": histograms})
-
-    def _log(self, row: Row, objects: Row | None = None) -> None:
-        self._rows.append(row)
-        self._background.do(partial(self._send, self._num_rows, row, objects))
-        self._num_rows += 1
+    def log_task(self, row: Row, step: int, matrix: Matrix, importance: dict[str, Histogram]) -> None:
+        histograms = {name: [part.tolist() for part in histogram] for name, histogram in importance.items()}
+        whole = {"step": step, **row, "importance": histograms}
+        self._rows.append(whole)
+        self._queue.put(whole)
 
     def summarise(self, metrics: Row) -> None:
-        self._background.do(partial(self._summarise, dict(metrics)))
+        self._metrics = metrics
 
     def close(self, success: bool) -> None:
-        starting = 0.0 if self._started.is_set() else self.init_timeout
-        self._background.do(partial(self._finish, 0 if success else 1))
-        if not self._background.finish(starting + 2 * self.finish_timeout):
+        self._exit_code = 0 if success else 1
+        self._queue.put(None)
+        self._thread.join(self.init_timeout + 2 * self.finish_timeout)
+        if self._thread.is_alive():
             self._fail(TimeoutError(f"no answer within {2 * self.finish_timeout:g} s"))
         self._rows.close()
 
     # In the background ---------------------------------------------------------------------------------------------
 
-    def _start(self, rows: Sequence[Row]) -> None:
+    def _work(self, kept: list[Row]) -> None:
+        """W&B gets no row after one it failed to take, so that what it has stays the first of them."""
+        rows = chain(kept, iter(self._queue.get, None))
+        try:
+            self._start()
+            for number, row in enumerate(rows):
+                self._send(row, is_there=number < self.run.starting_step)
+            self.run.summary.update(self._metrics)
+        except Exception as error:
+            self._fail(error)
+            deque(rows, maxlen=0)  # until the run ends
+        try:
+            if self.run is not None:
+                self._finish()
+        except Exception as error:
+            self._fail(error)
+
+    def _start(self) -> None:
         """Raises whatever W&B raises if even an offline run cannot be had: nothing is then logged."""
         global _offline
         import wandb
 
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # of W&B's own telemetry, if the server is gone
         wandb.setup(wandb.Settings(silent=True))
+        mode = "offline" if _offline else os.environ.get("WANDB_MODE", "")
+        reason = f"WANDB_MODE={mode}" if mode else "not logged in"
         try:
-            mode = "offline" if _offline else os.environ.get("WANDB_MODE", "")
             mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
             self._init(mode)
-            reason = "not logged in" if "WANDB_MODE" not in os.environ else f"WANDB_MODE={mode}"
         except Exception as error:
             wandb.teardown()  # its process holds on to the id of a run that failed to start
             wandb.setup(wandb.Settings(silent=True))
@@ -122,11 +133,9 @@ class WandbLogger(LightningWandbLogger, Gallery):
         if mode == "offline" and not _offline:
             _offline = True
             self._say(reason)
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
-        self._started.set()
-        for number, row in enumerate(rows):
-            self._send(number, row)
+        self.run.define_metric("step")
+        self.run.define_metric("*", step_metric="step")
+        self.started.set()
 
     def _init(self, mode: Any) -> None:
         import wandb
@@ -140,46 +149,41 @@ class WandbLogger(LightningWandbLogger, Gallery):
         run_id = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else self.about.run_id
         known = run_id == at_server(self.about.folder)[0]  # else the run is new, or takes the place of one
         how = {"mode": mode, "resume": "allow" if known else None, "settings": settings}
-        self._run = wandb.init(**{**self._wandb_init, **how})
-        if mode == "online":
-            self._online, self._num_held = True, self._run.starting_step
-            note_at_server(self.about.folder, self._run.id, 0)
+        self.run = wandb.init(**{**self._wandb_init, **how})
+        self._online = mode == "online"
+        if self._online:
+            self._note(0)
 
-    def _send(self, number: int, row: Row, objects: Row | None = None) -> None:
-        """Hand W&B a row unless it has it, or has failed to take one before."""
+    def _send(self, row: Row, is_there: bool) -> None:
         import wandb
 
-        accuracies = {k.removeprefix(TESTED): v for k, v in row.items() if k.startswith(TESTED)}
-        self._matrix += [list(accuracies.values())] if accuracies else []
-        if self._has_failed or number < self._num_held:
+        names = tested(row)
+        self._matrix += [[row[TESTED + name] for name in names]] if names else []
+        if is_there:
             return
-        sent = {**(objects or {}), **numbers(row), "step": row["step"]}
-        for name, (counts, edges) in row.get("importance", {}).items():
-            sent[f"importance/log10/{name}"] = wandb.Histogram(np_histogram=(counts, edges))
-        if accuracies:
-            shown = Shown(self._matrix, list(accuracies), self.about.title)
-            cells = [[shown.names[i], *line] for i, line in enumerate(shown.matrix)]
-            sent["accuracy_matrix"] = wandb.Table(columns=["after learning", *shown.names], data=cells)
-            sent["accuracy_matrix_image"] = wandb.Image(shown.picture(), caption="test accuracy (%)")
-        self._run.log(sent)
+        sent = {key: value for key, value in row.items() if key != "importance" and value is not None}
+        for layer, histogram in row.get("importance", {}).items():
+            sent[f"importance/log10/{layer}"] = wandb.Histogram(np_histogram=histogram)
+        if names:
+            cells = [[name, *accuracies] for name, accuracies in zip(names, self._matrix, strict=False)]
+            sent["accuracy_matrix"] = wandb.Table(columns=["after learning", *names], data=cells)
+            image = picture(self._matrix, names, self.about.title)
+            sent["accuracy_matrix_image"] = wandb.Image(image, caption="test accuracy (%)")
+        self.run.log(sent)
 
-    def _summarise(self, metrics: dict[str, Any]) -> None:
-        if not self._has_failed:
-            self._run.summary.update(metrics)
-
-    def _finish(self, exit_code: int) -> None:
+    def _finish(self) -> None:
         """Raises whatever W&B raises if the server does not take what is left, or does not say how much it has."""
-        if self._run is None:
-            return
-        self._run.finish(exit_code=exit_code)
-        if self._online and not self._has_failed:
-            import wandb
+        import wandb
 
-            told = wandb.Api(timeout=int(self.finish_timeout)).run(self._run.path)
-            note_at_server(self.about.folder, self._run.id, told.lastHistoryStep + 1)
+        self.run.finish(exit_code=self._exit_code)
+        if self._online and not self._has_failed:
+            self._note(wandb.Api(timeout=int(self.finish_timeout)).run(self.run.path).lastHistoryStep + 1)
+
+    def _note(self, num_at_server: int) -> None:
+        with atomic_write(self.about.folder / SERVER) as file:
+            json.dump([self.run.id, num_at_server], file)
 
     def _fail(self, error: Exception) -> None:
-        """W&B gets no more rows, so that what it has stays the first of them; one line says so."""
         if not self._has_failed:
             self._has_failed = True
             self._say(one_line(error))
@@ -196,18 +200,14 @@ class OnceStarted:
         self._logger = logger
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._logger.started_run(), name)
+        self._logger.started.wait(2 * self._logger.init_timeout)
+        return getattr(self._logger.run, name)
 
 
 def at_server(folder: Path) -> tuple[str | None, int]:
     """The id under which the server has the run, and how many rows it has said to have."""
     path = folder / SERVER
     return tuple(json.loads(path.read_text())) if path.exists() else (None, 0)
-
-
-def note_at_server(folder: Path, run_id: str, num_rows: int) -> None:
-    with atomic_write(folder / SERVER) as file:
-        json.dump([run_id, num_rows], file)
 
 
 def kept_rows(folder: Path) -> list[dict[str, Any]]:
