@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lifelong.config.build import partial_of
-from lifelong.config.credentials import exposures, refusal
+from lifelong.config.credentials import exposed, refusal
 from lifelong.config.groups import choices, groups_of, is_wired
 from lifelong.config.options import misfit, must_be, unknown_key
 from lifelong.config.schema import OBJECTIVES, Config, ConfigError
@@ -77,8 +77,8 @@ def check(config: DictConfig) -> None:
         if node is not None and name in node and not allows(node[name]):
             raise ConfigError(must_be(key, description, node[name]))
     check_ends(config)
-    for place, variable in exposures(OmegaConf.to_container(config, resolve=True)):
-        raise ConfigError(refusal(place, variable))
+    if variable := exposed(OmegaConf.to_yaml(config, resolve=True)):
+        raise ConfigError(refusal("the configuration", variable))
 
 
 def check_ends(config: DictConfig) -> None:
