@@ -40,13 +40,6 @@ def test_help_lists_the_groups_and_waits_for_no_torch() -> None:
     assert "seed: 0" in said.out
 
 
-def test_configuration_is_shown_without_a_run(tmp_path: Path) -> None:
-    said = command("method=mas", f"root={tmp_path}", "--cfg", "job")
-    assert (said.code, said.err) == (0, "")
-    assert "_target_: lifelong.methods.mas.MAS" in said.out
-    assert not list(tmp_path.iterdir())
-
-
 def test_run_says_a_line_per_task_and_tables_and_where_it_is(tmp_path: Path) -> None:
     said = command(*TINY, f"root={tmp_path}", "progress=true")
     assert (said.code, said.err) == (0, "")

@@ -54,15 +54,14 @@ def wants_tracebacks() -> bool:
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
     """Hydra hands its exceptions on instead of printing several lines."""
-    before = {key: os.environ.get(key) for key in ("HYDRA_FULL_ERROR", COMMAND)}
+    before = dict(os.environ)
     os.environ.update({"HYDRA_FULL_ERROR": "1", COMMAND: str(os.getpid())})
     try:
         yield
     finally:
-        for key, value in before.items():
+        for key in ("HYDRA_FULL_ERROR", COMMAND):
             os.environ.pop(key)
-            if value is not None:
-                os.environ[key] = value
+            os.environ.update({key: before[key]} if key in before else {})
 
 
 def explain(error: BaseException) -> str | None:
