@@ -38,8 +38,8 @@ REFUSED = {
     "trainer.precision=16-mixed": "trainer.precision must be 32-true or bf16-mixed on a CPU (Lightning would train ",
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "optimizer.fused must be false with ",
     "tf32=true": "tf32 must be false on a device without TF32, got true on cpu",
-    "tf32=maybe": "tf32 must be true or false, got 'maybe'",
-    "compile=maybe": "compile must be true or false, got 'maybe'",
+    "tf32=maybe": "tf32=maybe: Value 'maybe' is not a valid bool",
+    "compile=maybe": "compile=maybe: Value 'maybe' is not a valid bool",
 }
 
 

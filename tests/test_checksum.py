@@ -14,8 +14,7 @@ from lifelong.experiment.run import load
 from lifelong.runs import checksum
 from lifelong.runs.checksum import load_sealed, save_sealed
 from lifelong.runs.folder import DamagedError, RunFolderError
-from lifelong.runs.identity import identifier
-from runs import TINY, command, composed_tiny, run
+from runs import run
 
 
 def save(value: dict[str, Any], path: Path) -> Path:
@@ -82,17 +81,6 @@ def test_file_that_would_run_code_is_refused_and_runs_none(
     with suppress(RuntimeError):  # a bare pickle is not torch's, which is seen once it has run
         torch.load(path, weights_only=False)
     assert made.exists()  # it would have
-
-
-def test_checkpoint_that_would_run_code_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    path = save({"record": Malicious(made)}, tmp_path / "default" / identifier(composed_tiny(tmp_path)) / "last.ckpt")
-    said = command(*TINY, f"root={tmp_path}")
-    assert said.code == 1
-    assert said.err == (
-        f"error: {path} holds more than tensors and plain values, so it is none of ours: nothing in it was run\n"
-    )
-    assert not made.exists()
 
 
 def test_weights_that_would_run_code_are_refused_by_load(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hydra.types import HydraContext
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lifelong.config.schema import compose
-from lifelong.launch.cluster import end_job, submitted_to, trainer_plugins
+from lifelong.launch.cluster import end_job, trainer_plugins
 from lifelong.launch.jobs import Jobs, Outcome
 from lifelong.runs.interrupted import Interrupted
 from runs import TINY, assert_same_run, at_every_batch, command, run
@@ -121,10 +121,9 @@ def test_trainer_elsewhere_is_as_without(monkeypatch: pytest.MonkeyPatch) -> Non
 # The end of a job ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
-def test_outside_a_job_nothing_is_handed_on(signum: int, handler: list[int]) -> None:
-    assert submitted_to() is None
-    end_job(Interrupted(signum))
+def test_outside_a_job_nothing_is_handed_on(handler: list[int]) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        end_job(Interrupted(signum))
     assert handler == []
 
 
@@ -200,29 +199,31 @@ def test_signals_of_one_step_in_a_job_save_once_and_the_warning_wins(
 # The command that submitted -----------------------------------------------------------------------------------------
 
 
-class Submitted:
-    """A job of submitit's: `returned`, or lost if that is None."""
-
-    job_id, state, paths = "12_1", "CANCELLED by 0", SimpleNamespace(folder="/runs/.submitit/12_1")
-
-    def __init__(self, returned: JobReturn | None) -> None:
-        self.returned = returned
-
-    def results(self) -> list[JobReturn]:
-        if self.returned is None:
-            raise pytest.importorskip("submitit.core.utils").UncompletedJobError("Job 12_1 is gone")
-        return [self.returned]
-
-
 def test_every_job_is_heard_although_one_was_lost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     submitit = pytest.importorskip("submitit")
     whole = JobReturn(status=JobStatus.COMPLETED)
     whole.return_value = Outcome((0.5,), trained=True)
-    executor = SimpleNamespace(
-        update_parameters=lambda **_: None, map_array=lambda *_: [Submitted(None), Submitted(whole)]
-    )
+
+    class Submitted(submitit.Job):  # type: ignore[misc,name-defined]
+        job_id, state, paths = "12_1", "CANCELLED by 0", SimpleNamespace(folder="/runs/.submitit/12_1")
+
+        _cancel_at_deletion = False
+
+        _cancel_at_deletion = False
+
+        def __init__(self, returned: list[JobReturn]) -> None:
+            self.returned = returned
+
+    def results(job: Submitted) -> list[JobReturn]:
+        if not job.returned:
+            raise submitit.core.utils.UncompletedJobError("Job 12_1 is gone")
+        return job.returned
+
+    submitted = [Submitted([]), Submitted([whole])]
+    executor = SimpleNamespace(update_parameters=lambda **_: None, map_array=lambda *_: submitted)
+    monkeypatch.setattr(submitit.Job, "results", results)
     monkeypatch.setattr(submitit, "AutoExecutor", lambda *_, **__: executor)
     config = compose(["hydra/launcher=local", f"root={tmp_path}"], with_hydra=True)
     jobs = Jobs()

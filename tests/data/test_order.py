@@ -123,7 +123,8 @@ def test_each_task_has_its_own_epochs(tmp_path: Path) -> None:
     [
         ("[1]", "epochs_per_task must be null or a list of 2 integers >= 1, one for each task, got [1]"),
         ("[1,0]", "epochs_per_task must be a list of integers >= 1 or null, got [1, 0]"),
-        ("3", "epochs_per_task must be a list of integers or null, got 3"),
+        ("[]", "epochs_per_task must be a list of integers >= 1 or null, got []"),
+        ("3", "epochs_per_task=3: Invalid value assigned: int is not a ListConfig, list or tuple."),
     ],
 )
 def test_epochs_that_are_not_one_for_each_task_are_refused(value: str, message: str, tmp_path: Path) -> None:

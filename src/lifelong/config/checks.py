@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lifelong.config.build import partial_of
-from lifelong.config.credentials import exposures, refusal
+from lifelong.config.credentials import exposed, refusal
 from lifelong.config.groups import choices, groups_of, is_wired
 from lifelong.config.options import misfit, must_be, unknown_key
 from lifelong.config.schema import OBJECTIVES, Config, ConfigError
@@ -19,8 +19,7 @@ TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Weights in float32: in half precision small steps and small importances round away, and importance, evaluation and
 saved models are float32, not float64."""
-Border = tuple[Callable[[Any], bool], str]
-BORDERS: dict[str, Border] = {
+BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: v >= 0, "an integer >= 0"),
     "strength_factor": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "val_fraction": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
@@ -63,7 +62,7 @@ def check(config: DictConfig) -> None:
 
     Raises:
         ConfigError: an unknown key, a value of the wrong type or outside its border, a `_target_` from elsewhere, a
-            secret of the environment.
+            secret of the environment, or nothing that ends a task.
     """
     allowed = [f.name for f in fields(Config)]
     for key in config:
@@ -76,17 +75,11 @@ def check(config: DictConfig) -> None:
         node = OmegaConf.select(config, parent) if parent else config
         if node is not None and name in node and not allows(node[name]):
             raise ConfigError(must_be(key, description, node[name]))
-    check_ends(config)
-    for place, variable in exposures(OmegaConf.to_container(config, resolve=True)):
-        raise ConfigError(refusal(place, variable))
-
-
-def check_ends(config: DictConfig) -> None:
-    """Raises ConfigError if nothing ends a task."""
     epochs, steps = config.trainer.get("max_epochs"), config.trainer.get("max_steps", -1)
     if epochs in (None, -1) and steps == -1 and config.epochs_per_task is None:
-        _, description = BORDERS["trainer.max_epochs"]
-        raise ConfigError(must_be("trainer.max_epochs", description, epochs))
+        raise ConfigError(must_be("trainer.max_epochs", BORDERS["trainer.max_epochs"][1], epochs))
+    if variable := exposed(OmegaConf.to_yaml(config, resolve=True)):
+        raise ConfigError(refusal("the configuration", variable))
 
 
 def check_group(config: DictConfig, group: str, trusted: Sequence[str] = ()) -> None:

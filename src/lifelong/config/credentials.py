@@ -1,8 +1,6 @@
 """Keeps keys and tokens of the environment out of configurations, and so out of run folders, logs and W&B."""
 
 import os
-from collections.abc import Iterator
-from typing import Any
 
 ENDINGS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 """How an environment variable's name ends that holds a secret: WANDB_API_KEY, HF_TOKEN …"""
@@ -16,16 +14,6 @@ def exposed(text: str) -> str | None:
         if name.upper().endswith(ENDINGS) and len(value) >= SHORTEST and (value in text or f"oc.env:{name}" in text):
             return name
     return None
-
-
-def exposures(config: Any, above: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, environment variable) of each value of a plain configuration that holds a secret."""
-    if isinstance(config, dict | list):
-        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
-            if key != "_target_":  # names a class, which may well be called like somebody's password
-                yield from exposures(value, f"{above}{key}.")
-    elif isinstance(config, str) and (name := exposed(config)):
-        yield above.rstrip("."), name
 
 
 def refusal(key: str, variable: str) -> str:

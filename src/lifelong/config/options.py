@@ -4,19 +4,10 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
-ONE = {
-    "boolean": "true or false",
-    "integer": "an integer",
-    "number": "a number",
-    "string": "text",
-    "array": "a list",
-    "object": "keys with values",
-    "null": "null",
-}
-SEVERAL = {"boolean": "values true or false", "integer": "integers", "number": "numbers", "string": "texts"}
-"""Types of JSON schemas, in words."""
+NOT_PLAIN = ("is_instance_of", "is_subclass_of", "callable_type", "needs_python_object")
+"""pydantic's refusals of data for an annotation that no yaml can meet, as a tensor or a function."""
 
 
 def misfit(options: Mapping[str, Any], target: Callable[..., Any], key: str) -> str | None:
@@ -28,8 +19,8 @@ def misfit(options: Mapping[str, Any], target: Callable[..., Any], key: str) -> 
     for name, value in options.items():
         if name in known:
             annotation, default = known[name]
-            if not fits(value, annotation) and not (value is None and default is None):
-                return must_be(f"{key}.{name}", allowed(annotation), value)
+            if (what := complaint(value, annotation)) and not (value is None and default is None):
+                return must_be(f"{key}.{name}", what, value)
         elif complete:
             return unknown_key(f"{key}.{name}", known, key)
     return None
@@ -53,50 +44,33 @@ def unknown_key(wrong: str, names: Iterable[str], owner: str) -> str:
     return f"unknown key {wrong!r}{hint}: {owner} has {', '.join(known) or 'no keys'}"
 
 
-def fits(value: Any, annotation: Any) -> bool:
-    """Whether plain data (as yaml has it) may stand for the annotation; true if the annotation has no plain part."""
-    from pydantic import ValidationError
+def complaint(value: Any, annotation: Any) -> str | None:
+    """What plain data (as yaml has it) must be instead to stand for the annotation; None if it may.
 
-    if not allowed(annotation):
-        return True
-    try:
-        _adapter(annotation).validate_json(json.dumps(value), strict=True)  # of JSON, a list may be a tuple
-    except ValidationError:
-        return False
-    return True
-
-
-def allowed(annotation: Any) -> str:
-    """The plain data that fit an annotation, in words; "" if it has no plain part, as a callable or a tensor."""
+    An annotation without a plain part, as a callable or a tensor, takes anything.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # takes as long to load as --help takes in all
     from pydantic.errors import PydanticUserError
 
     try:
-        schema = _adapter(annotation).json_schema()
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_json(json.dumps(value), strict=True)  # of JSON, a list may be a tuple
     except PydanticUserError:
-        return ""
-    parts = schema.get("anyOf", [schema])
-    literals = [str(v) for part in parts for v in part.get("enum", [part["const"]] if "const" in part else [])]
-    rest = [part for part in parts if not {"enum", "const"} & part.keys()]
-    if any(part.get("type") == "number" for part in rest):
-        rest = [part for part in rest if part.get("type") != "integer"]
-    words = ["one of " + ", ".join(literals)] if literals else []
-    return " or ".join([*words, *filter(None, map(_kind, rest))])
+        return None
+    except ValidationError as error:
+        said = [
+            _words(refusal["msg"], refusal["loc"]) for refusal in error.errors() if refusal["type"] not in NOT_PLAIN
+        ]
+        nullable = ["null"] if said and type(None) in get_args(annotation) else []
+        return " or ".join(dict.fromkeys(said + nullable)) or None
+    return None
 
 
-def _adapter(annotation: Any) -> Any:
-    from pydantic import ConfigDict, TypeAdapter  # takes as long to load as --help takes in all
-
-    return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-
-
-def _kind(part: Mapping[str, Any]) -> str:
-    if part.get("format") == "path":
-        return "a path"
-    words = ONE.get(part.get("type", ""), "")
-    elements = part.get("prefixItems", [part.get("items", {})]) if part.get("type") == "array" else []
-    several = {SEVERAL.get(element.get("type", "")) for element in elements}
-    many = f"{len(elements)} " if "prefixItems" in part else ""
-    return words + (f" of {many}{several.pop()}" if len(several) == 1 and None not in several else "")
+def _words(message: str, location: tuple[int | str, ...]) -> str:
+    within = "".join(f" at [{index}]" for index in location if isinstance(index, int))
+    must, allowed = message.startswith("Input should be "), message.removeprefix("Input should be ")
+    allowed = allowed.replace("array", "list").replace("an object", "keys with values")  # of JSON
+    return (allowed if must else f"valid ({allowed.lower()})") + within
 
 
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, tuple[Any, Any]], bool]:

@@ -97,7 +97,7 @@ def with_choices(config: DictConfig, hydra: DictConfig) -> DictConfig:
         group = key.rpartition("@")[2].replace("/", ".")
         if is_wired(group) and OmegaConf.select(config, group) is not None:
             config.choices[group] = targets.get(f"{group}._target_", name)
-    if config.method.get("strength", 0) is None:
+    if "method" in config and config.method.get("strength", 0) is None:
         del config.method["strength"]
     return config
 

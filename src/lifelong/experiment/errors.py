@@ -6,12 +6,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from lifelong.config.credentials import exposed, refusal
-from lifelong.config.options import must_be
+from lifelong.config.options import must_be, unknown_key
 from lifelong.config.overrides import checked
 from lifelong.config.schema import ConfigError, compose, one_line
 from lifelong.runs.interrupted import Interrupted
@@ -28,12 +27,8 @@ COMMAND = "LIFELONG_COMMAND"
 def one_line_errors() -> Iterator[None]:
     """Around a command: says what the user can mend in one line and ends with exit code 1, or 128 + the signal number.
 
-    HYDRA_FULL_ERROR=1 shows tracebacks instead. A secret of the environment is refused even before Hydra, which writes
-    a multirun's arguments down.
+    HYDRA_FULL_ERROR=1 shows tracebacks instead.
     """
-    for argument in sys.argv[1:]:
-        if variable := exposed(argument):
-            sys.exit(f"error: {refusal(argument.partition('=')[0].lstrip('+~'), variable)}")
     if wants_tracebacks():
         yield
         return
@@ -59,15 +54,14 @@ def wants_tracebacks() -> bool:
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
     """Hydra hands its exceptions on instead of printing several lines."""
-    before = {key: os.environ.get(key) for key in ("HYDRA_FULL_ERROR", COMMAND)}
+    before = dict(os.environ)
     os.environ.update({"HYDRA_FULL_ERROR": "1", COMMAND: str(os.getpid())})
     try:
         yield
     finally:
-        for key, value in before.items():
+        for key in ("HYDRA_FULL_ERROR", COMMAND):
             os.environ.pop(key)
-            if value is not None:
-                os.environ[key] = value
+            os.environ.update({key: before[key]} if key in before else {})
 
 
 def explain(error: BaseException) -> str | None:
@@ -93,13 +87,20 @@ def _explain_missing(error: MissingConfigException) -> str:
 
 
 def _explain_composition(error: BaseException) -> str:
-    """Its cause if that is ours (a resolver's); else Hydra's words, with the key if they name none."""
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, ConfigError):
-        cause = cause.__cause__
-    key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
-    text = one_line(cause or error).partition("; full_key")[0]
-    return f"{key}: {text}" if key and not cause and key not in text else text
+    """Its cause if that is ours (a resolver's) or an unknown key; else Hydra's words, with the key or override."""
+    if isinstance(error, OverrideParseException):
+        return f"override {error.override!r} must be written key=value: {one_line(error)}"
+    own: BaseException | None = error
+    while own and not isinstance(own, ConfigError):
+        own = own.__cause__
+    cause = error.__cause__
+    if own or not isinstance(cause, OmegaConfBaseException):
+        key, text = getattr(error, "full_key", None), one_line(own or error).partition("; full_key")[0]
+        return f"{key}: {text}" if key and not own and key not in text else text
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
+        above = str(cause.full_key).rpartition(".")[0]
+        return unknown_key(cause.full_key, map(str, cause.parent_node or ()), above or "the configuration")
+    return f"{one_line(error).removeprefix('Error merging override ')}: {one_line(cause).partition('; full_key')[0]}"
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

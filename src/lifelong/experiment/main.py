@@ -7,10 +7,11 @@ from contextlib import nullcontext
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from lifelong.config.groups import CONFIGS
-from lifelong.config.overrides import SEARCHPATH, check_sweep, checked
+from lifelong.config.overrides import checked
 from lifelong.config.schema import ConfigError, register, with_choices
 from lifelong.experiment.errors import COMMAND, explain, one_line_errors, wants_tracebacks
 from lifelong.launch.cluster import end_job
@@ -22,34 +23,20 @@ def main() -> None:
     """One run, or the jobs of a multirun: of each that fails a line, in the end the count, and exit code 1."""
     with one_line_errors():
         register()
-        sys.argv = _checked(sys.argv)
+        given = get_args_parser().parse_intermixed_args(sys.argv[1:]).overrides
+        flags = [word for word in sys.argv if word not in given]  # first: Hydra takes none amid overrides
+        sys.argv = [*flags, *checked(given)]
         Jobs.current = None
         try:
             job()
         except ValueError as error:
+            if str(error).startswith("Only one of --run"):
+                raise ConfigError(str(error)) from error
             if not (Jobs.current and Jobs.current.all_failed()):
                 raise
             raise ConfigError("no trial of the sweep succeeded: the lines above say why") from error
         if Jobs.current:
             Jobs.current.sum_up()
-
-
-def _checked(argv: list[str]) -> list[str]:
-    """The command's words with its overrides as Hydra takes them; raises ConfigError."""
-    args = get_args_parser().parse_intermixed_args(argv[1:])
-    modes = [mode for mode in ("run", "multirun", "cfg", "info") if getattr(args, mode)]
-    if len(modes) > 1:
-        raise ConfigError(f"one of --run, --multirun, --cfg and --info at a time, got --{' --'.join(modes)}")
-    searched = [f"{SEARCHPATH}=[file://{os.path.abspath(args.config_dir)}]"] if args.config_dir else []
-    overrides = [*args.overrides, *searched]
-    multirun = args.multirun or "hydra.mode=MULTIRUN" in overrides
-    given = dict(zip(args.overrides, checked(overrides, multirun=multirun), strict=False))
-    if modes in ([], ["run"], ["multirun"]) and not (args.help or args.hydra_help):
-        note = check_sweep(overrides, multirun=multirun)
-        if note:
-            print(f"note: {note}", file=sys.stderr)
-    flags = [word for word in argv[1:] if word not in given]  # first: Hydra takes none amid overrides
-    return [argv[0], *flags, *given.values()]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")  # type: ignore[untyped-decorator]
@@ -72,6 +59,7 @@ def job(config: DictConfig) -> Outcome:
 
 
 def _learned(config: DictConfig) -> Outcome:
+    _check_sweep()
     with open_dict(config):
         with_choices(config, HydraConfig.get())
     from lifelong.experiment.run import run_experiment  # loads torch and lightning: --help does not wait for them
@@ -84,3 +72,22 @@ def _learned(config: DictConfig) -> Outcome:
         end_job(stop)
         raise
     return Outcome(tuple(result.metrics[name] for name in config.objectives), trained=result.trained)
+
+
+def _check_sweep() -> None:
+    """Say that an experiment's own sweep does not start in a single run.
+
+    Raises:
+        ConfigError: `sweep` without a multirun, or a multirun that does not go over the sweep of its choices.
+    """
+    given = dict(text.lstrip("+").partition("=")[::2] for text in HydraConfig.get().overrides.task)
+    keys = {str(key).lstrip("+") for key in HydraConfig.get().sweeper.get("params") or {}} - given.keys()
+    names = ", ".join(sorted(keys))
+    chosen = " ".join(f"{group}={given[group]}" for group in ("experiment", "sweep") if group in given)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if keys:
+            raise ConfigError(f"experiment and sweep must be one at a time, as {chosen} sweeps itself over {names}")
+    elif given.get("sweep", "[]") != "[]":
+        raise ConfigError(f"{chosen} starts several runs and wants --multirun (-m)")
+    elif keys:
+        print(f"note: {chosen} sweeps over {names} with --multirun (-m); this is one run of it", file=sys.stderr)

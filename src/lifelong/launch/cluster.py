@@ -39,10 +39,8 @@ def end_job(stop: Interrupted) -> None:
 
 def trainer_plugins() -> dict[str, Any]:
     """Arguments of a Trainer on SLURM: Lightning's own requeue leaves checkpoints that every later fit would load."""
-    from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
-        SLURMEnvironment,
-        TorchElasticEnvironment,
-    )
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if "SLURM_NTASKS" not in os.environ or TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return {}

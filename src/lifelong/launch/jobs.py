@@ -96,9 +96,11 @@ class Jobs(Callback):
     def sum_up(self) -> None:
         """Print the count; exit code 1 if a job failed."""
         self.hear_others()
-        failed = sum(outcome.failed is not None for outcome in self.heard.values())
-        trained = sum(outcome.trained for outcome in self.heard.values())
-        num = len(self.heard)
+        heard, num = self.heard.values(), len(self.heard)
+        failed, trained = (
+            sum(outcome.failed is not None for outcome in heard),
+            sum(outcome.trained for outcome in heard),
+        )
         print(f"{num} jobs: {trained} trained, {num - trained - failed} finished before, {failed} failed")
         if failed:
             sys.exit(1)
@@ -106,9 +108,7 @@ class Jobs(Callback):
 
 def chosen_by_objectives() -> bool:
     """Whether a sweeper that optimises asks for the running job."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return False
-    return not HydraConfig.get().sweeper._target_.endswith(".BasicSweeper")
+    return multirun_job() is not None and not HydraConfig.get().sweeper._target_.endswith(".BasicSweeper")
 
 
 def multirun_job() -> str | None:

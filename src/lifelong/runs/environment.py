@@ -13,11 +13,10 @@ import torchmetrics
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, commit, device and threads: flat, for metrics.json."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__,
-                "torchmetrics": torchmetrics.__version__}  # fmt: skip
+    versions = (f"{library.__name__} {library.__version__}" for library in (torch, lightning, torchmetrics))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+        "versions": ", ".join([f"python {platform.python_version()}", *versions]),
         "commit": commit(),
         "device": f"{device.type}: {name}",
         "num_threads": torch.get_num_threads(),

@@ -61,7 +61,13 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
-            self._acquire(lock, wait)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                if not wait:
+                    raise
+                print(f"waiting for another process, which is training this run: {self.path}", flush=True)
+                lock.acquire()
         except Timeout:
             raise RunFolderError(f"run folder {self.path} is in use: another process is training this run") from None
         except OSError as error:
@@ -73,15 +79,6 @@ class RunFolder:
             yield
         finally:
             lock.release()
-
-    def _acquire(self, lock: FileLock, wait: bool) -> None:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            if not wait:
-                raise
-            print(f"waiting for another process, which is training this run: {self.path}", flush=True)
-            lock.acquire()
 
     @contextmanager
     def failures_told(self) -> Iterator[None]:
