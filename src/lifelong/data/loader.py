@@ -105,7 +105,7 @@ class Batches:
             self.epoch, self.position = self.epoch + 1, 0
         self._started = True
         order = self._order()
-        self._num_ordered = len(order)
+        self._ordered = order
         draws = None if self.augment is None else self._draws(len(order), self.augment.num_draws)
         with self._gathering(order) as gather:
             while self.position < len(self):
@@ -116,9 +116,13 @@ class Batches:
                 self.position += 1
                 yield Batch(self.as_input(images), labels, weight)
 
+    def positions(self, k: int) -> Tensor:
+        """Where in `examples` the samples of batch k of this epoch stand, those of all ranks, on the CPU."""
+        return self._ordered[k * self.batch_size : (k + 1) * self.batch_size]
+
     def _num(self, k: int) -> int:
         """Samples of batch k, of all ranks together."""
-        return min(self.batch_size, self._num_ordered - k * self.batch_size)
+        return len(self.positions(k))
 
     def _rows(self, k: int) -> slice:
         start, num = k * self.batch_size, self._num(k)

@@ -5,7 +5,7 @@ A cell is a (task, class) pair, class = output column.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +38,22 @@ class ExemplarError(RuntimeError):
     """The scores by which exemplars are chosen are not finite."""
 
 
+class Held(NamedTuple):
+    """N exemplars and, where they are kept, their logits (N, K) of when they were chosen."""
+
+    examples: Examples
+    logits: Tensor | None = None
+
+
 class Memory:
     """Images by cell. As it stands it keeps nothing; every memory has this interface."""
 
     keeps: ClassVar[bool] = False
     """Whether it keeps exemplars."""
+    keeps_logits: ClassVar[bool] = False
+    """Whether it keeps their logits too."""
+    offered: ClassVar[bool] = False
+    """Whether it is offered training samples; if so, what it holds changes within a task."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[int, int], Tensor] = {}
@@ -56,6 +67,25 @@ class Memory:
 
         task_index: of the task among the given ones; a later visit to the task replaces what was kept at the last.
         """
+
+    def offer(
+        self, learner: Learned, examples: Examples, index: Tensor, task_index: int, generator: torch.Generator
+    ) -> None:
+        """Take up some of the samples just trained on, which stand at `index` (B,) of `examples`; called behind each
+        batch of a task's first epoch if `offered`, on every rank with the samples of all ranks.
+
+        task_index: position of the task in the stream. `generator` is a CPU one; the learner is left as it was.
+        """
+
+    @property
+    def tasks(self) -> Tensor:
+        """(N,) on the CPU: the task each of `examples` was kept at."""
+        counts = torch.tensor([len(images) for images in self.cells.values()], dtype=torch.int64)
+        return torch.tensor([task for task, _ in self.cells], dtype=torch.int64).repeat_interleave(counts)
+
+    def held(self, device: torch.device) -> Held | None:
+        """What is held, on the device; None before the first exemplar."""
+        return Held(self.examples.to(device)) if self.examples else None
 
     @property
     def examples(self) -> Examples | None:

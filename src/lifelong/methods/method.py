@@ -18,6 +18,8 @@ from lifelong.methods.state import Stateful
 Params = dict[str, Tensor]
 """Tensors by parameter name of the backbone, each of its parameter's shape."""
 Batches = Iterable[tuple[Tensor, Tensor]]
+OFFER = 2
+"""Keeps the draws of a memory apart from those of a method at the same batch."""
 
 
 class Learned(Protocol):
@@ -182,6 +184,16 @@ class Method(Stateful):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._position = trainer.current_epoch, batch_idx
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The loader knows the samples of all ranks without asking them, so every rank's memory holds the same."""
+        if self.memory.offered and trainer.current_epoch == 0 and self.task is not None:
+            loader: Any = trainer.train_dataloader
+            index = loader.positions(batch_idx)
+            own = index[index < len(self.task.train)]  # what memory put into the batch stands behind
+            self.memory.offer(self.learner, loader.examples, own, self.task.index, self.generator(OFFER))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.watches_path:
