@@ -62,9 +62,9 @@ REFUSALS = {
     "method.strength=abc": "method.strength must be a number, got 'abc'",
     "trainer.max_epochs=abc": "trainer.max_epochs must be an integer or null, got 'abc'",
     "backbone.widths=7": "backbone.widths must be a list of integers, got 7",
-    "logger=wandb logger.tags=3": "logger.tags must be a list of texts, got 3",
-    "logger=wandb logger.init_timeout=0": "logger.init_timeout must be a finite number of seconds > 0, got 0",
-    "logger=wandb logger.finish_timeout=-1": "logger.finish_timeout must be a finite number of seconds > 0, got -1",
+    "logger=wandb logger.wandb.tags=3": "logger.wandb.tags must be a list of texts, got 3",
+    "logger=wandb logger.wandb.init_timeout=0": "logger.wandb.init_timeout must be a finite number of seconds > 0",
+    "logger=wandb logger.wandb.finish_timeout=-1": "logger.wandb.finish_timeout must be a finite number of seconds > 0",
     # outside what is allowed
     "seed=-1": "seed must be an integer >= 0, got -1",
     "method.strength=-1": "method.strength must be a finite number >= 0, got -1",
@@ -345,9 +345,9 @@ def test_secret_of_the_environment_is_refused_and_written_nowhere(
     typed: str, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
-    said = command(*more, *TINY, "logger=wandb", f"logger.entity='{typed}'", f"root={tmp_path / 'runs'}")
+    said = command(*more, *TINY, "logger=wandb", f"logger.wandb.entity='{typed}'", f"root={tmp_path / 'runs'}")
     assert said.code == 1
-    assert "logger.entity must not hold the secret of HF_TOKEN" in said.err
+    assert "logger.wandb.entity must not hold the secret of HF_TOKEN" in said.err
     assert "hf_0123456789" not in said.out + said.err
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(b"hf_0123456789" in path.read_bytes() for path in written)

@@ -182,7 +182,9 @@ def test_every_group_and_border_is_a_key_of_the_configuration() -> None:
     assert set(ENVIRONMENT_KEYS) <= names
     for key in BORDERS:
         group, _, option = key.rpartition(".")
-        targets = [_class(composed_once((f"{group}={c}",))[group]._target_) for c in choices(group)] if group else []
+        chosen = [composed_once((f"{group.split('.')[0]}={c}",)) for c in choices(group)] if group else []
+        nodes = [node for config in chosen if (node := OmegaConf.select(config, group)) is not None]
+        targets = [_class(node._target_) for node in nodes]
         assert key in names or any(option in parameters(target)[0] for target in targets)
     assert set(config) == names
 

@@ -44,7 +44,7 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def options(method: str, *more: str) -> tuple[str, ...]:
     holding = isinstance(tiny.make_penalty(method), Penalty)
     proximal = ("method.step=proximal",) if holding else ()  # stable at the default strengths
-    return (f"method={method}", *proximal, *(("method.interval=4",) if method in INTERVALS else ()), *more)
+    return (*tiny.overrides(method), *proximal, *(("method.interval=4",) if method in INTERVALS else ()), *more)
 
 
 def run_seen(patch: pytest.MonkeyPatch, root: Path, *overrides: str) -> tuple[Result, Any]:

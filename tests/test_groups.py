@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from lifelong.config.groups import CONFIGS
@@ -85,9 +86,10 @@ def test_logger_builds(name: str, tmp_path: Path) -> None:
     if name == "tensorboard":
         pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
     (tmp_path / "history.jsonl").write_text("")
-    node = composed_once((f"logger={name}",)).logger
     about = About(tmp_path, "x", "ewc λ=1", "ewc", {})
-    assert isinstance(build(node, "logger", about=about), list)
+    loggers = composed_once((f"logger={name}",)).logger
+    assert all(isinstance(build(node, f"logger.{key}", about=about), Logger) for key, node in loggers.items())
+    assert list(loggers) == [name] * (name != "none")
 
 
 @pytest.mark.parametrize("name", listed("dataset"))

@@ -56,6 +56,16 @@ def make_penalty(method: str, **settings: Any) -> Any:
 
 
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+
+
+def overrides(method: str) -> tuple[str, ...]:
+    """The method on a command line, with the memory that it cannot do without."""
+    made = make_penalty(method)
+    if getattr(made, "needs_logits", False):
+        return (f"method={method}", "memory=reservoir", "memory.total=30")
+    return (f"method={method}", *(("memory=uniform", "memory.per_class=3") if made.needs_memory else ()))
+
+
 HALVED = {"ewc", "online_ewc", "ewcpp"}
 """c = ½ for the EWC family and 1 for all others."""
 HOLDING = [method for method in METHODS if isinstance(make_penalty(method), Penalty)]

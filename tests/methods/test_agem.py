@@ -41,13 +41,13 @@ def test_reference_is_the_gradient_of_the_task_loss_on_the_exemplars() -> None:
     assert held is not None
     loss = learner.loss(learner.as_input(held.images), held.labels)
     expected = vector(torch.autograd.grad(loss, list(learner.backbone.parameters())))
-    assert_close(vector(method.reference()), expected)
+    assert_close(vector(method.reference(method.replayed())), expected)
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_projection_is_the_formula_and_leaves_what_violates_nothing(sign: float) -> None:
     method, learner = prepared()
-    ref = vector(method.reference())
+    ref = vector(method.reference(method.replayed()))
     g = torch.randn(len(ref), generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1e-3 + sign * ref
     sizes = [p.numel() for p in learner.backbone.parameters()]
     grads = {n: part.view_as(p).clone() for (n, p), part in
@@ -64,7 +64,7 @@ def test_batch_is_drawn_without_replacement_by_seed_task_and_step() -> None:
     draws = []
     for position in ((0, 0), (0, 1), (0, 0)):
         method._position = position
-        draws.append(method.replayed(4).x)
+        draws.append(method.replayed().x)
     assert torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[1])
     assert len(draws[0].flatten(1).unique(dim=0)) == 4

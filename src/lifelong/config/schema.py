@@ -43,7 +43,7 @@ class Config:
     scheduler: Any = MISSING
     early_stopping: Any = MISSING
     trainer: Any = MISSING
-    logger: Any = MISSING
+    logger: Any = field(default_factory=dict)  # name → a logger; several at once: logger=[csv,wandb]
     choices: dict[str, str] = field(default_factory=dict)  # group → the name of its yaml; filled in when composed
     experiment: Any = None
     sweep: Any = None
@@ -94,8 +94,8 @@ BORDERS: dict[str, Border] = {
     "checkpoint_steps": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
     "optimizer.lr": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
-    "logger.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
-    "logger.finish_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
+    "logger.wandb.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
+    "logger.wandb.finish_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
     "trainer.precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "trainer.max_epochs": (
         lambda v: v in (None, -1) or v >= 1,
@@ -146,8 +146,8 @@ def check(config: DictConfig) -> None:
         check_group(config, group, config.trusted)
     for key, (allows, description) in BORDERS.items():
         parent, _, name = key.rpartition(".")
-        node = config[parent] if parent else config
-        if name in node and not allows(node[name]):
+        node = OmegaConf.select(config, parent) if parent else config
+        if node is not None and name in node and not allows(node[name]):
             raise ConfigError(f"{key} must be {description}, got {spelled(node[name])}")
     check_ends(config)
     for place, variable in exposures(OmegaConf.to_container(config, resolve=True)):

@@ -15,19 +15,20 @@ from rich.console import Console
 from torch import Tensor
 
 from lifelong.config.groups import SOURCES
-from lifelong.config.schema import ConfigError, build, check, check_group, choice, factory, folded
+from lifelong.config.schema import ConfigError, build, check, check_group, factory, folded
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import from_rank_zero, is_first, losing_contact, this_share, wait_for_all
 from lifelong.experiment.errors import composed
+from lifelong.experiment.loggers import log_for_agent, make_loggers
 from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
 from lifelong.models.learner import Learner
 from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, whole
 from lifelong.runs.identity import identifier, identity, title
-from lifelong.tracking import About, History, NoHistory, Tracker, quiet_libraries
+from lifelong.tracking import History, NoHistory, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
 from lifelong.training.loop import Run, new_garbage, run_stream
@@ -131,6 +132,7 @@ def run_experiment(
 def finished_before(request: Request) -> Result:
     if is_first_started(request.config):
         print(f"finished before, not trained again (rerun=true does): {request.folder.path}")
+        log_for_agent(request.config, request.folder)
     return replace(read_result(request.folder), trained=False)
 
 
@@ -272,14 +274,12 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
     history.truncate(checkpoints.load(run.learner, method) or 0)
     if is_first():  # and nothing before a checkpoint is accepted
         folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    about = About(folder.path, folder.path.name, title(config), choice(config, "method"), plain)
-    loggers = build(config.logger, "logger", about=about) if is_first() else []
+    loggers = make_loggers(config, folder) if is_first() else []
     tracker = Tracker(stream, method, run.record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, run.record, tracker, request.console)
 
     def on_row(task: Task) -> None:
-        tracker.log_test_row(about.title)
+        tracker.log_test_row(title(config))
         bar.say(row_line(run.record, stream.names))
 
     run.on_row = on_row

@@ -8,7 +8,7 @@ from torch import Tensor
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
 from lifelong.distributed.ranks import copy_from_rank_zero_
-from lifelong.importance.traceless import leaving_no_trace
+from lifelong.importance.traceless import as_model_input, leaving_no_trace
 from lifelong.memory.base import Held, Learned, Memory
 
 STATE = ("images", "labels", "logits", "tasks", "num_offered", "joined")
@@ -88,9 +88,9 @@ class Reservoir(Memory):
 
 def logits_of(learner: Learned, images: Tensor) -> Tensor:
     """z (B, K) in eval mode; on every rank rank 0's, for statistics of batch norm may differ."""
-    like = next(learner.backbone.parameters())
+    x = learner.as_input(images.to(learner.visible.device))
     with leaving_no_trace(learner.backbone), torch.no_grad():
-        z: Tensor = learner.backbone(learner.as_input(images.to(like.device)).to(like.dtype))
+        z: Tensor = learner.backbone(as_model_input(learner.backbone, x))
     copy_from_rank_zero_([z])
     return z
 
