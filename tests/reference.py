@@ -217,13 +217,13 @@ def projected(g: Tensor, ref: Tensor) -> Tensor:
 # Memory -------------------------------------------------------------------------------------------------------------
 
 
-def reservoir(uniforms: list[float], size: int) -> list[int]:
-    """Vitter's algorithm R: numbers of the samples in the slots after len(uniforms) offers, uniforms in [0, 1)."""
+def reservoir(draws: list[int], size: int) -> list[int]:
+    """Vitter's algorithm R: numbers of the samples in the slots, draws[n] a number among 0..n."""
     slots: list[int] = []
-    for n, u in enumerate(uniforms):
+    for n, slot in enumerate(draws):
         if n < size:
             slots.append(n)
-        elif (slot := math.floor(u * (n + 1))) < size:
+        elif slot < size:
             slots[slot] = n
     return slots
 

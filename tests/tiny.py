@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
@@ -226,9 +227,8 @@ def replaying(method: Method, memory: Memory, scenario: str = "class") -> Any:
 
 def fill(memory: Memory, learner: Any, task: Task) -> None:
     """A task's samples offered as one batch, and its end."""
-    g = torch.Generator().manual_seed(task.index)
-    memory.offer(learner, task.train, torch.arange(len(task.train)), task.index, g)
-    memory.after_task(learner, task.train, task.given, g)
+    memory.offer(learner, task.train, np.arange(len(task.train)), task.index, seed=task.index)
+    memory.after_task(learner, task.train, task.given, torch.Generator().manual_seed(task.index))
 
 
 def vector(tensors: Iterable[Tensor]) -> Tensor:
@@ -245,7 +245,7 @@ def named(learner: Any, flat: Tensor) -> Params:
 def stand_in_trainer(optimizer: Optimizer, step: int, of: int = 99) -> Any:
     """What a method asks of a Trainer."""
     loops = {"global_step": step, "current_epoch": 0, "estimated_stepping_batches": of}
-    return SimpleNamespace(optimizers=[optimizer], **loops)
+    return SimpleNamespace(optimizers=[optimizer], train_dataloader=SimpleNamespace(batch_size=8), **loops)
 
 
 def drive(

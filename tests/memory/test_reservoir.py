@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -16,6 +17,7 @@ import reference
 import tiny
 from lifelong.config.schema import ConfigError
 from lifelong.data.examples import Examples
+from lifelong.data.seeds import derive_seed
 from lifelong.memory.reservoir import Reservoir
 from lifelong.runs.interrupted import Interrupted
 from runs import at_every_batch, run, weights
@@ -37,9 +39,11 @@ def numbers(memory: Reservoir) -> list[int]:
 
 
 def offered(size: int, num: int, batch_size: int, seed: int, learner: Any) -> Reservoir:
-    memory, g = Reservoir(size), torch.Generator().manual_seed(seed)
-    for index in torch.arange(num).split(batch_size):
-        memory.offer(learner, numbered(num), index, 0, g)
+    memory = Reservoir(size)
+    for start in range(0, num, batch_size):
+        memory.offer(
+            learner, numbered(num), np.arange(start, min(start + batch_size, num)), 0, derive_seed(seed, start)
+        )
     return memory
 
 
@@ -47,9 +51,11 @@ def offered(size: int, num: int, batch_size: int, seed: int, learner: Any) -> Re
 @pytest.mark.parametrize("size", [1, 5, 20, 30])
 def test_offers_in_batches_are_algorithm_r_one_sample_at_a_time(size: int, batch_size: int) -> None:
     memory = offered(size, 20, batch_size, 3, make_learner(tiny.split()))
-    g = torch.Generator().manual_seed(3)
-    draws = [torch.rand(len(part), generator=g, dtype=torch.float64) for part in torch.arange(20).split(batch_size)]
-    expected = reference.reservoir(torch.cat(draws).tolist(), size)
+    draws: list[int] = []
+    for start in range(0, 20, batch_size):
+        rng = np.random.default_rng(derive_seed(3, start))
+        draws += [int(rng.integers(0, n + 1)) for n in range(start, min(start + batch_size, 20))]
+    expected = reference.reservoir(draws, size)
     assert numbers(memory) == expected
     assert memory.examples is not None
     assert memory.examples.labels.tolist() == [n % 6 for n in expected]
@@ -90,7 +96,7 @@ def test_each_training_sample_of_the_stream_is_offered_once(method: str, tmp_pat
     learned(method, memory, tmp_path)
     assert memory.num_offered == 3 * 54
     for i in range(3):
-        train, at = stream.task(i).train, memory.tasks == i
+        train, at = stream.task(i).train, torch.from_numpy(memory.tasks == i)
         ours = sorted(zip(memory.images[at].flatten(1).tolist(), memory.labels[at].tolist(), strict=True))
         assert ours == sorted(zip(train.images.flatten(1).tolist(), train.labels.tolist(), strict=True))
 
@@ -110,7 +116,7 @@ def test_logits_are_those_of_the_moment_a_sample_entered(network: str, tmp_path:
             if new:
                 backbone = reference.frozen_copy(pl_module.backbone)
                 assert_close(now[new].double(), backbone(memory.images[new].double() / 255), rtol=1e-4, atol=1e-5)
-                self.tasks = torch.cat([self.tasks, memory.tasks[new].float()])
+                self.tasks = torch.cat([self.tasks, torch.from_numpy(memory.tasks[new]).float()])
 
     look = Look()
     learned("er", memory, tmp_path, look, network=network)

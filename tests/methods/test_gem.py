@@ -32,7 +32,7 @@ def prepared(num_tasks: int, margin: float = 0.0, memory: Memory | None = None) 
     assert held is not None
     rows = []
     for k in range(num_tasks):
-        own = held.subset(memory.tasks == k)
+        own = held.subset(torch.from_numpy(memory.tasks == k))
         loss = reference.task_loss(learner.backbone, learner.as_input(own.images), own.labels, visible)
         rows.append(vector(reference.gradient(learner.backbone, loss).values()))
     return method, learner, torch.stack(rows)
@@ -95,7 +95,7 @@ def test_task_in_work_is_no_constraint() -> None:
     memory = Reservoir(60)
     method, learner, G = prepared(2, memory=memory)
     tiny.fill(memory, learner, method.task)
-    assert memory.tasks.unique().tolist() == [0, 1, 2]
+    assert sorted(set(memory.tasks.tolist())) == [0, 1, 2]
     rows = []
     method.reference = lambda batch: rows.append(batch) or [torch.zeros_like(p) for p in method._params.values()]
     edited(method, learner, G[0])

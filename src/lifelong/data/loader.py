@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,7 +106,7 @@ class Batches:
             self.epoch, self.position = self.epoch + 1, 0
         self._started = True
         order = self._order()
-        self._ordered = order
+        self._ordered = order.numpy()
         draws = None if self.augment is None else self._draws(len(order), self.augment.num_draws)
         with self._gathering(order) as gather:
             while self.position < len(self):
@@ -116,8 +117,8 @@ class Batches:
                 self.position += 1
                 yield Batch(self.as_input(images), labels, weight)
 
-    def positions(self, k: int) -> Tensor:
-        """Where in `examples` the samples of batch k of this epoch stand, those of all ranks, on the CPU."""
+    def positions(self, k: int) -> np.ndarray:
+        """Where in `examples` the samples of batch k of this epoch stand, those of all ranks."""
         return self._ordered[k * self.batch_size : (k + 1) * self.batch_size]
 
     def _num(self, k: int) -> int:

@@ -7,6 +7,7 @@ A cell is a (task, class) pair, class = output column.
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,20 +69,18 @@ class Memory:
         task_index: of the task among the given ones; a later visit to the task replaces what was kept at the last.
         """
 
-    def offer(
-        self, learner: Learned, examples: Examples, index: Tensor, task_index: int, generator: torch.Generator
-    ) -> None:
+    def offer(self, learner: Learned, examples: Examples, index: np.ndarray, task_index: int, seed: int) -> None:
         """Take up some of the samples just trained on, which stand at `index` (B,) of `examples`; called behind each
         batch of a task's first epoch if `offered`, on every rank with the samples of all ranks.
 
-        task_index: position of the task in the stream. `generator` is a CPU one; the learner is left as it was.
+        task_index: position of the task in the stream; seed: of what is drawn. The learner is left as it was.
         """
 
     @property
-    def tasks(self) -> Tensor:
-        """(N,) on the CPU: the task each of `examples` was kept at."""
-        counts = torch.tensor([len(images) for images in self.cells.values()], dtype=torch.int64)
-        return torch.tensor([task for task, _ in self.cells], dtype=torch.int64).repeat_interleave(counts)
+    def tasks(self) -> np.ndarray:
+        """(N,) int64: the task each of `examples` was kept at."""
+        counts = [len(images) for images in self.cells.values()]
+        return np.repeat(np.array([task for task, _ in self.cells], np.int64), counts)
 
     def held(self, device: torch.device) -> Held | None:
         """What is held, on the device; None before the first exemplar."""

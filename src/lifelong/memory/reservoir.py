@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from lifelong.distributed.ranks import copy_from_rank_zero_
 from lifelong.importance.traceless import as_model_input, leaving_no_trace
 from lifelong.memory.base import Held, Learned, Memory
 
-STATE = ("images", "labels", "logits", "tasks", "num_offered", "joined")
+STATE = ("images", "labels", "logits", "num_offered", "joined")
 
 
 class Reservoir(Memory):
@@ -31,7 +32,7 @@ class Reservoir(Memory):
     """
 
     keeps = keeps_logits = offered = True
-    tasks = torch.empty(0, dtype=torch.int64)
+    tasks = np.empty(0, np.int64)
 
     def __init__(self, total: int = 500) -> None:
         super().__init__()
@@ -41,21 +42,20 @@ class Reservoir(Memory):
         self.images, self.labels, self.logits = torch.empty(0), torch.empty(0), torch.empty(0)
         self.joined: list[Tensor] | None = None  # images and labels; part of the state, for `images` changes in a task
 
-    def offer(
-        self, learner: Learned, examples: Examples, index: Tensor, task_index: int, generator: torch.Generator
-    ) -> None:
-        numbers = self.num_offered + torch.arange(len(index))
+    def offer(self, learner: Learned, examples: Examples, index: np.ndarray, task_index: int, seed: int) -> None:
+        numbers = self.num_offered + np.arange(len(index))
         self.num_offered += len(index)
-        draws = torch.rand(len(index), generator=generator, dtype=torch.float64)
-        slots = torch.where(numbers < self.total, numbers, (draws * (numbers + 1)).long())
-        kept = (slots < self.total).nonzero().flatten()
-        last = dict(zip(slots[kept].tolist(), kept.tolist(), strict=True))  # of two for one slot the later one
+        slots = np.where(numbers < self.total, numbers, np.random.default_rng(seed).integers(0, numbers + 1))
+        (kept,) = np.nonzero(slots < self.total)
+        last = dict(zip(slots[kept].tolist(), index[kept].tolist(), strict=True))  # of two for a slot the later one
         if not last:
             return
-        new = examples.subset(index[list(last.values())].to(examples.labels.device))
+        new = examples.subset(torch.tensor(list(last.values())).to(examples.labels.device))
         entries = {"images": new.images, "labels": new.labels, "logits": logits_of(learner, new.images)}
-        for name, rows in {**entries, "tasks": torch.full((len(new),), task_index)}.items():
-            setattr(self, name, _written(getattr(self, name), torch.tensor(list(last)), rows))
+        for name, rows in entries.items():
+            setattr(self, name, _written(getattr(self, name), list(last), rows))
+        self.tasks = np.resize(self.tasks, len(self.labels))
+        self.tasks[list(last)] = task_index
 
     def after_task(self, learner: Learned, train: Examples, task_index: int, generator: torch.Generator) -> None:
         self.joined = None
@@ -76,11 +76,12 @@ class Reservoir(Memory):
         return Batches(train, batch_size, seed=seed, **loading)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in STATE}
+        return {name: getattr(self, name) for name in STATE} | {"tasks": torch.from_numpy(self.tasks)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in STATE:
             setattr(self, name, state[name])
+        self.tasks = state["tasks"].numpy()
 
     def state_bytes(self) -> int:
         return sum(t.nbytes for t in (self.images, self.labels, self.logits, self.tasks))
@@ -95,11 +96,11 @@ def logits_of(learner: Learned, images: Tensor) -> Tensor:
     return z
 
 
-def _written(held: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
+def _written(held: Tensor, slots: list[int], rows: Tensor) -> Tensor:
     """`held` with the rows in these slots, longer if there are slots behind its end."""
-    longer = int(slots.max()) + 1 - len(held)
+    longer = max(slots) + 1 - len(held)
     if longer > 0:
         old = held.to(rows.device) if len(held) else rows[:0]
         held = torch.cat([old, rows.new_empty(longer, *rows.shape[1:])])
-    held[slots.to(held.device)] = rows.to(held.device)
+    held[torch.tensor(slots).to(held.device)] = rows.to(held.device)
     return held

@@ -1,5 +1,6 @@
 """GEM: Gradient episodic memory for continual learning (Lopez-Paz & Ranzato 2017, arXiv 1706.08840)."""
 
+import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import Tensor
@@ -30,7 +31,7 @@ class GEM(Replay):
     def edit_gradients(self, grads: Params) -> None:
         g, rows = list(grads.values()), self.rows()
         tasks = self.memory.tasks[rows]
-        G = [self.reference(self.replayed(k, rows=rows[tasks == k])) for k in tasks.unique().tolist()]
+        G = [self.reference(self.replayed(k, rows=rows[tasks == k])) for k in np.unique(tasks).tolist()]
         blocks = [torch.stack([row[i].flatten() for row in G]).double() for i in range(len(g))]
         gram = torch.stack([block @ block.T for block in blocks]).sum(0)
         along = torch.stack([block @ part.flatten().double() for block, part in zip(blocks, g, strict=True)]).sum(0)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Augment, Batch
-from lifelong.data.seeds import derived_generator
+from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.memory.base import Memory
 from lifelong.methods.state import Stateful
@@ -193,7 +193,8 @@ class Method(Stateful):
             loader: Any = trainer.train_dataloader
             index = loader.positions(batch_idx)
             own = index[index < len(self.task.train)]  # what memory put into the batch stands behind
-            self.memory.offer(self.learner, loader.examples, own, self.task.index, self.generator(OFFER))
+            seed = derive_seed(self.seed, *self._position, OFFER)
+            self.memory.offer(self.learner, loader.examples, own, self.task.index, seed)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.watches_path:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
@@ -55,14 +56,14 @@ class Replay(Method):
         self._held = self.memory.held(self._device)
         self._num = self.batch_size or trainer.train_dataloader.batch_size  # type: ignore[union-attr]
 
-    def rows(self) -> Tensor:
-        """Positions (N,) of the exemplars that may be drawn, on the CPU."""
+    def rows(self) -> np.ndarray:
+        """Positions (N,) of the exemplars that may be drawn."""
         tasks = self.memory.tasks
         if self.past_only and self.memory.offered and self.task is not None:
-            return (tasks != self.task.index).nonzero().flatten()
-        return torch.arange(len(tasks))
+            return np.flatnonzero(tasks != self.task.index)
+        return np.arange(len(tasks))
 
-    def replayed(self, *purpose: int, rows: Tensor | None = None) -> Replayed:
+    def replayed(self, *purpose: int, rows: np.ndarray | None = None) -> Replayed:
         """This rank's shard of `batch_size` exemplars drawn without replacement, or of all if they are fewer; as input,
         and augmented like a training batch.
 
@@ -70,7 +71,7 @@ class Replay(Method):
         """
         held = self.memory.held(self._device) if self.memory.offered else self._held
         rows, generator, share = self.rows() if rows is None else rows, self.generator(*purpose), this_share()
-        order = rows[torch.randperm(len(rows), generator=generator)[: self._num]]
+        order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)[: self._num]]
         draws = torch.rand(len(order), self.augment.num_draws, generator=generator) if self.augment else None
         mine = share.rows(0, len(order)) if share.count(len(order)) else slice(0, 1)
         assert held is not None
