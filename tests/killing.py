@@ -30,7 +30,7 @@ from lifelong.tracking import History, read_history
 from lifelong.training import checkpoint_files, loop
 from lifelong.training.checkpoint import Checkpoints
 from runs import composed_tiny, run
-from tiny import METHODS
+from tiny import METHODS, overrides
 
 ALWAYS = ("backbone.dropout=0.2", "augment=affine")
 MEMORIES = ("uniform", "plane_distance", "entropy", "mean_of_features")
@@ -138,8 +138,10 @@ def cases(kind: str) -> Iterator[tuple[str, ...]]:
     saving, memories = cycle(SAVING), cycle(MEMORIES)
     for method in METHODS:
         interval = (f"method.interval={INTERVALS[method]}",) if method in INTERVALS else ()
-        memory = () if method == "joint" else (f"memory={next(memories)}", "memory.per_class=3")
-        yield (f"method={method}", *interval, *memory, *ALWAYS, next(saving))
+        chosen = overrides(method)
+        if len(chosen) == 1 and method != "joint":
+            chosen += (f"memory={next(memories)}", "memory.per_class=3")
+        yield (*chosen, *interval, *ALWAYS, next(saving))
 
 
 def differences(ours: Path, whole: Path) -> list[str]:

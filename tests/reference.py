@@ -4,6 +4,7 @@ Shapes: N samples, K classes. `visible` is a list of columns. Results are dicts 
 """
 
 import copy
+import itertools
 import math
 
 import torch
@@ -211,3 +212,49 @@ def projected(g: Tensor, ref: Tensor) -> Tensor:
     dot, square = (math.fsum(a * b for a, b in zip(v.tolist(), ref.tolist(), strict=True)) for v in (g, ref))
     pairs = zip(g.tolist(), ref.tolist(), strict=True)
     return g if dot >= 0 else torch.tensor([a - dot / square * b for a, b in pairs], dtype=torch.float64)
+
+
+# Memory -------------------------------------------------------------------------------------------------------------
+
+
+def reservoir(draws: list[int], size: int) -> list[int]:
+    """Vitter's algorithm R: numbers of the samples in the slots, draws[n] a number among 0..n."""
+    slots: list[int] = []
+    for n, slot in enumerate(draws):
+        if n < size:
+            slots.append(n)
+        elif slot < size:
+            slots[slot] = n
+    return slots
+
+
+def task_loss(model: nn.Module, x: Tensor, y: Tensor, visible: list[int]) -> Tensor:
+    """−(1/N) Σ_n log p(y_n|x_n), p over the visible columns; differentiable."""
+    each = [-log_probability(model, x_n, y_n, visible) for x_n, y_n in zip(x, y.tolist(), strict=True)]
+    return torch.stack(each).mean()
+
+
+def departure(model: nn.Module, x: Tensor, stored: Tensor) -> Tensor:
+    """(1/N) Σ_n Σ_k (z_nk − z'_nk)²; differentiable."""
+    total = torch.zeros((), dtype=torch.float64)
+    for x_n, z_n in zip(x, stored, strict=True):
+        for z, old in zip(model(x_n.unsqueeze(0))[0], z_n, strict=True):
+            total = total + (z - old) ** 2 / len(x)
+    return total
+
+
+def gem(g: Tensor, G: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """argmin ½‖g̃ − g‖², G g̃ ≥ 0, and its multipliers v >= 0, by trying every set of constraints that may be tight;
+    then g + Gᵀ(v + margin), or g itself if it violates nothing. g (P,), G (k, P)."""
+    if bool((G @ g >= 0).all()):
+        return g, torch.zeros(len(G), dtype=torch.float64)
+    found: list[tuple[float, Tensor]] = []
+    for num in range(1, len(G) + 1):
+        for tight in map(list, itertools.combinations(range(len(G)), num)):
+            v = torch.zeros(len(G), dtype=torch.float64)
+            v[tight] = torch.linalg.solve(G[tight] @ G[tight].T, -G[tight] @ g)
+            moved = g + G.T @ v
+            if bool((v >= 0).all()) and bool((G @ moved >= -1e-9 * G.norm(dim=1) * g.norm()).all()):
+                found.append((float((moved - g).norm()), v))
+    v = min(found, key=lambda pair: pair[0])[1]
+    return g + G.T @ (v + margin), v

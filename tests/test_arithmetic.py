@@ -148,11 +148,13 @@ def test_machine_that_cannot_compile_is_told_so_in_one_line(tmp_path: Path) -> N
 
 # Waiting for the device ---------------------------------------------------------------------------------------------
 
+READING_NOTHING = sorted(set(tiny.METHODS) - {"gem"})
+"""GEM's quadratic programme is solved on the host."""
 CASES = [
     (method, variant)
     for variant in VARIANTS
     for method in (
-        tiny.METHODS if variant == "clipped" else tiny.HOLDING if variant == "proximal" else ("ewc", "rwalk")
+        READING_NOTHING if variant == "clipped" else tiny.HOLDING if variant == "proximal" else ("ewc", "rwalk")
     )
 ]
 

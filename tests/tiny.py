@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
@@ -61,8 +62,10 @@ METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 
 def overrides(method: str) -> tuple[str, ...]:
     """The method on a command line, with the memory that it cannot do without."""
-    memory = ("memory=uniform", "memory.per_class=3") if make_penalty(method).needs_memory else ()
-    return (f"method={method}", *memory)
+    made = make_penalty(method)
+    if getattr(made, "needs_logits", False):
+        return (f"method={method}", "memory=reservoir", "memory.total=30")
+    return (f"method={method}", *(("memory=uniform", "memory.per_class=3") if made.needs_memory else ()))
 
 
 HALVED = {"ewc", "online_ewc", "ewcpp"}
@@ -214,10 +217,40 @@ def after_task(method: Method, learner: Any, batches: Iterable[Pair], seed: int 
     method.after_task(None, batches)  # type: ignore[arg-type]
 
 
+def replaying(method: Method, memory: Memory, scenario: str = "class") -> Any:
+    """The learner at the first step of the second of three tasks; the memory holds some of the first; float64."""
+    stream = split(scenario)
+    learner: Any = make_learner(stream).double()
+    learner.as_input = lambda images: images.double() / 255
+    method.memory, method.task = memory, stream.task(1)
+    learner.show(stream.visible(0, 0))
+    fill(memory, learner, stream.task(0))
+    learner.show(stream.visible(1, 1))
+    method.on_train_start(stand_in_trainer(SGD(learner.parameters(), lr=0.1), 1), learner)
+    return learner
+
+
+def fill(memory: Memory, learner: Any, task: Task) -> None:
+    """A task's samples offered as one batch, and its end."""
+    memory.offer(learner, task.train, np.arange(len(task.train)), task.index, seed=task.index)
+    memory.after_task(learner, task.train, task.given, torch.Generator().manual_seed(task.index))
+
+
+def vector(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def named(learner: Any, flat: Tensor) -> Params:
+    """The parts (P,) of a vector under the names of the parameters, shaped as they."""
+    params = dict(learner.backbone.named_parameters())
+    parts = flat.split([p.numel() for p in params.values()])
+    return {n: part.view_as(p).clone() for (n, p), part in zip(params.items(), parts, strict=True)}
+
+
 def stand_in_trainer(optimizer: Optimizer, step: int, of: int = 99) -> Any:
     """What a method asks of a Trainer."""
     loops = {"global_step": step, "current_epoch": 0, "estimated_stepping_batches": of}
-    return SimpleNamespace(optimizers=[optimizer], **loops)
+    return SimpleNamespace(optimizers=[optimizer], train_dataloader=SimpleNamespace(batch_size=8), **loops)
 
 
 def drive(

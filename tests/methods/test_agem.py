@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim import SGD, Adam
+from torch.optim import Adam
 from torch.testing import assert_close
 
 import reference
 import tiny
+from lifelong.memory.reservoir import Reservoir
 from lifelong.memory.uniform import Uniform
 from lifelong.methods.agem import AGEM
-from tiny import make_learner, make_penalty
+from tiny import make_learner, make_penalty, named, vector
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
 EXACT = {"rtol": 0.0, "atol": 0.0}
@@ -21,18 +22,8 @@ EXACT = {"rtol": 0.0, "atol": 0.0}
 
 def prepared(batch_size: int = 256) -> tuple[AGEM, Any]:
     """In the second of three tasks, with exemplars of the first."""
-    stream = tiny.split("class")
-    learner, method = make_learner(stream).double(), AGEM(batch_size)
-    learner.as_input = lambda images: images.double() / 255
-    method.memory = Uniform(per_class=5)
-    learner.show(stream.visible(1, 1))
-    method.memory.after_task(learner, stream.task(0).train, 0, torch.Generator().manual_seed(0))
-    method.on_train_start(tiny.stand_in_trainer(SGD(learner.parameters(), lr=0.1), 1), learner)
-    return method, learner
-
-
-def vector(tensors: Any) -> torch.Tensor:
-    return torch.cat([t.flatten() for t in tensors])
+    method = AGEM(batch_size)
+    return method, tiny.replaying(method, Uniform(per_class=5))
 
 
 def test_reference_is_the_gradient_of_the_task_loss_on_the_exemplars() -> None:
@@ -41,17 +32,15 @@ def test_reference_is_the_gradient_of_the_task_loss_on_the_exemplars() -> None:
     assert held is not None
     loss = learner.loss(learner.as_input(held.inputs), held.labels)
     expected = vector(torch.autograd.grad(loss, list(learner.backbone.parameters())))
-    assert_close(vector(method.reference()), expected)
+    assert_close(vector(method.reference(method.replayed())), expected)
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_projection_is_the_formula_and_leaves_what_violates_nothing(sign: float) -> None:
     method, learner = prepared()
-    ref = vector(method.reference())
+    ref = vector(method.reference(method.replayed()))
     g = torch.randn(len(ref), generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1e-3 + sign * ref
-    sizes = [p.numel() for p in learner.backbone.parameters()]
-    grads = {n: part.view_as(p).clone() for (n, p), part in
-             zip(learner.backbone.named_parameters(), g.split(sizes), strict=True)}  # fmt: skip
+    grads = named(learner, g)
     method.edit_gradients(grads)
     got = vector(grads.values())
     assert_close(got, reference.projected(g, ref), rtol=1e-10, atol=1e-14)
@@ -64,7 +53,7 @@ def test_batch_is_drawn_without_replacement_by_seed_task_and_step() -> None:
     draws = []
     for position in ((0, 0), (0, 1), (0, 0)):
         method._position = position
-        draws.append(method.replayed(4).x)
+        draws.append(method.replayed().x)
     assert torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[1])
     assert len(draws[0].flatten(1).unique(dim=0)) == 4
@@ -90,3 +79,13 @@ def test_memory_is_not_mixed_into_the_batches(tmp_path: Path) -> None:
 
     tiny.run(stream, make_learner(stream), AGEM(), tmp_path, memory=Uniform(per_class=5), callbacks=[Count()])
     assert sum(seen) == 3 * 54
+
+
+def test_reference_knows_nothing_of_the_task_in_work() -> None:
+    """A reservoir holds samples of it too."""
+    method, memory = AGEM(), Reservoir(40)
+    learner = tiny.replaying(method, memory)
+    tiny.fill(memory, learner, method.task)
+    assert sorted(set(memory.tasks.tolist())) == [0, 1]
+    assert len(method.replayed().y) == int((memory.tasks == 0).sum())
+    assert set(method.replayed().y.tolist()) == {0, 1}

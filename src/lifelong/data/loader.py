@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,7 +105,7 @@ class Batches:
             self.epoch, self.position = self.epoch + 1, 0
         self._started = True
         order = self._order()
-        self._num_ordered = len(order)
+        self._ordered = order.numpy()
         draws = self._draws(len(order))
         with self._gathering(order) as gather:
             while self.position < len(self):
@@ -115,10 +116,13 @@ class Batches:
                 self.position += 1
                 yield Batch(self.as_input(inputs), labels, weight)
 
+    def positions(self, k: int) -> np.ndarray:
+        """Where in `examples` the samples of batch k of this epoch stand, those of all ranks."""
+        return self._ordered[k * self.batch_size : (k + 1) * self.batch_size]
+
     def _rows(self, k: int) -> tuple[slice, float]:
         """Of the epoch's order, what this rank is given of batch k, and with which weight."""
-        start = k * self.batch_size
-        num = min(self.batch_size, self._num_ordered - start)
+        start, num = k * self.batch_size, len(self.positions(k))
         rows = self.share.rows(start, start + num) if self.share.count(num) else slice(start, start + 1)
         return rows, self.share.weight(num)
 

@@ -5,8 +5,9 @@ A cell is a (task, class) pair, class = output column.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +37,13 @@ class ExemplarError(RuntimeError):
     """The scores by which exemplars are chosen are not finite."""
 
 
+class Held(NamedTuple):
+    """N exemplars and, where they are kept, their logits (N, K) of when they were chosen."""
+
+    examples: Examples
+    logits: Tensor | None = None
+
+
 class Memory:
     """Images by cell. As it stands it keeps nothing; every memory has this interface."""
 
@@ -43,6 +51,10 @@ class Memory:
     """Whether it keeps exemplars."""
     replay: str = "joined"
     """How the exemplars come into the training batches, unless the method draws them itself; see `training_batches`."""
+    keeps_logits: ClassVar[bool] = False
+    """Whether it keeps their logits too."""
+    offered: ClassVar[bool] = False
+    """Whether it is offered training samples; if so, what it holds changes within a task."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[int, int], Tensor] = {}
@@ -56,6 +68,27 @@ class Memory:
 
         task_index: of the base task; a later visit to the task replaces what was kept at the last.
         """
+
+    def offer(self, learner: Learned, examples: Examples, index: np.ndarray, task_index: int, seed: int) -> None:
+        """Take up some of the samples just trained on, which stand at `index` (B,) of `examples`; called behind each
+        batch of a task's first epoch if `offered`, on every rank with the samples of all ranks.
+
+        task_index: position of the task in the stream; seed: of what is drawn. The learner is left as it was.
+        """
+
+    @property
+    def tasks(self) -> np.ndarray:
+        """(N,) int64: the task each of `examples` was kept at."""
+        counts = [len(images) for images in self.cells.values()]
+        return np.repeat(np.array([task for task, _ in self.cells], np.int64), counts)
+
+    def held(self, device: torch.device) -> Held | None:
+        """What is held, on the device; None before the first exemplar."""
+        return Held(self.examples.to(device)) if self.examples else None
+
+    def for_training(self) -> Examples | None:
+        """What is mixed into the batches of the task that starts or resumes, if the method does not draw it itself."""
+        return self.examples
 
     @property
     def examples(self) -> Examples | None:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Augment, Batch
-from lifelong.data.seeds import derived_generator
+from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.memory.base import Memory
 from lifelong.methods.state import Stateful
@@ -18,6 +18,8 @@ from lifelong.methods.state import Stateful
 Params = dict[str, Tensor]
 """Tensors by parameter name of the backbone, each of its parameter's shape."""
 Batches = Iterable[tuple[Tensor, Tensor]]
+OFFER = 2
+"""Keeps the draws of a memory apart from those of a method at the same batch."""
 
 
 class Learned(Protocol):
@@ -182,6 +184,17 @@ class Method(Stateful):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._position = trainer.current_epoch, batch_idx
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The loader knows the samples of all ranks without asking them, so every rank's memory holds the same."""
+        if self.memory.offered and trainer.current_epoch == 0 and self.task is not None:
+            loader: Any = trainer.train_dataloader
+            index = loader.positions(batch_idx)
+            own = index[index < len(self.task.train)]  # what memory put into the batch stands behind
+            seed = derive_seed(self.seed, *self._position, OFFER)
+            self.memory.offer(self.learner, loader.examples, own, self.task.index, seed)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.watches_path:

@@ -119,7 +119,7 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
     learner.show(run.stream.visible(task.index, task.index))
     method.task, method.seed, method.augment = task, task_seed, run.augment
     trainer = run.make_trainer() if run.epochs is None else run.make_trainer(max_epochs=run.epochs[task.index])
-    exemplars = None if method.replays else run.memory.examples
+    exemplars = None if method.replays else run.memory.for_training()
     batches = training_batches(
         method.examples(run.stream, task),
         run.batch_size,

@@ -1,0 +1,53 @@
+"""GEM: Gradient episodic memory for continual learning (Lopez-Paz & Ranzato 2017, arXiv 1706.08840)."""
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from lifelong.methods.guards import check_number
+from lifelong.methods.method import Params
+from lifelong.methods.replay import Replay
+
+
+class GEM(Replay):
+    """g̃ = argmin ½‖g̃ − g‖², G g̃ ≥ 0, where a row of G g is negative; G (t − 1, P): a gradient for each earlier task.
+
+    g̃ = g + Gᵀ(v + γ), v of the dual, t − 1 numbers. A step takes t − 1 more passes and holds G: its time and its memory
+    grow with the number of tasks, as in the paper.
+
+    Args:
+        batch_size: exemplars of each earlier task.
+        margin: γ, the paper's memory strength.
+    """
+
+    past_only = True
+
+    def __init__(self, batch_size: int = 256, margin: float = 0.5) -> None:
+        super().__init__(batch_size)
+        check_number("margin", margin, low=0)
+        self.margin = float(margin)
+
+    def edit_gradients(self, grads: Params) -> None:
+        g, rows = list(grads.values()), self.rows()
+        tasks = self.memory.tasks[rows]
+        G = [self.reference(self.replayed(k, rows=rows[tasks == k])) for k in np.unique(tasks).tolist()]
+        blocks = [torch.stack([row[i].flatten() for row in G]).double() for i in range(len(g))]
+        gram = torch.stack([block @ block.T for block in blocks]).sum(0)
+        along = torch.stack([block @ part.flatten().double() for block, part in zip(blocks, g, strict=True)]).sum(0)
+        if bool((along < 0).any()):
+            for v, row in zip((dual(gram.cpu(), along.cpu()) + self.margin).tolist(), G, strict=True):
+                torch._foreach_add_(g, row, alpha=v)
+
+
+def dual(gram: Tensor, along: Tensor) -> Tensor:
+    """argmin_v ½ vᵀ gram v + alongᵀ v, v ≥ 0, as min ‖S v + c‖² with SᵀS = gram and Sᵀc = along; float64.
+
+    gram (k, k) = GGᵀ, along (k,) = Gg. Rows of G are scaled to length 1 meanwhile, so that no task is lost in rounding.
+    """
+    lengths = torch.where(gram.diagonal() > 0, gram.diagonal().sqrt(), 1.0)
+    values, vectors = torch.linalg.eigh(gram / lengths.outer(lengths))
+    kept = values > len(values) * torch.finfo(torch.float64).eps * values[-1]
+    roots, axes = values[kept].sqrt(), vectors[:, kept]
+    S, c = roots[:, None] * axes.T, axes.T @ (along / lengths) / roots
+    return torch.from_numpy(nnls(S.numpy(), -c.numpy())[0]) / lengths
