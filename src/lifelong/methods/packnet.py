@@ -29,7 +29,7 @@ class PackNet(Freezing):
     owner: Params
     """By layer, int16: number of the task that keeps a weight, from 1; 0: free."""
 
-    def __init__(self, keep: float = 0.5, retrain: float = 0.5) -> None:
+    def __init__(self, keep: float = 0.25, retrain: float = 0.5) -> None:
         check_number("keep", keep, low=0, high=1, above=True)
         check_number("retrain", retrain, low=0, high=1)
         self.keep, self.retrain = keep, retrain
