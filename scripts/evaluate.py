@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from lifelong.config.checks import check
 from lifelong.config.groups import choices
-from lifelong.config.schema import ConfigError, check, choice
+from lifelong.config.schema import ConfigError, choice
 from lifelong.data.stream import TaskStream
 from lifelong.experiment.errors import composed
 from lifelong.experiment.run import load, make_stream

@@ -20,7 +20,9 @@ from rich.table import Table
 from torch import Tensor
 
 from landscape_figure import Panel, landscape_figure
-from lifelong.config.schema import ConfigError, build, check
+from lifelong.config.build import build
+from lifelong.config.checks import check
+from lifelong.config.schema import ConfigError
 from lifelong.data.examples import Examples
 from lifelong.data.seeds import derived_generator
 from lifelong.data.stream import TaskStream

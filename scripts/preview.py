@@ -6,7 +6,8 @@ Beside the options of train.py: out, the picture's file (preview.png); samples, 
 from collections.abc import Sequence
 from pathlib import Path
 
-from lifelong.config.schema import ConfigError, check
+from lifelong.config.checks import check
+from lifelong.config.schema import ConfigError
 from lifelong.data.preview import preview_figure
 from lifelong.experiment.errors import composed
 from lifelong.experiment.run import make_stream

@@ -1,143 +1,95 @@
-"""docs/results.md from the run folders of scripts/tune.py: python scripts/results.py [runs]
+"""Renew the tables of docs/results.md: python scripts/results.py [runs]
 
-What is found below runs/results goes to docs/data/results.csv (a line per reported run) and docs/data/tuning.csv (a
-line per run that chose a strength); what is not found stays there as it was. The page is made of those two files alone,
-so it is rebuilt without any run folder.
+The runs below RUNS/results that scripts/tune.py had trained go to docs/data/results.csv (a line per reported run) and
+docs/data/tuning.csv (a line per run that chose a strength); what is not found stays there as it was. The tables are
+made of those two files alone, so they are redrawn without any run folder. The prose between them is written by hand.
 """
 
 import argparse
-import csv
-import io
-import json
-import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from lifelong.experiment.errors import one_line_errors
-from lifelong.runs.atomic import atomic_write
-from studies.protocols import DATA, seconds
-from studies.results_page import page
-from studies.results_stats import Row
+import pandas as pd
+from pandas import DataFrame
 
-MEASURES = (
-    "average_accuracy",
-    "forgetting",
-    "learning_accuracy",
-    "average_incremental_accuracy",
-    "backward_transfer",
-    "forward_transfer",
-    "min_accuracy",
-    "worst_case_accuracy",
-)
-SITE = ("protocol", "data", "method")
-TASKS = ("num_tasks", "num_steps", "seconds")
-RUN = ("strength", "seed", "run_id", *MEASURES, *TASKS, "settings", "setting", "commit", "failed")
-FIELDS: tuple[str, ...] = (*SITE, *RUN)
-CHOICE = ("seed", "chosen_with", "strength", "val_average_accuracy", "run_id", "failed", "chosen", "at_edge", "setting")
-TUNING: tuple[str, ...] = (*SITE, *CHOICE)
+from compare import differences
+from lifelong.experiment.errors import composed, one_line_errors
+from lifelong.plots.report.runs import flattened, read_runs
+from lifelong.runs.identity import setting
+from studies.pages import read_csv, renew, write_csv
+from studies.protocols import BOUNDS, DATA, Protocol, protocol
+from studies.results import page_tables
+
+SITE = ["protocol", "data", "method"]
 
 
-def collect(runs: Path) -> tuple[list[Row], list[Row]]:
-    """(reported runs, grid runs) of every tuning.json below runs/results; what is not there is said on stderr."""
-    reported: list[Row] = []
-    grid: list[Row] = []
-    for path in sorted(runs.glob("results/*/*/tuning.json")):
-        tuning = json.loads(path.read_text(encoding="utf-8"))
-        if "setting" not in tuning:
-            warn(f"{path} is of an earlier version and left out: the same scripts/tune.py command again renews it")
-            continue
-        for method, members in tuning["runs"].items():
-            reported += [row for run in members if (row := reported_row(path.parent, tuning, method, run))]
-        for method, chosen in tuning["chosen"].items():
-            grid += [grid_row(tuning, method, chosen, run) for run in chosen["grid"]]
-    return reported, grid
+def collected(runs: DataFrame, columns: Sequence[str], plan: Protocol) -> DataFrame:
+    """The finished and the failed of `runs` as rows of a file in docs/data."""
+    rows = runs[runs["state"].isin(["finished", "failed"])].copy()
+    rows["protocol"], rows["data"], rows["failed"] = plan.name, plan.data, rows["reason"]
+    rows["run_id"] = rows["path"].map(lambda path: path.name)
+    rows["strength"] = rows["strength"].where(~rows["method"].isin(BOUNDS))
+    rows["chosen_with"] = " ".join(plan.choose)
+    protocols = {method: _protocol_config(plan, method) for method in rows["method"].unique()}
+    rows["changed"] = [changed(protocols[run.method], run.config) for run in rows.itertuples()]
+    return rows.reindex(columns=list(columns))
 
 
-def warn(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _protocol_config(plan: Protocol, method: str) -> dict:
+    return flattened(setting(composed(plan.of_method(method, None if method in BOUNDS else 1.0))))
 
 
-def reported_row(folder: Path, tuning: dict[str, Any], method: str, run: dict[str, Any]) -> Row | None:
-    """None, said on stderr, if the run's folder is gone."""
-    metrics = {"strength": tuning["chosen"].get(method, {}).get("strength")}  # all that is known of one that failed
-    if not run["failed"]:
-        path = folder / run["run_id"] / "metrics.json"
-        if not path.exists():
-            warn(f"{path} is not there: the run is left out")
-            return None
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    values = {
-        **{key: tuning[key] for key in ("protocol", "data", "setting")},
-        "method": method,
-        **{key: run[key] for key in ("seed", "run_id", "failed")},
-        **{key: metrics.get(key) for key in (*MEASURES, "strength", "num_tasks", "num_steps", "commit")},
-        "seconds": None if run["failed"] else f"{seconds(metrics):.1f}",
-        "settings": " ".join(tuning["overrides"]),
-    }
-    return plain(values, FIELDS)
+def changed(plan: dict, config: dict) -> str:
+    """The overrides that make a run's configuration of its protocol's, but for the strength."""
+    found = differences([plan, config])
+    return " ".join(
+        f"{key.removesuffix('._target_')}={_typed(ours)}"
+        for key, (_, ours) in found.items()
+        if key != "method.strength"
+    )
 
 
-def grid_row(tuning: dict[str, Any], method: str, chosen: dict[str, Any], run: dict[str, Any]) -> Row:
-    values = {
-        **{key: tuning[key] for key in ("protocol", "data", "setting")},
-        "method": method,
-        "chosen_with": " ".join(chosen["chosen_with"]),
-        **run,
-        "chosen": "yes" if run["strength"] == chosen["strength"] else "",
-        "at_edge": "yes" if chosen["at_edge"] else "",
-    }
-    return plain(values, TUNING)
+def _typed(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
 
 
-def plain(values: dict[str, Any], fields: Iterable[str]) -> Row:
-    def text(value: Any) -> str:
-        return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-    return {field: text(values[field]) for field in fields}
-
-
-def read_csv(path: Path) -> list[Row]:
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))) if path.exists() else []
-
-
-def write_csv(path: Path, fields: Iterable[str], rows: Iterable[Row]) -> None:
-    with atomic_write(path) as file:
-        writer = csv.DictWriter(file, list(fields), lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+def with_choice(grid: DataFrame, reported: DataFrame) -> DataFrame:
+    """`grid` with its columns chosen, at_edge: "yes" at the reported strength, and where that is the grid's end."""
+    strengths = reported.groupby(SITE)["strength"].first()
+    ours = pd.Series([strengths.get(tuple(site)) for site in grid[SITE].to_numpy()], index=grid.index, dtype=float)
+    ends = grid.groupby(SITE)["strength"].agg(["min", "max"])
+    at_end = [strengths.get(site) in ends.loc[site].tolist() for site in map(tuple, grid[SITE].to_numpy())]
+    chosen = (grid["strength"] == ours).map({True: "yes", False: ""})
+    return grid.assign(chosen=chosen, at_edge=["yes" if end else "" for end in at_end])
 
 
-def renewed(path: Path, fields: tuple[str, ...], found: list[Row]) -> list[Row]:
-    """The file's rows with those that were found again replaced, and without those of older settings of a protocol."""
-    settings = {(row["protocol"], row["data"]): row["setting"] for row in found}
-    fresh = {tuple(row[key] for key in SITE) for row in found}
-
-    def stays(row: Row) -> bool:
-        same = settings.get((row["protocol"], row["data"]), row.get("setting")) == row.get("setting")
-        return same and tuple(row[key] for key in SITE) not in fresh
-
-    rows = [row for row in read_csv(path) if stays(row)] + found
-    rows.sort(key=lambda row: (*(row[key] for key in SITE), float(row["strength"] or 0), int(row["seed"])))
-    if found:
-        write_csv(path, fields, rows)
-    return rows
+def renewed(old: DataFrame, found: DataFrame) -> DataFrame:
+    """The old rows, but for those of a protocol, data and method that were found again."""
+    fresh = set(map(tuple, found[SITE].to_numpy()))
+    kept = old[[tuple(site) not in fresh for site in old[SITE].to_numpy()]]
+    rows = pd.concat([part for part in (kept, found) if len(part)]) if len(found) else old
+    return rows.sort_values([*SITE, "strength", "seed"], ignore_index=True)
 
 
-def main(arguments: list[str] | None = None) -> Path:
+def main(arguments: Sequence[str] | None = None) -> Path:
     """Returns the page's path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument("--docs", type=Path, default=DATA.parent, help="where results.md and data/ are")
     args = parser.parse_args(arguments)
-    reported, grid = collect(args.runs)
-    (args.docs / "data").mkdir(parents=True, exist_ok=True)
-    rows = renewed(args.docs / "data" / "results.csv", FIELDS, reported)
-    tuning = renewed(args.docs / "data" / "tuning.csv", TUNING, grid)
-    path: Path = args.docs / "results.md"
-    with atomic_write(path) as file:
-        file.write(page(rows, tuning))
-    return path
+    paths = {name: args.docs / "data" / f"{name}.csv" for name in ("results", "tuning")}
+    results, tuning = (read_csv(path) for path in paths.values())
+    for folder in sorted(args.runs.glob("results/*/*/")):
+        runs, plan = read_runs(folder), protocol(*folder.parts[-2:])
+        chose = runs["path"].map(lambda path: path.parent.name == "choose")
+        reported = collected(runs[~chose], list(results), plan)
+        results = renewed(results, reported)
+        tuning = renewed(tuning, with_choice(collected(runs[chose], list(tuning), plan), reported))
+    write_csv(paths["results"], results)
+    write_csv(paths["tuning"], tuning)
+    page: Path = args.docs / "results.md"
+    renew(page, page_tables(results, tuning))
+    return page
 
 
 if __name__ == "__main__":

@@ -1,57 +1,37 @@
 """Upload W&B runs below a folder that are not there yet: python scripts/sync.py runs (make sync)
 
-Offline runs, and online ones whose server went away; `wandb sync` does the work. The parts of an interrupted run are
-uploaded in the order in which they were made, each when those before it are. Run it again as often as you like: what is
-uploaded is marked, and skipped.
+Offline runs, and online ones whose server went away: W&B is handed the rows it lacks, each with its media, and the
+measures. Run it again as often as you like: what the server has is not sent again.
 """
 
 import argparse
 import os
-import re
-import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
 
-COMMAND = (sys.executable, "-m", "wandb", "sync", "--include-online")
-
-
-def logs(root: Path) -> list[Path]:
-    """W&B's files below `root`, oldest first; not those of online runs that the server never took up: no rows there."""
-    found = root.glob("**/wandb/*run-*/run-*.wandb")
-    taken_up = (p for p in found if p.parent.name.startswith("offline-") or p.with_suffix(".wandb.syncstate").exists())
-    return sorted(taken_up, key=lambda path: (_stamp(path), path))
+from lifelong.config.checks import check_group
+from lifelong.experiment.errors import one_line_errors
+from lifelong.experiment.loggers import log_again
+from lifelong.runs.folder import RunFolder
+from lifelong.tracking.loggers.wandb import is_uploaded
 
 
-def _stamp(path: Path) -> str:
-    """20260131_235959 of offline-run-20260131_235959-RUN_ID."""
-    found = re.search(r"run-(\d{8}_\d{6})-", path.parent.name)
-    return found.group(1) if found else ""
-
-
-def uploaded(path: Path) -> bool:
-    return path.with_name(f"{path.name}.synced").exists()
-
-
-def rounds(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """One part of each run at a time."""
-    parts: dict[Path, list[Path]] = defaultdict(list)
-    for path in paths:
-        parts[path.parents[2]].append(path)
-    for k in range(max(map(len, parts.values()), default=0)):
-        yield [own[k] for own in parts.values() if k < len(own)]
-
-
-def in_work(run_folder: Path) -> bool:
-    """Whether a process trains the run."""
+def upload(folder: Path) -> str:
+    """Upload the run unless it is there; what became of it."""
+    config: Any = OmegaConf.load(folder / "config.yaml")
+    if is_uploaded(folder) or "wandb" not in config.logger:
+        return "uploaded before"
+    check_group(config, "logger.wandb")  # a stranger's config.yaml could name any function
     try:
-        with FileLock(run_folder / ".lock", blocking=False):
-            return False
+        with FileLock(folder / ".lock", blocking=False):
+            log_again(config, RunFolder(folder))
     except Timeout:
-        return True
+        return "in work"
+    return "uploaded" if is_uploaded(folder) else "not uploaded"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,22 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     root: Path = parser.parse_args(arguments).folder
     if not root.is_dir():
         sys.exit(f"error: {root} is not a folder")
-    found = logs(root)
-    busy = {path for path in found if in_work(path.parents[2])}
-    waiting = [path for path in found if not uploaded(path) and path not in busy]
-    online = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
-    failed: list[Path] = []
-    for paths in rounds(waiting):
-        ready = [path for path in paths if path.parents[2] not in {p.parents[2] for p in failed}]
-        if ready:
-            subprocess.run([*COMMAND, *map(str, (path.parent for path in ready))], env=online, check=False)
-            failed += [path for path in ready if not uploaded(path)]
-    done = sum(map(uploaded, waiting))
-    print(
-        f"{root}: {done} uploaded, {len(found) - len(waiting) - len(busy)} uploaded before, "
-        f"{len(waiting) - done} not uploaded, {len(busy)} in work"
-    )
-    return 1 if done < len(waiting) else 0
+    os.environ["WANDB_MODE"] = "online"
+    with one_line_errors():
+        outcomes = [upload(path.parents[1]) for path in sorted(root.glob("**/wandb/rows.jsonl"))]
+    words = ("uploaded", "uploaded before", "not uploaded", "in work")
+    print(f"{root}: {', '.join(f'{outcomes.count(word)} {word}' for word in words)}")
+    return 1 if "not uploaded" in outcomes else 0
 
 
 if __name__ == "__main__":

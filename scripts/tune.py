@@ -1,34 +1,36 @@
-"""Choose each method's strength on validation data, then train the reported seeds with it.
+"""Choose each method's strength on validation data from finished runs; print the commands that are still to be run.
 
-    python scripts/tune.py vandeven_split_class --data mnist5k --seeds 0,1,2 --jobs 2
+    python scripts/tune.py vandeven_split_class --data mnist5k --seeds 0,1,2 --run --jobs 2
 
 A grid of --around decades either side of the method's default, each strength at the first --choose-seeds seeds: the one
 with the best mean val_average_accuracy is chosen (none of whose runs failed); while that is the grid's first or last
 one, or none ran through, the grid grows by a decade, up to --reach decades either way. What differs while choosing
 (validation data held out, or the first tasks of the stream alone, the rule of A-GEM) is in docs/data/protocols.yaml.
-Test data has no part in it. Grid, choice, seeds and run ids go to tuning.json beside the run folders. The same command
-again answers from the folders, continues what was interrupted, and adds what is new.
+Test data has no part in it. Then come the reported seeds. --run: run the commands (sweeps of train.py, so that finished
+runs answer and interrupted ones go on), until nothing is missing.
 """
 
 import argparse
-import json
+import functools
 import math
-import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig
 
 from lifelong.config.groups import CONFIGS
 from lifelong.config.schema import ConfigError
-from lifelong.experiment.errors import one_line_errors
-from lifelong.runs.atomic import atomic_write
-from studies.protocols import BOUNDS, METHODS, Outcome, Protocol, all_runs, protocol, run_id_of, seconds
+from lifelong.experiment.errors import composed, one_line_errors
+from lifelong.plots.report.runs import read_run
+from lifelong.runs.identity import identifier
+from studies.protocols import BOUNDS, METHODS, Protocol, launch, protocol, sweep
 
 CRITERION = "val_average_accuracy"
-QUIET = ("logger=none", "progress=false")
+Scores = dict[int, float]
+"""decade → mean validation accuracy; −inf where a run failed."""
 
 
 @dataclass(frozen=True)
@@ -40,101 +42,84 @@ class Search:
     reach: int
 
 
-def default_strength(method: str) -> float:
-    return float(yaml.safe_load((CONFIGS / "method" / f"{method}.yaml").read_text(encoding="utf-8"))["strength"])
-
-
 def strength_at(method: str, decade: int) -> float:
     """The method's default strength times 10^decade, without the dust of powers of ten."""
-    return float(f"{default_strength(method) * 10.0**decade:.12g}")
+    default = yaml.safe_load((CONFIGS / "method" / f"{method}.yaml").read_text(encoding="utf-8"))["strength"]
+    return float(f"{float(default) * 10.0**decade:.12g}")
 
 
-def held_by(plan: Protocol, method: str, strength: float) -> list[str]:
-    """Overrides of one method; those of `plan.penalties` only where there is a penalty."""
-    return [f"method={method}", f"method.strength={strength!r}", *(() if method in BOUNDS else plan.penalties)]
-
-
-def score(outcomes: Sequence[Outcome]) -> float:
-    """Mean validation accuracy over seeds; −inf if one failed."""
-    found = [outcome.metrics.get(CRITERION) for outcome in outcomes if not outcome.failed]
-    known = [float(value) for value in found if value is not None]
-    return statistics.fmean(known) if len(known) == len(outcomes) else -math.inf
-
-
-def best_decade(scores: dict[int, float]) -> int:
+def best_decade(scores: Scores) -> int:
     """Of equals the one nearest the method's default."""
     return max(scores, key=lambda decade: (scores[decade], -abs(decade), -decade))
 
 
-def next_decades(scores: dict[int, float], search: Search) -> list[int]:
+def next_decades(scores: Scores, search: Search) -> list[int]:
     """What the grid still wants: 0 ± around first, then the neighbour of a best at its edge; while all failed, both."""
-    if not scores:
-        return list(range(-search.around, search.around + 1))
+    if wanted := [d for d in range(-search.around, search.around + 1) if d not in scores]:
+        return wanted
     if max(scores.values()) == -math.inf:
         return [d for d in (min(scores) - 1, max(scores) + 1) if abs(d) <= search.reach]
     best = best_decade(scores)
     return [d for d in (best - 1, best + 1) if d not in scores and abs(d) <= search.reach]
 
 
-Grid = dict[int, list[Outcome]]
-"""decade → an outcome for each seed of the search."""
+class Tuning:
+    """A protocol's runs: which are there, and which are wanted next."""
+
+    def __init__(self, plan: Protocol, search: Search, overrides: Sequence[str], root: str) -> None:
+        self.plan, self.search, self.overrides, self.root = plan, search, [*overrides, f"root={root}"], root
+
+    def arguments(self, method: str, strength: float | None, *, choosing: bool) -> list[str]:
+        """Of all that belongs to a run but its seed."""
+        name = self.plan.run_name + ("/choose" if choosing else "")
+        chosen = self.plan.choose if choosing else ()
+        return [*self.plan.of_method(method, strength), *chosen, *self.overrides, f"name={name}"]
+
+    def run(self, method: str, strength: float | None, seed: int, *, choosing: bool) -> dict[str, Any] | None:
+        """The row of a run that is finished or failed, else None."""
+        config = _composed(tuple(self.arguments(method, strength, choosing=choosing)))
+        config.seed = seed
+        folder = Path(self.root) / config.name / identifier(config)
+        row = read_run(folder) if (folder / "config.yaml").exists() else {"state": "absent"}
+        return row if row["state"] in ("finished", "failed") else None
+
+    def scores(self, method: str) -> Scores:
+        """Of the decades whose runs are all there."""
+        found = {}
+        for decade in range(-self.search.reach, self.search.reach + 1):
+            strength = strength_at(method, decade)
+            rows = [self.run(method, strength, seed, choosing=True) for seed in self.search.seeds]
+            if None not in rows:
+                values = [row.get(CRITERION) for row in rows if row and row["state"] == "finished"]
+                known = [value for value in values if value is not None]
+                found[decade] = math.fsum(known) / len(known) if len(known) == len(rows) else -math.inf
+        return found
+
+    def commands(self, method: str, seeds: Sequence[int], jobs: int) -> list[list[str]]:
+        """The sweep that is wanted next for a method, if any: of its grid, then of the reported seeds."""
+        strength = None
+        if method not in BOUNDS:
+            scores = self.scores(method)
+            if decades := next_decades(scores, self.search):
+                grid = ",".join(repr(strength_at(method, decade)) for decade in decades)
+                arguments = [*self.arguments(method, None, choosing=True), f"method.strength={grid}"]
+                return [sweep([*arguments, f"seed={','.join(map(str, self.search.seeds))}"], jobs)]
+            strength = strength_at(method, best_decade(scores))
+        wanted = [seed for seed in seeds if self.run(method, strength, seed, choosing=False) is None]
+        arguments = [*self.arguments(method, strength, choosing=False), f"seed={','.join(map(str, wanted))}"]
+        return [sweep(arguments, jobs)] if wanted else []
+
+    def said(self, method: str) -> str:
+        scores = self.scores(method)
+        best = best_decade(scores)
+        at_edge = ", at the end of what may be tried" if abs(best) == self.search.reach else ""
+        return f"{method}: λ = {strength_at(method, best):g}, {CRITERION} {100 * scores[best]:.1f}{at_edge}"
 
 
-def choose(plan: Protocol, methods: list[str], common: list[str], search: Search, jobs: int) -> dict[str, Any]:
-    """method → grid and choice; all methods' grids grow together, so that no process waits for one method."""
-    grids: dict[str, Grid] = {method: {} for method in methods if method not in BOUNDS}
-    while True:
-        scores = {method: {d: score(found) for d, found in grid.items()} for method, grid in grids.items()}
-        wanted = [(m, d, seed) for m in grids for d in next_decades(scores[m], search) for seed in search.seeds]
-        if not wanted:
-            break
-        commands = [
-            [*common, *plan.choose, f"seed={seed}", *held_by(plan, m, strength_at(m, d))] for m, d, seed in wanted
-        ]
-        for (method, decade, _), outcome in zip(wanted, all_runs(commands, jobs), strict=True):
-            grids[method].setdefault(decade, []).append(outcome)
-    return {method: choice_of(plan, method, grid, search) for method, grid in grids.items()}
-
-
-def choice_of(plan: Protocol, method: str, grid: Grid, search: Search) -> dict[str, Any]:
-    best = best_decade({decade: score(outcomes) for decade, outcomes in grid.items()})
-    rows = [
-        {
-            "strength": strength_at(method, decade),
-            "seed": seed,
-            CRITERION: outcome.metrics.get(CRITERION),
-            "run_id": outcome.run_id,
-            "failed": outcome.failed,
-        }
-        for decade, outcomes in sorted(grid.items())
-        for seed, outcome in zip(search.seeds, outcomes, strict=True)
-    ]
-    how = {"chosen_with": list(plan.choose), **asdict(search)}
-    return {"strength": strength_at(method, best), "at_edge": abs(best) == search.reach, **how, "grid": rows}
-
-
-def report(
-    plan: Protocol, methods: list[str], chosen: dict[str, Any], common: list[str], seeds: list[int], jobs: int
-) -> Any:
-    """The reported runs: method → run ids, one for each seed (and what it failed of)."""
-    wanted = [(method, seed) for seed in seeds for method in methods]
-    commands = [
-        [*common, f"seed={seed}", *held_by(plan, method, chosen[method]["strength"] if method in chosen else 0)]
-        for method, seed in wanted
-    ]
-    runs: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
-    for (method, seed), outcome in zip(wanted, all_runs(commands, jobs), strict=True):
-        spent = seconds(outcome.metrics) if outcome.metrics else None
-        runs[method].append({"seed": seed, "run_id": outcome.run_id, "failed": outcome.failed, "seconds": spent})
-    return runs
-
-
-def merged(path: Path, new: dict[str, Any]) -> dict[str, Any]:
-    """The file's content with `new` in it: methods that this command did not ask for stay if it has their settings."""
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if any(old.get(key) != new[key] for key in ("overrides", "setting")):
-        old = {}
-    return {**new, **{key: {**old.get(key, {}), **new[key]} for key in ("chosen", "runs")}}
+@functools.cache
+def _composed(arguments: tuple[str, ...]) -> DictConfig:
+    config: DictConfig = composed(arguments)
+    return config
 
 
 def parts_of(given: str, key: str, allowed: Sequence[str] | None = None) -> list[str]:
@@ -147,18 +132,19 @@ def parts_of(given: str, key: str, allowed: Sequence[str] | None = None) -> list
     return parts
 
 
-def parsed(arguments: list[str] | None) -> argparse.Namespace:
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", help="a name of docs/data/protocols.yaml")
     parser.add_argument("--data", default="mnist5k", help="a source of docs/data/protocols.yaml")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2", help="reported")
     parser.add_argument("--choose-seeds", type=int, default=3, help="how many of them strengths are chosen at")
+    parser.add_argument("--run", action="store_true", help="run the commands")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--around", type=int, default=1, help="decades either way that are tried in any case")
     parser.add_argument("--reach", type=int, default=6, help="decades the grid may grow either way")
     parser.add_argument("--root", default="runs")
-    parser.add_argument("overrides", nargs="*", help="further settings of every run, recorded with the results")
+    parser.add_argument("overrides", nargs="*", help="further settings of every run")
     args = parser.parse_intermixed_args(arguments)
     if args.choose_seeds < 1:
         raise ConfigError(f"--choose-seeds must be an integer >= 1, got {args.choose_seeds}")
@@ -167,23 +153,23 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(arguments: list[str] | None = None) -> Path:
-    """Returns the path of tuning.json."""
+def main(arguments: Sequence[str] | None = None) -> None:
     args = parsed(arguments)
-    plan = protocol(args.protocol, args.data)
     search = Search(tuple(args.seeds[: args.choose_seeds]), args.around, args.reach)
-    common = [*plan.overrides, *QUIET, *args.overrides, f"name={plan.run_name}", f"root={args.root}"]
-    chosen = choose(plan, args.methods, common, search, args.jobs)
-    runs = report(plan, args.methods, chosen, common, args.seeds, args.jobs)
-    what = {"protocol": plan.name, "data": plan.data, "overrides": [*plan.overrides, *plan.penalties, *args.overrides]}
-    setting = run_id_of([*common, "seed=0", *held_by(plan, "finetune", 0)])  # of all but method, strength and seed
-    path = Path(args.root) / plan.run_name / "tuning.json"
-    with atomic_write(path) as file:
-        new = {**what, "setting": setting, "criterion": CRITERION, "chosen": chosen, "runs": runs}
-        file.write(json.dumps(merged(path, new), indent=2) + "\n")
-    return path
+    tuning = Tuning(protocol(args.protocol, args.data), search, args.overrides, args.root)
+    before: list[list[str]] = []
+    while commands := [c for method in args.methods for c in tuning.commands(method, args.seeds, args.jobs)]:
+        if commands == before:
+            raise ConfigError("the commands above left runs that neither finished nor failed: see what they say")
+        launch(commands, run=args.run)
+        if not args.run:
+            return
+        before = commands
+    for method in args.methods:
+        if method not in BOUNDS:
+            print(tuning.said(method))
 
 
 if __name__ == "__main__":
     with one_line_errors():
-        print(main())
+        main()

@@ -144,15 +144,111 @@ class DoubledLinear(nn.Linear):
         return super().forward(2 * x)
 
 
+class OwnParameters(nn.Module):
+    """A map, a first token, an embedding of positions, a scale per unit and one for all, that no layer holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.first = nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(1, 1, 5))
+        self.position, self.scale = nn.Parameter(torch.randn(1, 5, 5)), nn.Parameter(torch.randn(5))
+        self.gate, self.head = nn.Parameter(torch.randn(())), nn.Linear(5, 4)
+        self.late = nn.Parameter(torch.randn(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.cat([self.first.expand(len(x), -1, -1), x @ self.map], 1) + self.position
+        h = h + self.gate * (h.tanh() * self.scale)
+        h += self.late
+        return self.head(h.tanh_().mean(1))
+
+
+class TiedTokens(nn.Module):
+    """Four tokens, one of them padding, read and predicted by one matrix; another table is not shared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.other = nn.Embedding(4, 5, padding_idx=1), nn.Embedding(7, 5, padding_idx=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = (10 * x.abs()).long()
+        h = self.table(tokens % 4) * self.other(tokens % 7)
+        return F.linear(h.tanh().mean((1, 2)), self.table.weight)
+
+
+class Attention(nn.Module):
+    """To itself with both kinds of mask, and to another sequence; with and without weights, both layouts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 6), nn.Linear(6, 4)
+        self.own = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.other = nn.MultiheadAttention(6, 3, bias=False)
+        self.three = nn.MultiheadAttention(6, 1, batch_first=True)
+        self.register_buffer("per_head", torch.randn(2, 4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        late = torch.ones(4, 4, dtype=torch.bool).triu(1)
+        padded = x[:, :, 0] > 0.5
+        padded[:, 0] = False
+        a, _ = self.own(h, h, h, attn_mask=late, key_padding_mask=padded, need_weights=False)
+        a = a + self.own(h, h, h, attn_mask=self.per_head.repeat(len(x), 1, 1))[0]
+        b, weights = self.other(a.transpose(0, 1), h.transpose(0, 1), h.transpose(0, 1))
+        c, _ = self.three(h, a, b.transpose(0, 1), average_attn_weights=False)
+        return self.head(b.mean(0) + c.sum(1) * weights[:, :1, 0])
+
+
+class Transformer(nn.Module):
+    """Tokens first, then samples, as is torch's default; at four samples or tokens both look alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 6), nn.Linear(6, 4)
+        self.encoder = nn.TransformerEncoderLayer(6, 2, 7, norm_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(x.transpose(0, 1)))[0])
+
+
 class Recurrent(nn.Module):
-    """vmap has no rule for it."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True)
+        self.gru, self.plain = nn.GRU(8, 5, num_layers=2, bias=False), nn.RNN(5, 4, nonlinearity="relu")
+        self.tanh = nn.RNN(4, 4, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, (h, c) = self.lstm(x)
+        out, last = self.gru(out.transpose(0, 1))
+        out, _ = self.plain(out, torch.ones(1, len(x), 4, dtype=x.dtype))
+        return self.tanh(out)[1].sum(0) + h[0] + c[3] + last[0][:, :4]
+
+
+class PackedSequence(nn.Module):
+    """vmap has no rule for it, and it has no closed form."""
 
     def __init__(self) -> None:
         super().__init__()
         self.memory, self.head = nn.GRU(3, 5, batch_first=True), nn.Linear(5, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.memory(x)[0][:, -1])
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.full((len(x),), 4), batch_first=True)
+        return self.head(self.memory(packed)[1][0])
+
+
+class Uncommon(nn.Module):
+    """What is left to torch.func: other layers, other ways to use a parameter, options that few set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair, self.up = nn.Bilinear(6, 6, 5), nn.ConvTranspose1d(1, 1, 3)
+        self.norm, self.scale = nn.InstanceNorm1d(1, affine=True), nn.Parameter(torch.randn(5, 1))
+        self.attend = nn.MultiheadAttention(5, 1, kdim=6, vdim=6, add_bias_kv=True, batch_first=True)
+        self.bag, self.head = nn.EmbeddingBag(3, 5), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.pair(x, self.norm(x.unsqueeze(1)).squeeze(1)) * self.scale.squeeze(1)
+        h = h + self.up(x.unsqueeze(1))[:, 0, :5] + self.bag((9 * x.abs()).long() % 3)
+        return self.head(h + self.attend(h.unsqueeze(1), x.unsqueeze(1), x.unsqueeze(1))[0].squeeze(1))
 
 
 Model = tuple[Callable[[], nn.Module], tuple[int, ...]]
@@ -165,15 +261,24 @@ COVERED: dict[str, Model] = {
     "volume": (volume_net, (1, 4, 4, 3)),
     "tokens": (Tokens, (4, 3)),
     "linear": (lambda: nn.Linear(6, 4), (6,)),
-}
-UNCOVERED: dict[str, Model] = {
     "bare parameter": (BareParameter, (6,)),
-    "tied by function": (TiedByFunction, (6,)),
+    "own parameters": (OwnParameters, (4, 3)),
     "shared parameter": (SharedParameter, (6,)),
     "called twice": (CalledTwice, (6,)),
-    "positions in the batch": (PositionsInTheBatch, (4, 3)),
     "positions first": (PositionsFirst, (4, 3)),
     "subclass": (lambda: DoubledLinear(6, 4), (6,)),
-    "activation with a weight": (lambda: nn.Sequential(nn.Linear(6, 4), nn.PReLU()), (6,)),
+    "activations with weights": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.PReLU(3), nn.Flatten(), nn.PReLU(), nn.Linear(6, 4), nn.PReLU(4)),
+        (2, 3),
+    ),
+    "tied tokens": (TiedTokens, (4, 3)),
+    "attention": (Attention, (4, 3)),
+    "transformer": (Transformer, (4, 3)),
     "recurrent": (Recurrent, (4, 3)),
+}
+UNCOVERED: dict[str, Model] = {
+    "tied by function": (TiedByFunction, (6,)),
+    "positions in the batch": (PositionsInTheBatch, (4, 3)),
+    "packed sequence": (PackedSequence, (4, 3)),
+    "uncommon": (Uncommon, (6,)),
 }

@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 
 from lifelong.config.schema import choice, compose
 from lifelong.metrics import AccuracyMatrix
+from lifelong.runs.folder import run_id
+from lifelong.runs.identity import identity
 
 NAMES = ("rot0", "rot30", "rot60")
 STEPS = 10
-Rows = Sequence[Sequence[float]]
 
 
 composed_once = functools.cache(lambda *overrides: compose(["dataset/source=digits", "logger=none", *overrides]))
@@ -51,16 +52,18 @@ def finished(
     ]  # fmt: skip
     (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     measures = AccuracyMatrix.from_rows(R, torch.full((len(names),), 0.1, dtype=torch.float64)).compute()
+    stream = {key: value for key, value in identity(config).items() if key not in ("method", "memory")}
     text = {
-        **measures, "val_average_accuracy": measures["average_accuracy"], "intransigence": None,
-        "method": choice(config, "method"), "strength": float(config.method.get("strength", 0)),
-        "memory": choice(config, "memory"), "dataset": choice(config, "dataset"), "source": "digits",
-        "scenario": config.scenario, "order": [0, 1, 2], "cycles": 1, "seed": config.seed, "run_id": path.name,
+        **measures, "val_average_accuracy": measures["average_accuracy"], "method": choice(config, "method"),
+        "strength": config.method.get("strength"), "memory": choice(config, "memory"),
+        "dataset": choice(config, "dataset"), "source": "digits", "scenario": config.scenario, "order": [0, 1, 2],
+        "cycles": 1, "seed": config.seed, "run_id": path.name,
+        "stream": run_id("stream", stream), "method_code": "a" * 64,
         "train_seconds": 3.0, "importance_seconds": 0.5, "memory_seconds": 0.0, "evaluation_seconds": 1.0,
-        "peak_memory_bytes": 5e8, "penalty_state_bytes": 2e6, "memory_bytes": 0, "device": "cpu: test",
+        "peak_memory_bytes": 5e8, "method_state_bytes": 2e6, "memory_bytes": 0, "device": "cpu: test",
         **metrics,
     }  # fmt: skip
-    (path / "metrics.json").write_text(json.dumps(text))
+    (path / "metrics.json").write_text(json.dumps({key: value for key, value in text.items() if value is not ...}))
     return path
 
 
@@ -70,4 +73,10 @@ def unfinished(root: Path, *overrides: str) -> Path:
     path.mkdir(parents=True)
     config = copy.deepcopy(composed_once(*overrides))
     (path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    return path
+
+
+def failed(root: Path, *overrides: str, reason: str = "DivergedError: train/loss is nan") -> Path:
+    path = unfinished(root, *overrides)
+    (path / "error.txt").write_text(f"{reason}\nmore\n")
     return path

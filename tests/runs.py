@@ -16,8 +16,7 @@ import torch
 import train as script
 from omegaconf import DictConfig
 
-from lifelong.config.schema import register
-from lifelong.experiment.errors import composed, one_line_errors
+from lifelong.experiment.errors import composed
 from lifelong.experiment.run import Result, run_experiment
 from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import read_history
@@ -69,9 +68,7 @@ def command(*arguments: str) -> Said:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train.py", *arguments])
         try:
-            register()
-            with one_line_errors():
-                script.main()
+            script.main()
         except SystemExit as exit:
             if isinstance(exit.code, str):  # as the interpreter does
                 print(exit.code, file=sys.stderr)

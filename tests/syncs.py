@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runs import at_every_batch, run
+from tiny import overrides
 
 READS = {"_local_scalar_dense", "equal", "masked_select", "nonzero", "unique_dim", "_unique2"}
 """Operators whose result, or the shape of it, the host must know; item, bool, float and int end in the first."""
@@ -36,7 +37,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 def settings(method: str, variant: str) -> tuple[str, ...]:
     """Of a tiny run; its steps are those of STEPPING."""
     options = (f"method.interval={INTERVAL}",) if method in ("ewcpp", "rwalk") else ()
-    return (f"method={method}", *options, *STEPPING, *VARIANTS[variant])
+    return (*overrides(method), *options, *STEPPING, *VARIANTS[variant])
 
 
 class Waits(TorchDispatchMode):

@@ -1,9 +1,13 @@
 """The script-only methods do what they say, and an ablation's page is made of its table."""
 
+import math
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from pandas import DataFrame
 from torch.nn import functional as F
 
 import ablations
@@ -14,8 +18,11 @@ from ablated.path_score import PathScore
 from ablated.penalised_si import PenalisedSI
 from lifelong.methods.rwalk import RWalk
 from lifelong.methods.si import SI
-from studies.ablations_page import best_rows, differences, page
-from studies.ablations_plan import ABLATIONS, Ablation, Arm
+from studies.ablations import Ablation, order_spread, read_ablations
+from studies.protocols import DATA
+
+ABLATIONS = read_ablations()
+SWEPT = ("seed=", "method.strength=", "dataset.order=")
 
 
 def test_batch_fisher_is_the_square_of_each_batchs_mean_gradient() -> None:
@@ -65,55 +72,71 @@ def test_penalised_si_is_si_until_there_is_a_penalty(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_every_arm_composes() -> None:
-    from lifelong.config.schema import check
+    from lifelong.config.checks import check
     from lifelong.experiment.errors import composed
 
     for ablation in ABLATIONS.values():
-        assert any(arm.label.endswith(ablation.reference) for arm in ablation.arms)
-        for arm in {arm.label: arm for arm in ablation.arms}.values():
-            check(composed(ablations.command(ablation, arm, 0, "runs")))
+        assert any(arm.endswith(ablation.reference) for arm in ablation.arms)
+        for arm in ablation.arms:
+            command = [a for a in ablation.command(arm, "runs", 1) if not a.startswith("-")]
+            check(composed([a.split(",")[0] if a.startswith(SWEPT) else a for a in command]))
 
 
-@pytest.mark.system
-def test_ablation_is_trained_once_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = ("dataset/source=digits", "dataset.source.test_fraction=0.8", "backbone.widths=[8]", "dataset.angles=[0,30]")
-    base += ("trainer=cpu", "trainer.max_epochs=1", "log_every_n_steps=2")
-    arms = tuple(Arm(m, (f"method={m}", f"method.strength={x}"), x) for m in ("ewc", "l2") for x in ("1e0", "1e30"))
-    small = Ablation("anchors", "A question?", "A setting", (*base, "optimizer=sgd"), arms, "ewc", (0, 1), "λ")
-    monkeypatch.setitem(ABLATIONS, "anchors", small)
-    arguments = ["anchors", "--root", str(tmp_path / "runs"), "--docs", str(tmp_path)]
-    text = ablations.main(arguments).read_text()
-    assert (tmp_path / "ablation_anchors.png").exists()
-    assert "A setting; 2 seeds, 8 runs." in text
-    assert "; of all runs 4 diverged." in text
-    monkeypatch.setattr(ablations, "all_runs", None)  # not asked again
-    assert ablations.main(arguments[1:]).read_text() == text
+def rows(arm: str, x: str, val: float, *tests: float) -> DataFrame:
+    """A row per seed; nan: diverged."""
+    frame = DataFrame({"average_accuracy": tests, "val_average_accuracy": val, "forgetting": 0.1})
+    failed = ["DivergedError" if math.isnan(test) else "" for test in tests]
+    return frame.assign(arm=arm, x=x, seed=range(len(tests)), failed=failed)
 
 
-def line(arm: str, x: str, seed: int, val: float, test: float, failed: str = "") -> dict[str, str]:
-    values = {"arm": arm, "x": x, "seed": str(seed), "failed": failed}
-    return {**values, "val_average_accuracy": str(val), "average_accuracy": str(test)}
+def ablation(reference: str = "b", **options: list) -> Ablation:
+    return Ablation("any", "?", [], {"a": ["method=ewc"], "b": ["method=mas"]}, reference, [0, 1], **options)
 
 
 def test_arms_are_compared_at_the_strength_that_is_best_on_validation_data() -> None:
-    rows = [line("a", "1", 0, 0.5, 0.9), line("a", "10", 0, 0.6, 0.1), line("a", "100", 0, 0.9, 0.9, "Diverged")]
-    assert [row["x"] for row in best_rows(rows, "a")] == ["10"]
+    found = pd.concat([rows("a", "1", 0.5, 0.9), rows("a", "10", 0.6, 0.1), rows("a", "100", 0.9, math.nan)])
+    table = ablation(decades=[0, 2]).table(found)
+    assert table.iloc[0].tolist() == ["a", "10", "10.0", "10.0", "", "1 of 3"]
 
 
-def test_rows_of_an_older_plan_are_not_shown() -> None:
-    arm = ABLATIONS["scp_slices"].arms[0]
-    row = {"ablation": "scp_slices", "arm": arm.label, "x": arm.x}
-    assert ablations.planned(row)
-    assert not ablations.planned({**row, "x": ""})
-    assert not ablations.planned({**row, "ablation": "one that is gone"})
+def test_differences_are_paired_by_seed_and_order() -> None:
+    """With orders the mean over those of a seed: (0.1 + 0.3) / 2 and (0.2 + 0) / 2."""
+    plain = pd.concat([rows("a", "", 0, 0.5, 0.8), rows("b", "", 0, 0.4, 0.6)])
+    assert ablation().difference(plain, "a").tolist() == pytest.approx([0.1, 0.2])
+    assert ablation().difference(plain, "b").empty
+    ordered = pd.concat([
+        rows("a", "given", 0, 0.5, 0.8), rows("b", "given", 0, 0.4, 0.6),
+        rows("a", "reversed", 0, 0.7, 0.5), rows("b", "reversed", 0, 0.4, 0.5),
+    ])  # fmt: skip
+    assert ablation(orders=["given", "reversed"]).difference(ordered, "a").tolist() == pytest.approx([0.2, 0.1])
+    spread = order_spread(ordered).set_index("")  # of a: means 0.65, 0.6; within: variances 0.045, 0.02
+    assert spread.loc["a"].tolist() == ["3.5", "18.0"]
 
 
-def test_differences_are_paired_by_seed() -> None:
-    ours, theirs = (
-        [line(arm, "1", s, 0, a) for s, a in enumerate(both)] for arm, both in (("a", (0.5, 0.8)), ("b", (0.4, 0.6)))
-    )
-    assert differences(ours, theirs, with_x=False) == pytest.approx([10, 20])
+def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:
+    """Every ablation of the plan was run, and `make results` without runs changes nothing."""
+    shutil.copytree(DATA, tmp_path / "data")
+    shutil.copy(DATA.parent / "ablations.md", tmp_path)
+    text = ablations.main(["--root", str(tmp_path), "--docs", str(tmp_path)]).read_text()
+    assert text == (DATA.parent / "ablations.md").read_text()
+    assert {path.stem.removeprefix("ablation_") for path in tmp_path.glob("*.png")} == set(ABLATIONS)
 
 
-def test_page_without_runs_says_so() -> None:
-    assert page([]).count("Not run: `python scripts/ablations.py ") == len(ABLATIONS)
+@pytest.mark.system
+def test_ablation_is_run_by_its_sweeps_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = ["dataset=rotated", "dataset/source=digits", "dataset.source.test_fraction=0.8", "dataset.angles=[0,30]"]
+    base += ["backbone.widths=[8]", "trainer=cpu", "trainer.max_epochs=1", "log_every_n_steps=2", "optimizer=sgd"]
+    own = ["method=ewc", "method._target_=ablated.batch_fisher.BatchFisher", "trusted=[ablated]"]
+    arms = {"ewc": ["method=ewc"], "batch squared": own}
+    small = Ablation("anchors", "A question?", base, arms, "ewc", [0, 1], decades=[30, 30])
+    monkeypatch.setattr(ablations, "read_ablations", lambda: {"anchors": small})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ablations.csv").write_text((DATA / "ablations.csv").read_text().partition("\n")[0] + "\n")
+    (tmp_path / "ablations.md").write_text("<!-- begin anchors --><!-- end anchors -->")
+    arguments = ["--root", str(tmp_path / "runs"), "--docs", str(tmp_path)]
+    text = ablations.main(["anchors", "--run", *arguments]).read_text()
+    assert "2 seeds, 4 runs." in text
+    assert "| ewc |  | – | – |  | 2 of 2 |" in text
+    assert "| batch squared |" in text
+    assert (tmp_path / "ablation_anchors.png").exists()
+    assert ablations.main(["--root", str(tmp_path), *arguments[2:]]).read_text() == text

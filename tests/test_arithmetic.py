@@ -78,7 +78,7 @@ def test_tf32_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("method", tiny.METHODS)
 def test_bf16_run_keeps_and_saves_float32(method: str, tmp_path: Path) -> None:
     options = ("method.interval=4",) if method in ("ewcpp", "rwalk") else ()
-    done = run(tmp_path, f"method={method}", *options, "trainer.precision=bf16-mixed")
+    done = run(tmp_path, *tiny.overrides(method), *options, "trainer.precision=bf16-mixed")
     assert {w.dtype for w in weights(done).values()} == {torch.float32}
     assert {p.dtype for p in load(done.folder).parameters()} == {torch.float32}
 

@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {  # room → rooms it may import besides itself
     "methods": {"data", "distributed", "importance", "memory"},
     "metrics": set(),
     "models": {"data", "distributed"},
-    "plots": {"config", "data", "methods", "models", "runs"},
+    "plots": {"config", "data", "methods", "metrics", "models", "runs"},
     "runs": {"config"},
     "tracking": {"data", "distributed", "methods", "models", "plots", "runs"},
     "training": {"config", "data", "distributed", "launch", "memory", "methods", "metrics", "models", "runs",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,15 +14,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import lifelong
+from lifelong.config.groups import choices
+from lifelong.config.overrides import check_sweep, checked
 from lifelong.config.schema import ConfigError
 from lifelong.data.source import Source
 from lifelong.experiment import run as experiment
+from lifelong.experiment.errors import composed
 from lifelong.experiment.run import run_experiment
 from lifelong.runs.checksum import load_sealed
-from lifelong.runs.folder import RunFolder, RunFolderError
 from runs import TINY, Said, command, composed_tiny, run
 
-METHODS = "ewc, ewcpp, finetune, joint, l2, mas, online_ewc, rwalk, scp, si"
+METHODS = ", ".join(choices("method"))
 
 
 def refused(said: Said) -> str:
@@ -37,6 +40,12 @@ REFUSALS = {
     # misspelt
     "metod=ewc": "unknown key 'metod' (did you mean method?): the configuration has ",
     "foo=1": "unknown key 'foo': the configuration has ",
+    "trainerr.max_epochs=3": "unknown key 'trainerr' (did you mean trainer?): the configuration has ",
+    "methd.strength=3": "unknown key 'methd' (did you mean method?): the configuration has ",
+    "a.b.c=1": "unknown key 'a': the configuration has ",
+    "seed.x=1": "unknown key 'seed.x': seed has no keys",
+    "dataset.sorce.path=x": "unknown key 'dataset.sorce' (did you mean source?): dataset has ",
+    "dataset/sorce=digits": "unknown key 'dataset/sorce' (did you mean dataset/source?): the configuration has ",
     "+foo=1": "unknown key 'foo': the configuration has ",
     "method.strenght=1": "unknown key 'method.strenght' (did you mean strength?): method has ",
     "+method.strenght=1": "unknown key 'method.strenght' (did you mean strength?): method has ",
@@ -47,17 +56,19 @@ REFUSALS = {
     "method=null": f"method must be one of {METHODS}, got null",
     "~method": f"method must be one of {METHODS}, got null",
     "dataset/source=mnist5": "dataset/source must be one of ",
-    "experiment=nope": "experiment must be one of ",
-    "seed": "override 'seed' must be written key=value: missing EQUAL at '<EOF>'",
-    "seed=[1": "override 'seed=[1' must be written key=value: no viable alternative at input '[1'",
+    "logger=[csv,none]": "logger must be one of csv, none, tensorboard, wandb, got ['csv', 'none']",
+    "seed": "override 'seed' must be written key=value: ",
+    "seed=[1": "override 'seed=[1' must be written key=value: ",
     "seed=1,2": "seed=1,2 is ambiguous: a list is seed=[1,2], a sweep wants --multirun",
-    "method.strength=${foo}": "method.strength=${foo}: Interpolation key 'foo' not found",
+    "method.strength=${foo}": "Interpolation key 'foo' not found",
+    "optimizer.nesterov=true": "unknown key 'optimizer.nesterov': optimizer has ",  # Adam has none
+    "sweep=seeds": "sweep=seeds starts several runs and wants --multirun (-m)",
+    "-m --cfg job": "one of --run, --multirun, --cfg and --info at a time, got --multirun --cfg",
+    "-m experiment=homework,permuted": "experiment must be one at a time, as it sweeps itself over method, got ",
+    "-m sweep=seeds,methods": "sweep must be one at a time, as it sweeps itself over method, seed, got seeds,methods",
     # of the wrong type
     "seed=abc": "seed must be an integer, got 'abc'",
-    "seed=1.5": "seed must be an integer, got '1.5'",
     "rerun=maybe": "rerun must be true or false, got 'maybe'",
-    "val_fraction=abc": "val_fraction must be a number, got 'abc'",
-    "num_threads=abc": "num_threads must be an integer or null, got 'abc'",
     "trusted=x": "trusted must be a list of texts, got 'x'",
     "method.strength=abc": "method.strength must be a number, got 'abc'",
     "trainer.max_epochs=abc": "trainer.max_epochs must be an integer or null, got 'abc'",
@@ -66,13 +77,12 @@ REFUSALS = {
     "logger=wandb logger.init_timeout=0": "logger.init_timeout must be a finite number of seconds > 0, got 0",
     "logger=wandb logger.finish_timeout=-1": "logger.finish_timeout must be a finite number of seconds > 0, got -1",
     # outside what is allowed
-    "seed=-1": "seed must be an integer >= 0, got -1",
     "method.strength=-1": "method.strength must be a finite number >= 0, got -1",
     "trainer.max_epochs=0": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
     "trainer.devices=999": "trainer.devices must be at most the number of CPU cores, ",
+    "+trainer.limit_train_batches=0": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or ",
     "+trainer.logger=true": "trainer.logger must not be set: the program sets it, got true",
     "dataset.angles=[]": "dataset.angles must be a non-empty list of finite numbers (degrees), got []",
-    "val_fraction=1.0": "val_fraction must be a number in [0, 1), got 1.0",
     "scenario=foo": "scenario must be one of domain, task, class, got 'foo'",
     # from elsewhere
     "method._target_=os.system": "method._target_ must start with lifelong., torch., lightning., torchmetrics. or ",
@@ -83,15 +93,11 @@ VALUES = {
     # of the wrong type
     "method.strength=null": "method.strength must be a number, got null",
     "trainer.precision=33": "trainer.precision must be one of 64, 32, 16, ",
-    "optimizer.lr=abc": "optimizer.lr must be a number, got 'abc'",
     "optimizer.fused=abc": "optimizer.fused must be true or false or null, got 'abc'",
-    "backbone.bias=maybe": "backbone.bias must be true or false, got 'maybe'",
     "dataset.angles=3": "dataset.angles must be a list of numbers, got 3",
-    "dataset.angles=[a]": "dataset.angles must be a list of numbers, got ['a']",
     "dataset.order=7": "dataset.order must be a list of integers or ",
     # outside what is allowed
     "method.strength=nan": "method.strength must be a finite number >= 0, got nan",
-    "method.strength=inf": "method.strength must be a finite number >= 0, got inf",
     "method.labels=foo": "method.labels must be one of exact, sampled, empirical, got 'foo'",
     "method.exclude=[foo]": "method.exclude must hold prefixes of body.1.weight, ",
     "trainer.max_epochs=-1": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
@@ -111,7 +117,6 @@ VALUES = {
     "dataset.window=3": "dataset.window must be a list of integers or null, got 3",
     "trainer.max_epochs=null": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
     "val_fraction=-0.1": "val_fraction must be a number in [0, 1), got -0.1",
-    "val_fraction=nan": "val_fraction must be a number in [0, 1), got nan",
     "val_fraction=0.999": "val_fraction must leave every class a training example, got 0.999",
     "dataset.source.test_fraction=2": "dataset.source.test_fraction must be a number in (0, 1), got 2",
     "batch_size=0": "batch_size must be an integer >= 1, got 0",
@@ -120,6 +125,8 @@ VALUES = {
     "checkpoint_seconds=0": "checkpoint_seconds must be a number > 0, got 0.0",
     "checkpoint_seconds=nan": "checkpoint_seconds must be a number > 0, got nan",
     "checkpoint_steps=0": "checkpoint_steps must be an integer >= 1 or null, got 0",
+    "trainer.limit_train_batches=1.5": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or",
+    "name='a b'": "name must be a folder name of letters, digits, '_', '-', '.', got 'a b'",
     "name=../x": "name must be a folder name of letters, digits, '_', '-', '.', got '../x'",
     # from elsewhere
     "method._target_=lifelong.config.schema.DictConfig": "method._target_ must start with lifelong., torch., ",
@@ -150,17 +157,59 @@ def test_value_that_is_not_allowed_is_refused_before_anything_is_written(setting
 
 
 @pytest.mark.parametrize(
-    ("overrides", "line"),
+    ("override", "line"),
     [
-        (["dataset.classes_per_task=3"], "dataset.classes_per_task must be a divisor of 10 classes, got 3"),
-        (["dataset.classes_per_task=x"], "dataset.classes_per_task must be an integer, got 'x'"),
-        (["dataset.class_order=[0,1]"], "dataset.class_order must be a permutation of 0..9 or null, got [0, 1]"),
+        ("dataset.classes_per_task=3", "dataset.classes_per_task must be a divisor of 10 classes, got 3"),
+        ("dataset.classes_per_task=x", "dataset.classes_per_task must be an integer, got 'x'"),
+        ("dataset.class_order=[0,1]", "dataset.class_order must be a permutation of 0..9 or null, got [0, 1]"),
     ],
 )
-def test_split_that_does_not_divide_is_refused(overrides: list[str], line: str, tmp_path: Path) -> None:
-    settings = ("dataset=split", "dataset/source=digits", "progress=false", f"root={tmp_path / 'runs'}")
-    assert refused(command(*settings, *overrides)) == line
+def test_split_that_does_not_divide_is_refused(override: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        lifelong.run("dataset=split", "dataset/source=digits", "progress=false", f"root={tmp_path / 'runs'}", override)
+    assert str(error.value) == line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("optimizer=sgd optimizer.nesterov=true", "optimizer.nesterov", True),
+        ("trainer.fast_dev_run=true", "trainer.fast_dev_run", True),
+        ("name=été", "name", "été"),
+        ("~logger", "logger._target_", "lifelong.tracking.loggers.none.no_logger"),
+        ("rerun=yes", "rerun", True),
+    ],
+)
+def test_what_is_clear_is_accepted(override: str, key: str, value: Any) -> None:
+    assert OmegaConf.select(composed(override.split()), key) == value
+
+
+def test_option_that_one_method_of_a_sweep_has_is_accepted_and_one_that_none_has_is_not(tmp_path: Path) -> None:
+    assert checked(["method=finetune,si", "method.damping=0.1"], multirun=True)[1] == "++method.damping=0.1"
+    assert checked(["method=si,rwalk", "method.damping=0.1"], multirun=True)[1] == "method.damping=0.1"
+    with pytest.raises(ConfigError, match=r"unknown key 'method\.dampng' \(did you mean damping\?\)"):
+        checked(["method=finetune,si", "method.dampng=0.1"], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "multirun", "note"),
+    [
+        (
+            ["experiment=homework"],
+            False,
+            "experiment=homework sweeps over method with --multirun",
+        ),
+        (["experiment=homework", "method=ewc"], False, ""),
+        (["experiment=homework,permuted", "method=ewc"], True, ""),
+        (["experiment=homework"], True, ""),
+        (["sweep=[methods,seeds]"], True, ""),
+        (["method=ewc,si"], True, ""),
+    ],
+)
+def test_sweep_of_an_experiment_that_does_not_start_is_told(overrides: list[str], multirun: bool, note: str) -> None:
+    assert (check_sweep(overrides, multirun=multirun) or "").startswith(note)
+    assert bool(check_sweep(overrides, multirun=multirun)) == bool(note)
 
 
 def test_python_is_told_the_same_as_the_command_line(tmp_path: Path) -> None:
@@ -173,37 +222,29 @@ def test_python_is_told_the_same_as_the_command_line(tmp_path: Path) -> None:
 # Sources ------------------------------------------------------------------------------------------------------------
 
 
-def cut_off() -> Source:
-    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+FAILING = {
+    "cut_off": EOFError("Compressed file ended before the end-of-stream marker was reached"),
+    "absent": FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/data/images"),
+    "uninstalled": ImportError("No module named 'datasets'"),
+}
 
 
-def absent() -> Source:
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/data/images")
+def failing(name: str) -> Source:
+    raise FAILING[name]
 
 
-def uninstalled() -> Source:
-    raise ImportError("No module named 'datasets'")
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("cut_off", "Compressed file ended before the end-of-stream marker was reached"),
-        ("absent", "[Errno 2] No such file or directory: '/data/images'"),
-        ("uninstalled", "No module named 'datasets'"),
-    ],
-)
-def test_source_that_cannot_be_read_is_one_line(name: str, reason: str, tmp_path: Path) -> None:
-    target = f"dataset.source._target_={__name__}.{name}"
-    settings = ("dataset/source=digits", "~dataset.source.test_fraction", target, f"trusted=[{__name__}]")
+@pytest.mark.parametrize("name", FAILING)
+def test_source_that_cannot_be_read_is_one_line(name: str, tmp_path: Path) -> None:
+    target = (f"dataset.source._target_={__name__}.failing", f"+dataset.source.name={name}", f"trusted=[{__name__}]")
+    settings = ("dataset/source=digits", "~dataset.source.test_fraction", *target)
     said = command(*settings, "progress=false", f"root={tmp_path / 'runs'}")
-    assert refused(said) == f"dataset.source: {reason}"
+    assert refused(said) == f"dataset.source: {FAILING[name]} (given name={name!r})"
     assert not list(tmp_path.iterdir())
 
 
 def test_trusted_adds_a_prefix(tmp_path: Path) -> None:
-    target = f"dataset.source._target_={__name__}.absent"
-    settings = ("dataset/source=digits", "~dataset.source.test_fraction", target, f"root={tmp_path}")
+    target = (f"dataset.source._target_={__name__}.failing", "+dataset.source.name=absent")
+    settings = ("dataset/source=digits", "~dataset.source.test_fraction", *target, f"root={tmp_path}")
     assert refused(command(*settings)).startswith("dataset.source._target_ must start with lifelong., ")
     assert refused(command(*settings, f"trusted=[{__name__}_]")).startswith("dataset.source._target_ must start with")
     assert refused(command(*settings, f"trusted=[{__name__}]")).startswith("dataset.source: ")
@@ -251,12 +292,8 @@ def test_folder_without_write_permission_is_one_line(mounted: Path) -> None:
 def test_full_disk_is_one_line_and_leaves_no_half_a_file(mounted: Path) -> None:
     line = refused(command(*TINY, f"root={mounted}"))
     assert line.endswith("last.ckpt: No space left on device")
-    assert {path.name for path in mounted.rglob("*") if path.is_file()} <= {
-        ".lock",
-        "config.yaml",
-        "history.jsonl",
-        "error.txt",
-    }
+    left = {path.name for path in mounted.rglob("*") if path.is_file()}
+    assert left <= {".lock", "config.yaml", "history.jsonl", "error.txt"}
 
 
 def full(*_: Any) -> None:
@@ -285,25 +322,15 @@ def test_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run_goes_on_when_
 
 
 def test_full_disk_while_the_history_is_written_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full:
-        def write(self, data: bytes) -> int:
-            full()
-            return 0
+    append = experiment.History.append
 
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr("lifelong.tracking.History.append", _append_to(Full(), experiment.History.append))
-    assert refused(command(*TINY, f"root={tmp_path}")).endswith("history.jsonl: No space left on device")
-
-
-def _append_to(file: Any, append: Any) -> Any:
     def appending(self: Any, row: Any) -> None:
         self._file.close()
-        self._file = file
+        self._file = SimpleNamespace(write=full, close=lambda: None)
         append(self, row)
 
-    return appending
+    monkeypatch.setattr("lifelong.tracking.History.append", appending)
+    assert refused(command(*TINY, f"root={tmp_path}")).endswith("history.jsonl: No space left on device")
 
 
 # Another process ----------------------------------------------------------------------------------------------------
@@ -331,12 +358,6 @@ def test_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> No
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
         holder.kill()
     assert command(*TINY, f"root={tmp_path}", "rerun=true").code == 0
-
-
-def test_two_runs_of_one_process_cannot_share_a_folder(tmp_path: Path) -> None:
-    folder = run(tmp_path).folder
-    with RunFolder(folder).locked(), pytest.raises(RunFolderError, match="is in use"):
-        run(tmp_path, "rerun=true")
 
 
 @pytest.mark.parametrize("typed", ["hf_0123456789", "${oc.env:HF_TOKEN}", "https://me:hf_0123456789@host"])

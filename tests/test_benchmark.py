@@ -38,8 +38,8 @@ def test_floor_learns_the_weights_and_the_accuracies_of_ours(outcomes: tuple[flo
 
 def test_penalty_is_more_than_rounding_in_that_comparison() -> None:
     source = stream.read_source(TINY, None)
-    images, labels = source.train.images.flatten(1), source.train.labels
-    data = floor.Stream(images, labels, source.test.images.flatten(1), source.test.labels, TINY.num_tasks)
+    images, labels = source.train.inputs.flatten(1), source.train.labels
+    data = floor.Stream(images, labels, source.test.inputs.flatten(1), source.test.labels, TINY.num_tasks)
     with_penalty, without = (
         floor.learn_stream(data, TINY.widths, TINY.batch_size, stream.LR, strength).weights
         for strength in (stream.STRENGTH, 0.0)

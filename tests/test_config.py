@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lifelong.config.arguments import described, fits, misfit, parameters, spelled, unknown_key
+from lifelong.config.build import build, factory
+from lifelong.config.checks import BORDERS, check
 from lifelong.config.groups import GROUPS, choices
-from lifelong.config.schema import BORDERS, Config, ConfigError, build, check, factory, one_line
+from lifelong.config.options import allowed, fits, misfit, parameters
+from lifelong.config.schema import Config, ConfigError
 from lifelong.experiment.errors import composed, explain
-from lifelong.runs.identity import ENVIRONMENT_KEYS, identity
+from lifelong.runs.identity import ENVIRONMENT_KEYS, changed_code, code_hashes, files_behind, identity
 from lifelong.runs.interrupted import Interrupted
 from runs import composed_once
 
@@ -33,10 +35,10 @@ FITTING: list[tuple[Any, list[Any], list[Any], str]] = [
     (Optional[Union[int, float]], [1, 1.5, None], ["x"], "a number or null"),  # noqa: UP007, UP045 - as libraries do
     (Sequence[int], [[], [1, 2]], [1, "ab", [1.5], [True], {"a": 1}], "a list of integers"),
     (list[float] | None, [[1, 2.5], None], [["a"], 3], "a list of numbers or null"),
-    (tuple[float, float], [[0.9, 0.99]], [0.9, ["a", "b"]], "a list of numbers"),
+    (tuple[float, float], [[0.9, 0.99]], [0.9, ["a", "b"], [0.9]], "a list of 2 numbers"),
     (list, [[], ["a", 1]], ["a"], "a list"),
     (Literal["a", "b"], ["a"], ["c", 1, None], "one of a, b"),
-    (Literal[1] | Literal["x"] | None, [1, "x", None], [True, "y"], "one of 1, x or null"),
+    (Literal[1] | Literal["x"] | None, [1, "x", None], [2, "y"], "one of 1, x or null"),
     (dict[str, int], [{}, {"a": 1}], [[], "a"], "keys with values"),
     (Mapping[str, Any], [{"a": None}], [1], "keys with values"),
     (float | torch.Tensor, [1.0], ["a"], "a number"),
@@ -48,7 +50,7 @@ FITTING: list[tuple[Any, list[Any], list[Any], str]] = [
 
 @pytest.mark.parametrize(("annotation", "good", "bad", "words"), FITTING, ids=lambda value: str(value)[:30])
 def test_plain_data_fit_what_the_words_say(annotation: Any, good: list[Any], bad: list[Any], words: str) -> None:
-    assert described(annotation) == words
+    assert allowed(annotation) == words
     assert all(fits(value, annotation) for value in good)
     assert not any(fits(value, annotation) for value in bad)
 
@@ -88,7 +90,6 @@ def test_constructor_takes_what_its_bases_take() -> None:
     assert list(names) == ["strength", "step", "none_is_fine", "interval"]
     assert complete
     assert names["interval"] == (int, 1)
-    assert parameters(function)[0].keys() == {"size", "names"}
     assert parameters(torch.optim.Adam)[0]["lr"][0] == Union[float, torch.Tensor]  # noqa: UP007 - as torch writes it
 
 
@@ -109,20 +110,12 @@ def test_constructor_takes_what_its_bases_take() -> None:
         ({"names": "abc"}, function, "key.names must be a list of texts, got 'abc'"),
         ({"x": 1}, function, "unknown key 'key.x': key has names, size"),
         ({"x": 1}, dict, None),  # C code without a signature: nothing is known, nothing refused
-        ({"x": 1}, str, None),
         ({"x": 1}, Bare, "unknown key 'key.x': key has no keys"),
         ({}, Middle, None),
     ],
 )
 def test_first_option_that_does_not_fit_is_named(options: dict[str, Any], target: Any, line: str | None) -> None:
     assert misfit(options, target, "key") == line
-
-
-def test_values_are_spelled_as_in_yaml() -> None:
-    assert [spelled(v) for v in (None, True, False, 1, 1.5, "a", ["a"])] == [
-        "null", "true", "false", "1", "1.5", "'a'", "['a']",
-    ]  # fmt: skip
-    assert unknown_key("a.b", [], "a") == "unknown key 'a.b': a has no keys"
 
 
 # Building -----------------------------------------------------------------------------------------------------------
@@ -182,7 +175,9 @@ def test_every_group_and_border_is_a_key_of_the_configuration() -> None:
     assert set(ENVIRONMENT_KEYS) <= names
     for key in BORDERS:
         group, _, option = key.rpartition(".")
-        targets = [_class(composed_once((f"{group}={c}",))[group]._target_) for c in choices(group)] if group else []
+        chosen = [composed_once((f"{group.split('.')[0]}={c}",)) for c in choices(group)] if group else []
+        nodes = [node for config in chosen if (node := OmegaConf.select(config, group)) is not None]
+        targets = [_class(node._target_) for node in nodes]
         assert key in names or any(option in parameters(target)[0] for target in targets)
     assert set(config) == names
 
@@ -212,24 +207,59 @@ def test_group_that_was_taken_away_is_named(missing: str) -> None:
         check(composed((f"~{missing}",)))
 
 
-def test_overrides_reach_the_group_they_name() -> None:
-    config = composed(("method=si", "method.strength=7", "dataset/source=digits", "seed=5", "val_fraction=0.2"))
-    assert config.method._target_ == "lifelong.methods.si.SI"
-    assert (config.method.strength, config.dataset.seed, config.dataset.val_fraction) == (7, 5, 0.2)
-    assert config.dataset.source._target_ == "lifelong.data.sources.digits.digits"
+# The code of a run --------------------------------------------------------------------------------------------------
+
+
+def write_method(folder: Path, version: int) -> None:
+    text = "from lifelong.methods.method import Method\n\n\nclass Own(Method):\n    version = {}\n"
+    (folder / "own_method.py").write_text(text.format(version))
+
+
+def test_changed_method_outside_the_package_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_method(tmp_path, version=1)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = composed(("method=finetune", "method._target_=own_method.Own", "trusted=[own_method]"))
+    before = code_hashes(config)
+    assert changed_code(before, config) is None
+    assert changed_code({"run_id": "of an older version"}, config) is None
+    write_method(tmp_path, version=2)
+    told = changed_code(before, config)
+    assert told is not None
+    assert told.startswith("the code of method own_method.Own has changed since")
+    assert "rerun=true" in told
+    assert "\n" not in told
+
+
+def test_method_code_is_that_of_the_class_and_its_bases_and_code_is_all_of_ours() -> None:
+    choices = (("method=ewc",), ("method=mas",), ("method=ewc", "seed=9"))
+    ewc, mas, other = (code_hashes(composed_once(overrides)) for overrides in choices)
+    assert ewc == other
+    assert ewc["method_code"] != mas["method_code"]
+    assert ewc["code"] == mas["code"]
+    found = files_behind("lifelong.methods.ewc.EWC")
+    assert {"lifelong.methods.ewc", "lifelong.methods.penalty", "lifelong.methods.method"} <= found.keys()
+    assert all(name.startswith("lifelong.") for name in found)
+    assert files_behind("torch.optim.Adam") == {}
 
 
 # Words for errors ---------------------------------------------------------------------------------------------------
 
 
-def test_errors_a_user_can_mend_are_one_line_and_defects_are_not_explained() -> None:
-    assert explain(ConfigError("a\nb"), []) == "a; b"
-    assert explain(OSError(28, "No space left on device", "/x"), []) == "/x: No space left on device"
-    assert explain(OSError("no number"), []) == "no number"
-    assert explain(MemoryError(), []) == "MemoryError"
-    assert explain(ZeroDivisionError("x"), []) is None
-    assert explain(ValueError("x"), []) is None
-    assert one_line(ValueError(" a \n\n object_type=dict\n b")) == "a; b"
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ConfigError("a\nb"), "a; b"),
+        (OSError(28, "No space left on device", "/x"), "/x: No space left on device"),
+        (OSError("no number"), "no number"),
+        (MemoryError(), "MemoryError"),
+        (ZeroDivisionError("x"), None),
+        (ValueError("x"), None),
+    ],
+)
+def test_errors_a_user_can_mend_are_one_line_and_defects_are_not_explained(error: Exception, line: str | None) -> None:
+    assert explain(error) == line
 
 
 def test_interrupted_survives_the_way_to_another_process() -> None:

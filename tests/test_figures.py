@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from lifelong.plots.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
+from runs import run
 
 TITLE = "split_cifar100 · ewc · strength 100 · seed 0"
 LONG_TITLE = "; ".join(f"method.option{i}=value{i}" for i in range(20))
@@ -81,17 +82,10 @@ both_kinds = pytest.mark.parametrize("kind", ["matrix", "curves"])
 @both_kinds
 @num_tasks_of_each_size
 @pytest.mark.parametrize("title", [TITLE, LONG_TITLE], ids=["title", "long title"])
-def test_figure_cuts_no_text_off(kind: str, num_tasks: int, title: str) -> None:
+def test_no_text_is_cut_off_and_the_title_is_whole_and_on_top_of_nothing(kind: str, num_tasks: int, title: str) -> None:
     figure = drawn(kind, num_tasks, title)
     boxes = [(text.get_text(), text.get_window_extent()) for text in visible_texts(figure)]
     assert [text for text, box in boxes if figure.bbox.count_contains(box.corners()) < 4] == []
-
-
-@both_kinds
-@num_tasks_of_each_size
-@pytest.mark.parametrize("title", [TITLE, LONG_TITLE], ids=["title", "long title"])
-def test_title_is_whole_and_on_top_of_nothing(kind: str, num_tasks: int, title: str) -> None:
-    figure = drawn(kind, num_tasks, title)
     (heading,) = figure.texts
     assert heading.get_text().split() == title.split()
     others = [text for text in visible_texts(figure) if text is not heading] + figure.axes
@@ -110,25 +104,17 @@ def test_matrix_figure_numbers_every_cell_up_to_25_tasks(num_tasks: int, num_num
 
 
 @num_tasks_of_each_size
-def test_matrix_figure_names_rows_and_columns(num_tasks: int) -> None:
+def test_matrix_figure_names_rows_and_columns_and_no_label_touches_another(num_tasks: int) -> None:
     axes = drawn("matrix", num_tasks).axes[0]
-    assert texts_of(axes.get_xticklabels()) == names_of(num_tasks)
-    assert texts_of(axes.get_yticklabels()) == names_of(num_tasks)
+    assert texts_of(axes.get_xticklabels()) == texts_of(axes.get_yticklabels()) == names_of(num_tasks)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("tested on", "after learning")
+    assert all(apart(labels) for labels in (axes.texts, axes.get_yticklabels(), axes.get_xticklabels()))
 
 
 def test_matrix_figure_shows_the_rows_there_are() -> None:
     axes = accuracy_matrix_figure(matrix(5)[:2], names_of(5), TITLE).axes[0]
     assert texts_of(axes.get_yticklabels()) == names_of(2)
     assert len(axes.texts) == 10
-
-
-@num_tasks_of_each_size
-def test_matrix_figure_labels_and_numbers_do_not_touch(num_tasks: int) -> None:
-    axes = drawn("matrix", num_tasks).axes[0]
-    assert apart(axes.texts)
-    assert apart(axes.get_yticklabels())
-    assert apart(axes.get_xticklabels())
 
 
 def test_matrix_figure_scale_is_0_to_100_percent_whatever_the_values() -> None:
@@ -160,7 +146,7 @@ def test_matrix_figure_refuses_a_matrix_that_does_not_fit_the_names(shape: tuple
 
 
 @num_tasks_of_each_size
-def test_curves_figure_draws_the_points_of_every_task(num_tasks: int) -> None:
+def test_curves_figure_draws_the_points_of_every_task_on_a_line_of_its_own(num_tasks: int) -> None:
     points, boundaries = curves(num_tasks)
     shuffled = [points[i] for i in torch.randperm(len(points))]
     axes = accuracy_curves_figure(shuffled, names_of(num_tasks), boundaries, TITLE).axes[0]
@@ -169,15 +155,8 @@ def test_curves_figure_draws_the_points_of_every_task(num_tasks: int) -> None:
     for task, line in enumerate(lines.values()):
         expected = [(p["step"], 100 * p["accuracy"]) for p in points if p["task"] == task]
         assert list(zip(*line.get_data(), strict=True)) == expected
-
-
-@num_tasks_of_each_size
-def test_curves_figure_gives_every_task_a_line_of_its_own(num_tasks: int) -> None:
-    axes = drawn("curves", num_tasks).axes[0]
-    lines = [line for line in axes.lines if not line.get_label().startswith("_")]
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == num_tasks
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == num_tasks
-    assert len({line.get_color() for line in lines}) == min(num_tasks, len(COLOURS))
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines.values()}) == num_tasks
+    assert len({line.get_color() for line in lines.values()}) == min(num_tasks, len(COLOURS))
 
 
 @num_tasks_of_each_size
@@ -225,24 +204,6 @@ def test_curves_figure_shows_a_single_point() -> None:
     figure.canvas.draw()
 
 
-@pytest.mark.parametrize(
-    ("points", "boundaries", "message"),
-    [
-        ([], [(0, 9)], "points must hold at least one"),
-        ([Point(step=1, task=2, accuracy=0.5)], [(0, 9)], r"points must be of tasks 0..1, got \[2\]"),
-        ([Point(step=1, task=0, accuracy=97.0)], [(0, 9)], r"points must have accuracies in \[0, 1\], got .*97"),
-        ([Point(step=1, task=0, accuracy=0.5)], [], r"boundaries must be 1..2 ascending"),
-        ([Point(step=1, task=0, accuracy=0.5)], [(0, 9), (5, 14)], r"boundaries must be 1..2 ascending"),
-        ([Point(step=1, task=0, accuracy=0.5)], [(0, 1), (1, 2), (2, 3)], r"boundaries must be 1..2 ascending"),
-    ],
-)
-def test_curves_figure_refuses_what_does_not_fit(
-    points: list[Point], boundaries: list[tuple[int, int]], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        accuracy_curves_figure(points, ["a", "b"], boundaries, TITLE)
-
-
 def png_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels; reading a PNG that lacks a part of its pixels is an error."""
     height, width, _ = imread(path, format="png").shape
@@ -250,42 +211,23 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 @both_kinds
-@num_tasks_of_each_size
-def test_saved_figure_is_a_whole_png_of_150_dots_per_inch(kind: str, num_tasks: int, tmp_path: Path) -> None:
-    figure = drawn(kind, num_tasks)
+def test_saved_figure_is_a_whole_png_of_150_dots_per_inch(kind: str, tmp_path: Path) -> None:
+    figure = drawn(kind, 5)
     save_figure(figure, tmp_path / "figure.png")
     assert png_size(tmp_path / "figure.png") == tuple(int(150 * inches) for inches in figure.get_size_inches())
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
 
 
-@pytest.mark.parametrize("fault", ["in the middle of writing", "at the rename"])
-def test_failed_save_leaves_the_old_file_and_nothing_else(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    figure, path = drawn("matrix", 1), tmp_path / "figure.png"
-    path.write_bytes(b"old")
+def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
 
-    def fail(*args: object, **_: object) -> None:
-        if fault == "in the middle of writing":
-            args[0].write(b"half a picture")  # type: ignore[attr-defined]
-        raise OSError("disk full")
+    def draw(R: torch.Tensor, names: Sequence[str], title: str) -> Figure:
+        titles.append(title)
+        return accuracy_matrix_figure(R, names, title)
 
-    if fault == "in the middle of writing":
-        monkeypatch.setattr(figure, "savefig", fail)
-    else:
-        monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save_figure(figure, path)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_saving_replaces_the_old_file_with_the_permissions_of_any_new_one(tmp_path: Path) -> None:
-    (tmp_path / "old.png").write_bytes(b"old")
-    (tmp_path / "any").touch()
-    save_figure(drawn("matrix", 1), tmp_path / "old.png")
-    png_size(tmp_path / "old.png")
-    assert (tmp_path / "old.png").stat().st_mode == (tmp_path / "any").stat().st_mode
+    monkeypatch.setattr("lifelong.experiment.result.accuracy_matrix_figure", draw)
+    run(tmp_path, "method=ewc", "seed=3")
+    assert titles == ["ewc λ=1000 · rotated digits · seed 3"]
 
 
 def test_figures_load_no_matplotlib_until_drawn_and_never_pyplot() -> None:

@@ -44,7 +44,7 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def options(method: str, *more: str) -> tuple[str, ...]:
     holding = isinstance(tiny.make_penalty(method), Penalty)
     proximal = ("method.step=proximal",) if holding else ()  # stable at the default strengths
-    return (f"method={method}", *proximal, *(("method.interval=4",) if method in INTERVALS else ()), *more)
+    return (*tiny.overrides(method), *proximal, *(("method.interval=4",) if method in INTERVALS else ()), *more)
 
 
 def run_seen(patch: pytest.MonkeyPatch, root: Path, *overrides: str) -> tuple[Result, Any]:
@@ -164,7 +164,7 @@ def test_data_and_state_live_on_the_device(tmp_path: Path, monkeypatch: pytest.M
     def looking(self: Checkpoints, trainer: Any, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         examples = trainer.train_dataloader.examples
         (method,) = (c for c in trainer.callbacks if isinstance(c, Method))
-        held = (examples.images, examples.labels, *batch[:2], *method.tensors(), learner.visible)
+        held = (examples.inputs, examples.labels, *batch[:2], *method.tensors(), learner.visible)
         devices.append({t.device.type for t in held})
         original(self, trainer, learner, outputs, batch, batch_idx)
 

@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
+from lifelong.config.build import build, factory
+from lifelong.config.checks import check
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import ConfigError, build, check, factory
+from lifelong.config.schema import ConfigError
 from lifelong.data.stream import TaskStream
 from lifelong.experiment.run import make_stream
 from lifelong.memory.base import Memory
-from lifelong.methods.penalty import Penalty
+from lifelong.methods.method import Method
 from lifelong.tracking import About
 from runs import composed_once
 
@@ -44,14 +47,10 @@ def test_choice_composes_and_passes_the_border_or_says_what_must_be_set(choice: 
     assert str(error.value) in [f"{group}.{key} must be set, got nothing" for key in left_open(choice)]
 
 
-@pytest.mark.parametrize("name", listed("method"))
-def test_method_builds(name: str) -> None:
-    assert isinstance(build(composed_once((f"method={name}",)).method, "method"), Penalty)
-
-
-@pytest.mark.parametrize("name", listed("memory"))
-def test_memory_builds(name: str) -> None:
-    assert isinstance(build(composed_once((f"memory={name}",)).memory, "memory"), Memory)
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in ("method", "memory") for name in listed(group)])
+def test_method_and_memory_build(group: str, name: str) -> None:
+    kind = {"method": Method, "memory": Memory}[group]
+    assert isinstance(build(composed_once((f"{group}={name}",))[group], group), kind)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
@@ -85,9 +84,10 @@ def test_logger_builds(name: str, tmp_path: Path) -> None:
     if name == "tensorboard":
         pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
     (tmp_path / "history.jsonl").write_text("")
-    node = composed_once((f"logger={name}",)).logger
     about = About(tmp_path, "x", "ewc λ=1", "ewc", {})
-    assert isinstance(build(node, "logger", about=about), list)
+    loggers = composed_once((f"logger={name}",)).logger
+    assert all(isinstance(build(node, f"logger.{key}", about=about), Logger) for key, node in loggers.items())
+    assert list(loggers) == [name] * (name != "none")
 
 
 @pytest.mark.parametrize("name", listed("dataset"))

@@ -225,6 +225,29 @@ def test_importance_refuses_what_it_cannot_mean() -> None:
             call()
 
 
+class Returns(nn.Module):
+    def __init__(self, what: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.what = nn.Linear(6, 4).double(), what
+
+    def forward(self, x: Tensor) -> object:
+        return self.what(self.layer(x))
+
+
+@pytest.mark.parametrize("estimator", OURS)
+def test_model_that_does_not_return_logits_is_refused_in_one_line(estimator: str) -> None:
+    wrong: dict[str, Callable[[Tensor], object]] = {
+        r"one tensor \(B, K\), got tuple": lambda z: (z, z),
+        r"one tensor \(B, K\), got dict": lambda z: {"logits": z},
+        r"logits \(B, K\), got shape \(3, 1, 4\) for B = 3": lambda z: z.unsqueeze(1),
+        r"logits \(B, K\), got shape \(3,\) for B = 3": lambda z: z[:, 0],
+        r"logits \(B, K\), got shape \(4, 3\) for B = 3": lambda z: z.t(),
+    }
+    for message, what in wrong.items():
+        with pytest.raises(ValueError, match=f"^model must return {message}$" if "got shape" in message else message):
+            OURS[estimator](Returns(what), cut(*data((6,))))
+
+
 def test_power_is_one_or_two() -> None:
     x, y = data((6,))
     with pytest.raises(ValueError, match="power must be 1 or 2, got 3"):

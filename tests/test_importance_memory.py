@@ -51,7 +51,7 @@ def batches(shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
 PLACES: dict[str, tuple[Any, str, Callable[..., int], Callable[..., Any], Callable[[], nn.Module], tuple[int, ...]]] = {
     "fisher": (closed, "_add_outer_products", lambda seen, square, *_: len(square), fisher, mlp, (1, 2, 3)),
     "mas": (closed, "_add_outer_products", lambda seen, square, *_: len(square), mas, mlp, (1, 2, 3)),
-    "convolutions": (closed, "_add_in_chunks", lambda seen, g, *_: len(g), fisher, cnn, (2, 6, 5)),
+    "convolutions": (closed, "_add_in_chunks", lambda name, pairs, *_: len(pairs[0][1]), fisher, cnn, (2, 6, 5)),
     "scp": (estimators, "gradients", lambda model, z, v: len(z), sliced_cramer, mlp, (1, 2, 3)),
     "local": (local, "_add", lambda sums, name, y_out, y_in: len(y_out), local_mas, mlp, (1, 2, 3)),
 }

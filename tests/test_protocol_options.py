@@ -93,10 +93,10 @@ def test_tasks_of_a_window_are_those_of_the_whole_stream(scenario: str) -> None:
     assert window.num_classes == whole.num_classes
     for i in range(2):
         task, same = window.task(i), whole.task(i + 1)
-        assert (task.classes, task.given) == (same.classes, same.given)
+        assert (task.classes, task.base) == (same.classes, same.given)
         for part in ("train", "val", "test"):
             ours, theirs = getattr(task, part), getattr(same, part)
-            assert torch.equal(ours.images, theirs.images)
+            assert torch.equal(ours.inputs, theirs.inputs)
             assert torch.equal(ours.labels, theirs.labels)
 
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from omegaconf.errors import InterpolationResolutionError
 
+from lifelong.config.checks import check
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import check
 from lifelong.experiment.errors import composed
 from lifelong.experiment.run import run_experiment
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lifelong.plots.report.page import write_report
-from run_folders import finished, unfinished
+from run_folders import failed, finished
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -32,16 +32,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
         for strength in (1, 10):
-            finished(
-                root,
-                f"method.strength={strength}",
-                f"seed={seed}",
-                learned=0.8 + 0.05 * seed,
-                forgets=1 / (9 + strength),
-            )
+            made_of = {"learned": 0.8 + 0.05 * seed, "forgets": 1 / (9 + strength)}
+            finished(root, f"method.strength={strength}", f"seed={seed}", **made_of)
     finished(root, "method=finetune", "seed=0", forgets=0.3)
     finished(root, "method=ewc", "dataset=split", "scenario=class")
-    (unfinished(root, "method=mas", "seed=0") / "error.txt").write_text("OutOfMemoryError: no room\n")
+    failed(root, "method=mas", "seed=0", reason="OutOfMemoryError: no room")
     return write_report(root)
 
 

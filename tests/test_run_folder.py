@@ -112,7 +112,7 @@ def test_loaded_learner_predicts_as_the_run_did(overrides: list[str], tmp_path: 
     stream = make_stream(config)  # type: ignore[arg-type]
     row = accuracy_row(learner, stream, stream.num_tasks - 1, "test")
     assert torch.equal(row, result.matrix[-1])
-    images = as_input(stream.task(0).test.images[:4])
+    images = as_input(stream.task(0).test.inputs[:4])
     assert torch.equal(learner(images), lifelong.load(result.folder)(images))
 
 

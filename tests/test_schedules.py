@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.testing import assert_close
 
 import tiny
+from lifelong.config.build import build
 from lifelong.config.groups import choices
-from lifelong.config.schema import build, compose
+from lifelong.config.schema import compose
 from lifelong.experiment import result
 from lifelong.experiment.run import Result
 from lifelong.runs.interrupted import Interrupted

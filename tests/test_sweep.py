@@ -3,25 +3,25 @@
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from lifelong.config.schema import ConfigError, folded
 from lifelong.experiment.result import read_result, val_matrix
-from lifelong.launch.jobs import Objectives, ended_with
-from lifelong.metrics import intransigence
+from lifelong.launch.jobs import Jobs, Outcome, ended_with
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import identifier
-from runs import TINY, command, composed_tiny, run
+from runs import TINY, at_every_batch, command, composed_tiny, run
 
 SHORT = (*TINY, "trainer.max_epochs=1")
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -51,9 +51,9 @@ def test_factor_leaves_a_method_without_strength_the_same_run(tmp_path: Path) ->
     assert identifier(folded(scaled)) == identifier(plain)
 
 
-def test_new_keys_leave_the_run_id_alone(tmp_path: Path) -> None:
+def test_sweep_and_its_objectives_leave_the_run_id_alone(tmp_path: Path) -> None:
     one = identifier(composed_tiny(tmp_path))
-    for same in ("reference=auto", "objectives=[val_forgetting]", "sweep=seeds"):
+    for same in ("objectives=[val_forgetting]", "sweep=seeds"):
         assert identifier(composed_tiny(tmp_path, same)) == one
 
 
@@ -61,7 +61,6 @@ def test_new_keys_leave_the_run_id_alone(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("strength_factor=-1", "strength_factor must be a finite number >= 0, got -1.0"),
-        ("reference=always", "reference must be auto or off, got 'always'"),
         ("objectives=[average_accuracy]", "objectives must be a list of some of val_average_accuracy"),
         ("objectives=[]", "objectives must be a list of some of val_average_accuracy"),
     ],
@@ -76,7 +75,6 @@ def test_wrong_values_are_refused_before_anything_is_written(tmp_path: Path, ove
 
 
 @pytest.mark.system
-@pytest.mark.smoke
 def test_the_same_sweep_again_trains_what_is_missing(tmp_path: Path) -> None:
     sweep = ("-m", *SHORT, f"root={tmp_path}", "method=ewc,finetune", "strength_factor=0.1,1")
     said = command(*sweep, "seed=0")
@@ -123,119 +121,46 @@ def test_a_job_waits_for_another_process_that_trains_its_run(tmp_path: Path, mon
 
 
 def test_a_worker_saves_and_ends_when_its_command_dies(tmp_path: Path) -> None:
-    """Twice forked: a command, and its worker in the midst of a run that would take minutes."""
-    started, tell = os.pipe()
+    """Twice forked: a command, and its worker, which kills the command in the midst of its own run."""
+    ended, tell = os.pipe()
     parent = os.fork()
     if parent == 0:
-        worker = os.fork()
-        if worker == 0:
-            with ended_with(os.getppid(), every_seconds=0.02):
-                os.write(tell, os.getpid().to_bytes(8, "big"))
-                run(tmp_path, "trainer.max_epochs=100000")
+        if os.fork() == 0:
+            with pytest.MonkeyPatch.context() as patch, ended_with(os.getppid(), every_seconds=0.02):
+                at_every_batch(patch, lambda _, done: os.kill(os.getppid(), signal.SIGKILL) if done == 1 else None)
+                run(tmp_path, "trainer.max_epochs=1000000")
             os._exit(0)
+        os.close(tell)
         signal.pause()
-    worker = int.from_bytes(os.read(started, 8), "big")
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("*/*/history.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(parent, signal.SIGKILL)
+    os.close(tell)
     os.waitpid(parent, 0)
-    while Path(f"/proc/{worker}/stat").exists() and time.monotonic() < deadline:
-        if Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
-            break
-        time.sleep(0.02)
-    else:
-        assert not Path(f"/proc/{worker}").exists()
+    assert os.read(ended, 1) == b""  # the pipe closes with the last process that holds it: the worker
     assert list(tmp_path.glob("*/*/last.ckpt"))
-
-
-def test_outside_a_multirun_a_taken_folder_is_an_error(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "default" / identifier(composed_tiny(tmp_path)))
-    with folder.locked():
-        said = command(*TINY, f"root={tmp_path}")
-    assert (said.code, said.err) == (
-        1,
-        f"error: run folder {folder.path} is in use: another process is training this run\n",
-    )
+    assert not list(tmp_path.glob("*/*/metrics.json"))
 
 
 @pytest.mark.system
-def test_two_sweeps_at_once_killed_and_issued_again_train_every_run_once(tmp_path: Path) -> None:
-    """The first is killed in the middle; then two at once share what is left, two jobs at a time each."""
-    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.max_epochs=20")
-    grid = ("method=ewc,finetune", "strength_factor=0.1,1", "seed=0,1", "reference=auto")
-    arguments = [sys.executable, str(TRAIN), "-m", *TINY, f"root={tmp_path}", *grid, *parallel]
-    log = (tmp_path / "log").open("wb")
+def test_two_sweeps_at_once_after_a_killed_one_train_every_run_once(tmp_path: Path) -> None:
+    """The first is killed when it says that a task is learned; then two at once share what is left."""
+    grid = ("method=ewc,finetune", "strength_factor=0.1,1", "trainer.max_epochs=5", "progress=true")
+    arguments = [sys.executable, str(TRAIN), "-m", *TINY, f"root={tmp_path}", *grid]
 
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(arguments, stdout=log, stderr=log, cwd=tmp_path)
+    def start() -> "subprocess.Popen[str]":
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     first = start()
-    deadline = time.monotonic() + 120
-    while len(metrics_in(tmp_path)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert any("learned" in line for line in first.stdout or [])
     first.kill()
-    first.wait()
+    first.communicate()
     both = [start(), start()]
-    codes = [process.wait(timeout=200) for process in both]
-    assert codes == [0, 0], (tmp_path / "log").read_text()
-    assert len(metrics_in(tmp_path)) == 2 * 2 + 2 + 2  # fine-tuning has one strength; one joint run for each seed
-    alone = run(tmp_path / "alone", "method=ewc", "strength_factor=0.1", "seed=1", "trainer.max_epochs=20")
-    swept = read_result(RunFolder(next(tmp_path.glob(f"*/{alone.folder.name}"))))
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    counts = [re.search(r"4 jobs: (\d) trained, \d finished before, 0 failed", text) for text in said]
+    assert sum(int(found[1]) for found in counts if found) <= 3  # fine-tuning is one run at any factor
+    assert len(metrics_in(tmp_path)) == 3
+    alone = run(tmp_path / "alone", "method=ewc", "strength_factor=0.1", "trainer.max_epochs=5")
+    swept = read_result(RunFolder(tmp_path / "default" / alone.folder.name))
     assert torch.equal(swept.matrix, alone.matrix)
-
-
-# References ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.system
-def test_joint_run_is_trained_once_for_all_jobs_of_a_seed(tmp_path: Path) -> None:
-    said = command("-m", *SHORT, f"root={tmp_path}", "method=ewc,mas", "seed=0,1", "reference=auto")
-    assert said.out.count("reference for intransigence:") == 2
-    found = metrics_in(tmp_path)
-    assert sum(name.startswith("joint-") for name in found) == 2
-    for name, metrics in found.items():
-        if not name.startswith("joint-"):
-            joint = next(iter(tmp_path.glob(f"*/{metrics['reference']}")))
-            reference = read_result(RunFolder(joint)).matrix.diagonal()
-            ours = read_result(RunFolder(next(iter(tmp_path.glob(f"*/{name}")))))
-            assert metrics["intransigence"] == intransigence(ours.matrix, reference).item()
-            assert f"-s{metrics['seed']}-" in metrics["reference"]
-
-
-def test_reference_is_the_ordinary_joint_run(tmp_path: Path) -> None:
-    joint = run(tmp_path, "method=joint", "name=elsewhere", "trainer.max_epochs=1")
-    result = run(tmp_path, "method=ewc", "memory=uniform", "reference=auto", "trainer.max_epochs=1")
-    assert result.metrics["reference"] == joint.folder.name
-    assert sum(name.startswith("joint-") for name in metrics_in(tmp_path)) == 1
-    assert result.metrics["intransigence"] == intransigence(result.matrix, joint.matrix.diagonal()).item()
-    val, val_joint = val_matrix(result.folder), val_matrix(joint.folder)
-    assert val is not None
-    assert val_joint is not None
-    assert result.metrics["val_intransigence"] == intransigence(val, val_joint.diagonal()).item()
-
-
-def test_run_finished_without_reference_is_given_one_and_not_trained_again(tmp_path: Path) -> None:
-    before = run(tmp_path, "method=ewc", "trainer.max_epochs=1")
-    assert before.metrics["intransigence"] is None
-    after = run(tmp_path, "method=ewc", "trainer.max_epochs=1", "reference=auto")
-    assert not after.trained
-    assert after.metrics["intransigence"] is not None
-    unchanged = {k: v for k, v in after.metrics.items() if k not in ("intransigence", "val_intransigence", "reference")}
-    assert unchanged.items() <= before.metrics.items()
-    assert read_result(RunFolder(after.folder)).metrics == after.metrics
-
-
-def test_run_without_its_reference_goes_on_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def failing(*_: Any) -> None:
-        raise OSError("no space")
-
-    monkeypatch.setattr("lifelong.experiment.reference.Reference.of", failing)
-    result = run(tmp_path, "method=ewc", "trainer.max_epochs=1", "reference=auto")
-    assert result.metrics["intransigence"] is None
-    assert capsys.readouterr().err == "no reference for intransigence: no space\n"
 
 
 # What a sweeper chooses by ------------------------------------------------------------------------------------------
@@ -255,15 +180,33 @@ def test_validation_measures_are_of_the_validation_matrix(tmp_path: Path) -> Non
 def test_without_validation_data_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
     result = run(tmp_path, "val_fraction=0")
     assert val_matrix(result.folder) is None
-    assert {result.metrics[key] for key in ("val_average_accuracy", "val_forgetting", "val_learning_accuracy")} == {
-        None
-    }
+    keys = ("val_average_accuracy", "val_forgetting", "val_learning_accuracy")
+    assert {result.metrics[key] for key in keys} == {None}
 
 
-def test_objectives_survive_the_way_between_processes() -> None:
-    sent = pickle.loads(pickle.dumps(Objectives([0.5, None], trained=True)))
-    assert (float(sent), list(sent)[:1], sent.trained) == (0.5, [0.5], True)
+def test_outcome_is_its_objectives_and_a_failure_has_none() -> None:
+    sent = pickle.loads(pickle.dumps(Outcome((0.5, None), trained=True)))
+    assert (float(sent), next(iter(sent)), sent.trained) == (0.5, 0.5, True)
     assert list(sent)[1] != list(sent)[1], "undefined is nan"
+    for use in (float, list):
+        with pytest.raises(TypeError, match="of this"):
+            use(Outcome(failed="of this"))
+
+
+def test_job_of_another_process_is_heard_once_from_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "job": {"num": 3}}})
+    jobs = Jobs()
+    jobs.on_multirun_start(config)
+    there = pickle.loads(pickle.dumps(jobs))
+    there.command = -1  # not this process
+    returned = JobReturn(overrides=["seed=1"], status=JobStatus.COMPLETED)
+    returned.return_value = Outcome(failed="of this")
+    there.on_job_end(config, returned)
+    assert (jobs.heard, there.heard) == ({}, {})
+    for _ in range(2):
+        assert jobs.all_failed()
+    assert capsys.readouterr().err == "error: seed=1: of this\n"
+    assert not list(tmp_path.iterdir())
 
 
 OPTUNA = ("-m", *SHORT, "method=ewc", "hydra.sweeper.n_trials=3")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from runs import run
-from test_wandb import Killed, history, kill_at
+from wandb_session import Killed, history, kill_at
 
 event_accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="needs the extra `tensorboard`"

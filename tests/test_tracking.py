@@ -14,11 +14,8 @@ from lifelong.methods.penalty import Penalty
 from lifelong.tracking import About, DivergedError, History, Tracker, read_history
 from lifelong.tracking.background import Background
 from lifelong.tracking.gallery import MAX_LAYERS, NUM_BINS, importance_histograms
-from runs import NUM_STEPS, at_every_batch, run
-
-
-class Killed(BaseException):
-    """As kill -9."""
+from runs import NUM_STEPS, run
+from wandb_session import Killed, history, kill_at, scalars
 
 
 @pytest.fixture(autouse=True)
@@ -26,20 +23,8 @@ def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
 
 
-def history(result: Result) -> list[dict[str, Any]]:
-    return read_history(result.folder / "history.jsonl")
-
-
-def numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if value is not None}
-
-
-def kill_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    def kill(_: Any, done: int) -> None:
-        if done == step:
-            raise Killed
-
-    at_every_batch(patch, kill)
+def rows_of_training(result: Result) -> list[dict[str, float]]:
+    return [row for row in history(result) if "train/loss" in row]
 
 
 # history.jsonl ------------------------------------------------------------------------------------------------------
@@ -60,20 +45,13 @@ def test_steps_run_on_through_the_stream(tmp_path: Path) -> None:
 
 
 def test_loss_of_a_row_is_the_mean_since_the_row_before_and_starts_anew_with_each_task(tmp_path: Path) -> None:
-    every = [row["train/loss"] for row in history(run(tmp_path / "1", "log_every_n_steps=1")) if "train/loss" in row]
-    fourth = {
-        row["step"]: row["train/loss"]
-        for row in history(run(tmp_path / "4", "log_every_n_steps=4"))
-        if "train/loss" in row
+    losses = {
+        n: {row["step"]: row["train/loss"] for row in rows_of_training(run(tmp_path / n, f"log_every_n_steps={n}"))}
+        for n in ("1", "4")
     }
+    every = list(losses["1"].values())
     assert len(every) == NUM_STEPS
-    assert fourth == {4: pytest.approx(sum(every[:4]) / 4), 10: pytest.approx(sum(every[6:10]) / 4)}
-
-
-def test_penalty_is_zero_for_the_first_task_and_then_not(tmp_path: Path) -> None:
-    penalties = [row["train/penalty"] for row in history(run(tmp_path, "method=l2")) if "train/penalty" in row]
-    assert penalties[:3] == [0.0] * 3
-    assert all(value > 0 for value in penalties[3:])
+    assert losses["4"] == {4: pytest.approx(sum(every[:4]) / 4), 10: pytest.approx(sum(every[6:10]) / 4)}
 
 
 def autograd_ratio(penalty: Penalty, backbone: torch.nn.Module) -> float:
@@ -98,17 +76,10 @@ def test_penalty_gradient_ratio_is_that_of_autograd(tmp_path: Path, monkeypatch:
             expected.append(autograd_ratio(self.method, module.backbone))
 
     monkeypatch.setattr(Tracker, "on_after_backward", watching)
-    rows = history(run(tmp_path, f"method.step={step}"))
-    found = [row["train/penalty_gradient_ratio"] for row in rows if "train/loss" in row]
-    assert found == pytest.approx(expected, rel=1e-4)
-    assert found[:3] == [0.0] * 3
-    assert all(ratio > 0 for ratio in found[3:])
-
-
-def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert read_history(path) == [{"step": 1}, {"step": 2}]
+    rows = rows_of_training(run(tmp_path, f"method.step={step}"))
+    assert [row["train/penalty_gradient_ratio"] for row in rows] == pytest.approx(expected, rel=1e-4)
+    for key in ("train/penalty_gradient_ratio", "train/penalty"):
+        assert [row[key] > 0 for row in rows] == [False] * 3 + [True] * 3
 
 
 def test_history_is_flushed_line_by_line_and_cut_to_a_checkpoint(tmp_path: Path) -> None:
@@ -116,6 +87,8 @@ def test_history_is_flushed_line_by_line_and_cut_to_a_checkpoint(tmp_path: Path)
     history.append({"step": 1, "a": math.nan})
     position = history.position()
     history.append({"step": 2})
+    assert read_history(history.path) == [{"step": 1, "a": None}, {"step": 2}]
+    history.path.write_bytes(history.path.read_bytes() + b'{"torn')
     assert read_history(history.path) == [{"step": 1, "a": None}, {"step": 2}]
     history.truncate(position)
     history.append({"step": 3})
@@ -136,26 +109,27 @@ def csv_rows(folder: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
 
 
-def without_costs(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{key: value for key, value in row.items() if not key.startswith("cost/")} for row in rows]
-
-
-def test_csv_has_the_rows_of_the_history(tmp_path: Path) -> None:
-    result = run(tmp_path, "logger=csv")
-    rows = csv_rows(result.folder)
-    assert without_costs(rows) == [numbers(row) for row in history(result)]
-    assert all(row["cost/samples_per_second"] > 0 for row in rows if "train/loss" in row)
-
-
 @pytest.mark.filterwarnings("error")
-def test_csv_of_a_killed_and_resumed_run_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_has_the_rows_of_the_history_also_of_a_killed_and_resumed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         kill_at(patch, 8)
         with pytest.raises(Killed):
             run(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
     result = run(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
-    assert without_costs(csv_rows(result.folder)) == [numbers(row) for row in history(result)]
-    assert len(history(result)) == 12
+    rows = csv_rows(result.folder)
+    assert scalars(rows) == history(result)
+    assert rows[-4]["cost/samples_per_second"] > 0
+    assert len(rows) == 12
+
+
+def test_several_loggers_have_the_same_rows_and_none_has_none(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+    several, none = run(tmp_path, "logger=[csv,tensorboard]"), run(tmp_path, "~logger", "seed=1")
+    assert scalars(csv_rows(several.folder)) == history(several)
+    files = [{path.name for path in result.folder.iterdir()} for result in (several, none)]
+    assert files[0] - files[1] == {"metrics.csv", "tensorboard"}
 
 
 # What loggers are told ------------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from lifelong.config.build import build
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import build, compose
+from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batch, Batches
 from lifelong.data.permuted import Permuted
@@ -56,6 +57,14 @@ def make_penalty(method: str, **settings: Any) -> Any:
 
 
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+
+
+def overrides(method: str) -> tuple[str, ...]:
+    """The method on a command line, with the memory that it cannot do without."""
+    memory = ("memory=uniform", "memory.per_class=3") if make_penalty(method).needs_memory else ()
+    return (f"method={method}", *memory)
+
+
 HALVED = {"ewc", "online_ewc", "ewcpp"}
 """c = ½ for the EWC family and 1 for all others."""
 HOLDING = [method for method in METHODS if isinstance(make_penalty(method), Penalty)]

@@ -16,11 +16,14 @@ SMALL = (
 )
 
 
-def tuned(root: Path, methods: str = "finetune,ewc,joint", seeds: str = "0,1") -> Path:
-    where = ["hsu_split_class", "--data", "digits", "--root", str(root), "--reach", "2"]
-    return tune.main([*where, "--methods", methods, "--seeds", seeds, *SMALL])
+def tuned(root: Path, *options: str, methods: str = "finetune,ewc,joint", seeds: str = "0,1") -> None:
+    where = ["hsu_split_class", "--data", "digits", "--root", str(root), "--reach", "1"]
+    tune.main([*where, "--methods", methods, "--seeds", seeds, *SMALL, *options])
 
 
 @pytest.fixture(scope="session")
 def tuning(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tuned(tmp_path_factory.mktemp("runs"))
+    """The root of its runs."""
+    root = tmp_path_factory.mktemp("runs")
+    tuned(root, "--run")
+    return root

@@ -1,7 +1,7 @@
 """A W&B server on 127.0.0.1 for tests: keeps what clients send, answers as far as a run, a sync and a workspace need.
 
 It knows GraphQL operations by name, the file stream of a run's history and summary, uploads of files, and views. It can
-be told to be slow, to refuse or to fall silent.
+be told to refuse or to fall silent.
 """
 
 import gzip
@@ -56,13 +56,11 @@ class Server:
     """Told by tests, read by tests.
 
     Attributes:
-        delay: seconds before every answer.
         status: answer everything with this HTTP status instead.
-        silent: take connections and never answer.
+        silent: take connections and do not answer, as long as this is set.
     """
 
     url: str = ""
-    delay: float = 0.0
     status: int = 200
     silent: bool = False
     runs: dict[str, Run] = field(default_factory=dict)
@@ -114,6 +112,15 @@ class Server:
             "wandbConfig": json.dumps({"t": 1}),
         }  # fmt: skip
 
+    def _Run(self, given: dict[str, Any]) -> dict[str, Any]:
+        bucket = {**self._bucket(given["name"]), "projectId": "1", "state": "finished", "historyKeys": None}
+        return {"project": {"run": bucket}}
+
+    def _RunHistoryKeys(self, given: dict[str, Any]) -> dict[str, Any]:
+        lines = self.runs[given["name"]].lines.get("wandb-history.jsonl", [])
+        keys = {"lastStep": json.loads(lines[-1])["_step"]} if lines else None
+        return {"project": {"run": {"historyKeys": keys}}}
+
     def _CreateRunFiles(self, given: dict[str, Any]) -> dict[str, Any]:
         files = [{"name": f, "uploadUrl": f"{self.url}/put/{given['run']}/{f}"} for f in given["files"]]
         return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
@@ -162,9 +169,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         told.requests.append(f"{self.command} {self.path}")
-        if told.silent:
-            told.stopping.wait()
-        time.sleep(told.delay)
+        while told.silent and not told.stopping.is_set():
+            time.sleep(0.02)
         if told.stopping.is_set():
             self.close_connection = True
             return
@@ -194,17 +200,11 @@ class Handler(BaseHTTPRequestHandler):
         return {}
 
 
-class Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone away is no news."""
-
-
 @contextmanager
 def wandb_server() -> Iterator[Server]:
     """A server on a free port."""
-    http = Quiet(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.handle_error = lambda *_: None  # type: ignore[method-assign] # a client that has gone away is no news
     told = Server(url=f"http://127.0.0.1:{http.server_port}")
     http.told = told  # type: ignore[attr-defined]
     threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()

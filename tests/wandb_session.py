@@ -1,19 +1,26 @@
 """W&B in this process: offline, or against a server on 127.0.0.1, and nothing of it left behind."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
+from lifelong.experiment.run import Result
+from lifelong.tracking import read_history
+from runs import at_every_batch
 from wandb_server import KEY, Server, wandb_server
 
-SHORT = ("logger=wandb", "logger.tags=[tiny]", "logger.init_timeout=3", "logger.finish_timeout=3")
+WANDB = ("logger=wandb", "logger.wandb.tags=[tiny]")
+SHORT = (*WANDB, "logger.wandb.init_timeout=3", "logger.wandb.finish_timeout=3")
 """How long a run waits for a server that does not answer, in seconds."""
 
 
 @pytest.fixture
 def wandb_afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """W&B keeps its settings for a process; and so do we that it cannot be used."""
-    monkeypatch.setattr("lifelong.tracking.loggers.wandb._unusable", False)
+    """W&B keeps its settings for a process; and so do we that it is offline."""
+    monkeypatch.setattr("lifelong.tracking.loggers.wandb._offline", False)
     import wandb
 
     yield
@@ -31,3 +38,45 @@ def server(monkeypatch: pytest.MonkeyPatch, wandb_afresh: None) -> Iterator[Serv
         monkeypatch.setenv("WANDB_BASE_URL", told.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         yield told
+
+
+class Killed(BaseException):
+    """As kill -9."""
+
+
+def kill_at(patch: pytest.MonkeyPatch, step: int) -> None:
+    def kill(_: Any, done: int) -> None:
+        if done == step:
+            raise Killed
+
+    at_every_batch(patch, kill)
+
+
+def fault_at(patch: pytest.MonkeyPatch, step: int, server: Server, fault: dict[str, Any]) -> None:
+    """The server fails from a step on; it has taken the run up before."""
+
+    def act(_: Any, done: int) -> None:
+        deadline = monotonic() + 60
+        while done == step and not server.runs and monotonic() < deadline:
+            sleep(0.02)
+        if done == step:
+            vars(server).update(fault)
+
+    at_every_batch(patch, act)
+
+
+def wandb_file(folder: Path, kind: str = "offline-run") -> Path:
+    """A resumed run has one file as well, with all rows."""
+    (path,) = folder.glob(f"wandb/{kind}-*/run-*.wandb")
+    return path
+
+
+def history(result: Result) -> list[dict[str, float]]:
+    found = read_history(result.folder / "history.jsonl")
+    return [{key: value for key, value in row.items() if value is not None} for row in found]
+
+
+def scalars(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Of each row what the history has too: no costs, which no two runs share, and no media."""
+    more = ("cost/", "accuracy_matrix", "importance")
+    return [{k: v for k, v in row.items() if not k.startswith(more)} for row in rows]

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from lifelong.methods.ewc import EWC
-from lifelong.methods.penalty import Batches, Learned, Params
+from lifelong.methods.method import Batches, Learned, Params
 
 BATCH = 128
 
@@ -17,7 +17,7 @@ class BatchFisher(EWC):
     """
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
-        params = self.held(learner.backbone)
+        params = self.penalised(learner.backbone)
         total: Params = {name: torch.zeros_like(p) for name, p in params.items()}
         images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         order = torch.randperm(len(labels), generator=generator, device=labels.device)

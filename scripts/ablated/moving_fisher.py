@@ -3,7 +3,7 @@
 import torch
 
 from lifelong.methods.ewcpp import min_max_normalised
-from lifelong.methods.penalty import Batches, Learned, Params
+from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.rwalk import RWalk
 
 
@@ -12,4 +12,4 @@ class MovingFisher(RWalk):
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
         super().importance_of_task(learner, batches, generator)
-        return min_max_normalised({name: self.fisher[name] for name in self.held(learner.backbone)})
+        return min_max_normalised({name: self.fisher[name] for name in self.penalised(learner.backbone)})

@@ -3,7 +3,7 @@
 import torch
 
 from lifelong.methods.ewcpp import min_max_normalised
-from lifelong.methods.penalty import Batches, Learned, Params
+from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.rwalk import RWalk
 
 

@@ -11,4 +11,4 @@ class PenalisedSI(SI):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
-        self._raw = {name: p.grad.clone() for name, p in self._held.items() if p.grad is not None}
+        self._raw = {name: p.grad.clone() for name, p in self._params.items() if p.grad is not None}

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from lifelong.config.schema import build, compose, factory
+from lifelong.config.build import build, factory
+from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batch
 from lifelong.experiment.run import make_learner

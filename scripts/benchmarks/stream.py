@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks import floor
 from benchmarks.table import Cell, Settings, Table, in_turn, middle, ratio
-from lifelong.config.schema import build, compose
+from lifelong.config.build import build
+from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
 from lifelong.data.source import Source
 from lifelong.data.sources.idx import idx
@@ -126,7 +127,7 @@ def warm_up(settings: Settings) -> None:
 def learn_floor(work: Workload, source: Source) -> floor.Outcome:
     train, test = source.train, source.test
     stream = floor.Stream(
-        train.images.flatten(1), train.labels, test.images.flatten(1), test.labels, num_tasks=work.num_tasks
+        train.inputs.flatten(1), train.labels, test.inputs.flatten(1), test.labels, num_tasks=work.num_tasks
     )
     return floor.learn_stream(stream, work.widths, work.batch_size, LR, STRENGTH)
 
@@ -177,7 +178,7 @@ def read_source(work: Workload, fashion_mnist: Path | None) -> Source:
     else:
         whole = idx(str(fashion_mnist))
         train, test = (
-            Examples(part.images[:num], part.labels[:num])
+            Examples(part.inputs[:num], part.labels[:num])
             for part, num in ((whole.train, work.num_train), (whole.test, work.num_test))
         )
     return Source("benchmark", train, test, tuple(map(str, range(10))))

@@ -1,14 +1,11 @@
-"""The published protocols of docs/data/protocols.yaml, and runs of them: several processes, each run once."""
+"""The published protocols of docs/data/protocols.yaml, and commands of train.py that run them."""
 
-import contextlib
 import functools
-import io
-import math
-import multiprocessing
+import os
+import shlex
+import subprocess
 import sys
-import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,8 @@ import yaml
 
 from lifelong.config.schema import ConfigError
 
-DATA = Path(__file__).resolve().parents[2] / "docs" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "docs" / "data"
 METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
 BOUNDS = ("finetune", "joint")
 """No strength to choose."""
@@ -32,7 +30,6 @@ class Protocol:
         penalties: further ones of the methods that have a penalty.
         choose: further ones while strengths are chosen.
         published: method → final average accuracy in percent, on the source's own data set.
-        reason: why our numbers on this data may fall short of those; "" where nobody has said.
     """
 
     name: str
@@ -44,11 +41,16 @@ class Protocol:
     choose: tuple[str, ...]
     published: dict[str, float]
     source: str
-    reason: str
 
     @property
     def run_name(self) -> str:
         return f"results/{self.name}/{self.data}"
+
+    def of_method(self, method: str, strength: float | None = None) -> list[str]:
+        """Overrides of a method at a strength, None: at its default."""
+        held = () if method in BOUNDS else self.penalties
+        at = [] if method in BOUNDS or strength is None else [f"method.strength={strength!r}"]
+        return [*self.overrides, f"method={method}", *held, *at]
 
 
 @functools.cache
@@ -74,66 +76,21 @@ def protocol(name: str, data: str) -> Protocol:
         tuple(entry["choose"]),
         entry["published"],
         entry["source"],
-        entry["reason"].get(data, ""),
     )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A finished run's metrics, or what it failed of ("" if it did not)."""
-
-    run_id: str
-    metrics: dict[str, Any]
-    failed: str = ""
+def sweep(overrides: Sequence[str], jobs: int) -> list[str]:
+    """The arguments of train.py for a sweep, `jobs` runs at a time."""
+    launcher = ["hydra/launcher=parallel", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
+    return ["--multirun", *overrides, "logger=none", "progress=false", *launcher]
 
 
-def run_id_of(overrides: Sequence[str]) -> str:
-    """The name of the run's folder; nothing is trained."""
-    from lifelong.config.schema import folded
-    from lifelong.experiment.errors import composed
-    from lifelong.runs.identity import identifier
-
-    return identifier(folded(composed(overrides)))
-
-
-def one_run(overrides: Sequence[str]) -> Outcome:
-    """Train, or answer from the run folder; a run that diverges or whose penalty does nothing is an outcome, too."""
-    import lifelong
-    from lifelong.methods.guards import PenaltyError, StabilityWarning
-    from lifelong.tracking import DivergedError
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", StabilityWarning)  # what comes of it is the outcome
-            metrics = dict(lifelong.run(*overrides).metrics)
-            return Outcome(metrics["run_id"], metrics)
-    except (DivergedError, PenaltyError) as error:
-        return Outcome(run_id_of(overrides), {}, f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def all_runs(commands: Iterable[Sequence[str]], jobs: int) -> list[Outcome]:
-    """The outcome of each command in their order, `jobs` at a time; each is said on stderr when it is there."""
-    commands = [tuple(command) for command in commands]
-    if jobs == 1:
-        return [said(command, one_run(command)) for command in commands]
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return [said(*pair) for pair in zip(commands, pool.map(one_run, commands), strict=True)]
-
-
-def said(command: Sequence[str], outcome: Outcome) -> Outcome:
-    own = " ".join(
-        part for part in command if part.startswith(("method", "seed", "memory", "dataset.order", "scenario"))
-    )
-    metrics = outcome.metrics
-    came = outcome.failed or f"validation {percent(metrics['val_average_accuracy'])}, {seconds(metrics):.0f} s"
-    print(f"{own}: {came}", file=sys.stderr, flush=True)
-    return outcome
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
-
-
-def seconds(metrics: dict[str, Any]) -> float:
-    """Wall time of a run, all phases."""
-    return sum(value for key, value in metrics.items() if key.endswith("_seconds"))
+def launch(commands: Sequence[Sequence[str]], *, run: bool) -> None:
+    """Print each command; run: and run it. A sweep goes on when a run diverges: its folder says so."""
+    own_methods = {"PYTHONPATH": os.pathsep.join(filter(None, ["scripts", os.environ.get("PYTHONPATH")]))}
+    for command in commands:
+        needs_them = any(argument == "trusted=[ablated]" for argument in command)
+        print("PYTHONPATH=scripts " * needs_them + shlex.join(["python", "train.py", *command]), flush=True)
+        if run:
+            environment = os.environ | (own_methods if needs_them else {})
+            subprocess.run([sys.executable, "train.py", *command], check=False, cwd=ROOT, env=environment)

@@ -1,7 +1,8 @@
-"""Arrays from .npz and .pt: any usual layout becomes (N, C, H, W); nothing in a file can run code."""
+"""Arrays from .npz and .pt: images in any usual layout, inputs as they are; nothing in a file can run code."""
 
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from lifelong.data.sources import array_cache
-from lifelong.data.sources import arrays as module
+from lifelong.config.schema import compose
+from lifelong.data.loader import Batches
 from lifelong.data.sources.arrays import arrays
+from lifelong.experiment.run import make_stream
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 3, 6, 5), dtype=np.uint8)
@@ -42,9 +44,9 @@ Save = Callable[[Path, dict[str, Any]], str]
 def test_parts_are_what_was_saved(tmp_path: Path, save: Save) -> None:
     source = arrays(save(tmp_path, WITH_TEST))
     assert (source.name, source.classes) == ("mine", ("0", "1", "2", "3"))
-    assert source.train.images.tolist() == IMAGES.tolist()
+    assert source.train.inputs.tolist() == IMAGES.tolist()
     assert source.train.labels.tolist() == LABELS.tolist()
-    assert source.test.images.tolist() == IMAGES[:5].tolist()
+    assert source.test.inputs.tolist() == IMAGES[:5].tolist()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_parts_are_what_was_saved(tmp_path: Path, save: Save) -> None:
 )
 def test_every_usual_layout_becomes_channels_first(tmp_path: Path, given: np.ndarray, expected: np.ndarray) -> None:
     content = {"images": given, "labels": LABELS, "test_images": given, "test_labels": LABELS}
-    assert arrays(as_npz(tmp_path, content)).train.images.tolist() == expected.tolist()
+    assert arrays(as_npz(tmp_path, content)).train.inputs.tolist() == expected.tolist()
 
 
 def test_without_a_test_part_a_stratified_fifth_is_held_out(tmp_path: Path) -> None:
@@ -74,16 +76,58 @@ def test_integers_of_every_width_are_labels(tmp_path: Path) -> None:
         assert arrays(as_npz(tmp_path, GOOD | {"labels": LABELS.astype(dtype)})).train.labels.dtype == torch.int64
 
 
-def test_a_large_file_is_unpacked_once_and_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = arrays(as_npz(tmp_path, GOOD))
-    for owner in (module, array_cache):
-        monkeypatch.setattr(owner, "MAPPED_FROM", 1)
-    mapped = arrays(str(tmp_path / "mine.npz"), cache=str(tmp_path / "cache"))
-    assert mapped.train.images.equal(whole.train.images)
-    assert mapped.test.labels.equal(whole.test.labels)
-    monkeypatch.setattr(module, "_content", lambda file: pytest.fail("read again"))
-    mapped.train.images.zero_()
-    assert arrays(str(tmp_path / "mine.npz"), cache=str(tmp_path / "cache")).train.images.equal(whole.train.images)
+@pytest.mark.parametrize("save", [as_npz, as_pt])
+@pytest.mark.parametrize(
+    ("inputs", "kept", "given"),
+    [
+        (RNG.normal(size=(20, 7)), torch.float32, torch.float32),  # features
+        (RNG.normal(size=(20, 3, 4)).astype(np.float32), torch.float32, torch.float32),
+        (RNG.normal(size=(20, 7)).astype(np.float16), torch.float16, torch.float32),  # embeddings
+        (RNG.integers(0, 900, (20, 5)).astype(np.int32), torch.int64, torch.int64),  # token ids
+        (IMAGES, torch.uint8, torch.float32),
+    ],
+)
+def test_inputs_are_kept_as_they_are_and_given_as_a_backbone_takes_them(
+    tmp_path: Path, save: Save, inputs: np.ndarray, kept: torch.dtype, given: torch.dtype
+) -> None:
+    content = {"inputs": inputs, "labels": LABELS, "test_inputs": inputs[:5], "test_labels": LABELS[:5]}
+    source = arrays(save(tmp_path, content))
+    assert (source.train.inputs.dtype, source.train.shape) == (kept, inputs.shape[1:])
+    assert source.test.inputs.equal(torch.as_tensor(inputs[:5]).to(kept))
+    x = source.as_input(source.train.inputs)
+    assert x.dtype == given
+    expected = torch.as_tensor(inputs).double() / (255 if kept == torch.uint8 else 1)
+    torch.testing.assert_close(x.double(), expected, atol=0, rtol=1e-6)  # to float32
+
+
+@pytest.mark.parametrize("stream", ["dataset=split", "dataset=permuted"])
+@pytest.mark.parametrize("kind", ["features", "tokens"])
+def test_batches_of_features_and_tokens_are_the_same_resident_or_not(tmp_path: Path, stream: str, kind: str) -> None:
+    inputs = RNG.normal(size=(40, 7)).astype(np.float32) if kind == "features" else RNG.integers(0, 900, (40, 7))
+    path = as_pt(tmp_path, {"inputs": inputs, "labels": np.arange(40) % 4})
+    batches = []
+    for bound in ("1e9", "100"):
+        config = compose([stream, "dataset/source=arrays", f"dataset.source.path={path}", f"resident_bytes={bound}"])
+        made = make_stream(config)
+        examples = made.task(1).train
+        assert examples.lazy == (bound == "100")
+        loaded = Batches(examples, 5, seed=0, as_input=made.as_input, resident_bytes=config.resident_bytes)
+        batches.append([(x, y) for x, y, *_ in loaded])
+        assert batches[-1][0][0].dtype == (torch.float32 if kind == "features" else torch.int64)
+        seen = {tuple(sorted(row)) for row in torch.cat([x for x, _ in loaded]).tolist()}
+        assert seen <= {tuple(sorted(row)) for row in inputs.tolist()}
+    for (x, y), (z, w) in zip(*batches, strict=True):
+        assert x.equal(z)
+        assert y.equal(w)
+
+
+def test_a_pt_file_is_mapped_and_stays_as_it_is_when_written_to(tmp_path: Path) -> None:
+    path = as_pt(tmp_path, WITH_TEST)
+    source = arrays(path)
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or path in maps.read_text()
+    source.train.inputs.zero_()
+    assert arrays(path).train.inputs.tolist() == IMAGES.tolist()
 
 
 @pytest.mark.parametrize(
@@ -91,19 +135,24 @@ def test_a_large_file_is_unpacked_once_and_mapped(tmp_path: Path, monkeypatch: p
     [
         ({"x_train": IMAGES, "y_train": LABELS}, "must hold images, labels and maybe .*, got x_train, y_train$"),
         ({}, "must hold images, labels and maybe .*, got nothing$"),
-        (GOOD | {"test_images": IMAGES}, "must hold images, labels and maybe test_images, test_labels, got"),
-        (GOOD | {"images": IMAGES / 255}, r"images of .* must be uint8, 0 to 255, got torch.float64$"),
+        (GOOD | {"test_images": IMAGES}, "must hold .*, got images, labels, test_images$"),
+        (GOOD | {"images": IMAGES / 255}, r"images of .* must be uint8, 0 to 255, got torch.float64 "),
         (GOOD | {"images": IMAGES[:, :2]}, r"with C = 1 or 3, got \(20, 2, 6, 5\)$"),
         (
             GOOD | {"images": RNG.integers(0, 9, (20, 3, 6, 3), dtype=np.uint8)},
             r"with C = 1 or 3, got \(20, 3, 6, 3\)$",
         ),
-        (GOOD | {"labels": LABELS / 1}, "labels of .* must be an integer for each image, got torch.float64"),
-        (GOOD | {"labels": LABELS > 1}, "labels of .* must be an integer for each image, got torch.bool"),
-        (GOOD | {"labels": LABELS[:-1]}, "labels of .* must be an integer for each image, got"),
-        (GOOD | {"labels": LABELS - 1}, r"^dataset.source mine: train labels must be 0\.\.2, got -1\.\.2$"),
+        (GOOD | {"labels": LABELS / 1}, "labels of .* must be an integer for each of the images, got torch.float64"),
+        (GOOD | {"labels": LABELS > 1}, "labels of .* must be an integer for each of the images, got torch.bool"),
+        (GOOD | {"labels": LABELS[:-1]}, "labels of .* must be an integer for each of the images, got"),
+        (GOOD | {"labels": LABELS - 1}, r"^dataset.source mine: train labels must be >= 0, got -1\.\.2$"),
+        (GOOD | {"labels": LABELS * 0 - 1}, r"^dataset.source mine: train labels must be >= 0, got -1\.\.-1$"),
+        ({"inputs": IMAGES[:, 0, 0, 0], "labels": LABELS}, r"inputs of .* must be floats or integers \(N, ...\), got"),
+        ({"inputs": IMAGES > 9, "labels": LABELS}, r"inputs of .* must be floats or integers .* got torch.bool"),
+        ({"inputs": np.full((20, 2), np.nan), "labels": LABELS}, "inputs of .* must be finite, got NaN or infinity"),
+        (GOOD | {"inputs": IMAGES}, "must hold images, labels and maybe .*, got images, inputs, labels$"),
         (WITH_TEST | {"test_labels": LABELS[:5] + 4}, r"test labels must be 0\.\.3, got 4\.\.7$"),
-        (WITH_TEST | {"test_images": IMAGES[:5, :, :4]}, "train and test images must be of one shape"),
+        (WITH_TEST | {"test_images": IMAGES[:5, :, :4]}, "train and test part must be of one type and shape"),
     ],
 )
 @pytest.mark.parametrize("save", [as_npz, as_pt])
@@ -139,17 +188,9 @@ def evil_pt(path: Path) -> str:
     return str(path / "mine.pt")
 
 
-def cut_short(path: Path) -> str:
+def damaged_npz(path: Path, damage: Callable[[bytes], bytes]) -> str:
     file = Path(as_npz(path, GOOD))
-    file.write_bytes(file.read_bytes()[:-100])
-    return str(file)
-
-
-def bit_flipped(path: Path) -> str:
-    file = Path(as_npz(path, GOOD))
-    content = bytearray(file.read_bytes())
-    content[1000] ^= 1
-    file.write_bytes(content)
+    file.write_bytes(damage(file.read_bytes()))
     return str(file)
 
 
@@ -163,14 +204,9 @@ def one_tensor(path: Path) -> str:
     return str(path / "mine.pt")
 
 
-def text_npz(path: Path) -> str:
-    (path / "mine.npz").write_text("images, labels\n")
-    return str(path / "mine.npz")
-
-
-def text_pt(path: Path) -> str:
-    (path / "mine.pt").write_text("images, labels\n")
-    return str(path / "mine.pt")
+def text(path: Path, suffix: str) -> str:
+    (path / f"mine.{suffix}").write_text("images, labels\n")
+    return str(path / f"mine.{suffix}")
 
 
 def zip_of_text(path: Path) -> str:
@@ -179,8 +215,13 @@ def zip_of_text(path: Path) -> str:
     return str(path / "mine.npz")
 
 
+CUT_SHORT = partial(damaged_npz, damage=lambda content: content[:-100])
+BIT_FLIPPED = partial(damaged_npz, damage=lambda content: content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+TEXTS = [partial(text, suffix="npz"), partial(text, suffix="pt")]
+
+
 @pytest.mark.parametrize(
-    "make", [evil_npz, evil_pt, cut_short, bit_flipped, one_array, one_tensor, text_npz, text_pt, zip_of_text]
+    "make", [evil_npz, evil_pt, CUT_SHORT, BIT_FLIPPED, one_array, one_tensor, zip_of_text, *TEXTS]
 )
 def test_a_file_that_is_not_named_arrays_is_refused_by_name(tmp_path: Path, make: Callable[[Path], str]) -> None:
     with pytest.raises(ValueError, match=r"^dataset.source.path: .*mine\.(npz|pt) cannot be read as named arrays"):

@@ -1,5 +1,6 @@
 """Domains: every task is a source of its own, all in one shape and one label space, wired from named entries."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_all_tasks_have_the_largest_shape_and_names_of_their_own() -> None:
     assert stream.names == ["grey", "rgb", "grey_1"]
     for task in map(stream.task, range(3)):
         for part in (task.train, task.val, task.test):
-            assert part.images.shape[1:] == (3, 6, 8)
+            assert part.inputs.shape[1:] == (3, 6, 8)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_columns_are_labels_in_one_space_or_each_task_s_own(scenario: str, colum
     for task, (start, end) in zip(map(stream.task, range(3)), columns, strict=True):
         assert task.classes == tuple(range(start, end))
         assert sorted(set(task.train.labels.tolist())) == list(range(start, end))
-        assert torch.equal(task.test.labels, start + stream.sources[task.given].test.labels)
+        assert torch.equal(task.test.labels, start + stream.sources[task.base].test.labels)
     assert stream.visible(2, 0) == tuple(range(stream.num_classes))
 
 
@@ -65,18 +66,18 @@ def test_each_source_is_split_as_it_would_be_alone() -> None:
     own = source("grey", (1, 6, 8), 4)
     together = Domains({"x": source("rgb", (3, 6, 8), 2), "y": own}, channels=None, seed=3).task(1)
     alone = Domains({"y": own}, seed=3).task(0)
-    assert together.val.images[:, :1].equal(alone.val.images)
+    assert together.val.inputs[:, :1].equal(alone.val.inputs)
     assert together.train.labels.equal(alone.train.labels)
 
 
 def test_images_of_the_right_shape_are_the_source_s_own() -> None:
     own = source("grey", (1, 6, 8), 4)
-    assert Domains({"y": own}).task(0).test.images is own.test.images
+    assert Domains({"y": own}).task(0).test.inputs is own.test.inputs
 
 
 @pytest.mark.parametrize("size", [(9, 9), (3, 4), (6, 16)])
 def test_resizing_is_torch_s_antialiased_bilinear_of_each_image(size: tuple[int, int], monkeypatch: Any) -> None:
-    images = source("rgb", (3, 6, 8), 2, num=7).train.images
+    images = source("rgb", (3, 6, 8), 2, num=7).train.inputs
     expected = torch.cat(
         [F.interpolate(image[None].float(), size, mode="bilinear", antialias=True).round() for image in images]
     )
@@ -91,7 +92,7 @@ def test_a_plane_of_one_grey_stays_one_grey() -> None:
 
 
 def test_grey_is_repeated_and_colour_becomes_luma() -> None:
-    grey = source("grey", (1, 3, 3), 2).train.images
+    grey = source("grey", (1, 3, 3), 2).train.inputs
     assert in_shape(grey, (4, 3, 3)).equal(grey.expand(-1, 4, -1, -1))
     red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
     assert in_shape(red, (1, 1, 1)).item() == round(0.299 * 255)
@@ -112,9 +113,18 @@ def test_impossible_shapes_are_refused(settings: dict[str, Any], message: str) -
         three(**settings)
 
 
-def test_no_sources_are_refused() -> None:
+def test_no_sources_or_such_as_a_network_cannot_share_are_refused() -> None:
     with pytest.raises(ValueError, match=r"dataset.sources must hold at least one source, got none"):
         Domains({})
+    one, other = source("grey", (1, 6, 8), 4), source("grey", (1, 6, 8), 4)
+    with pytest.raises(ValueError, match=r"^dataset.sources must share one as_input"):
+        Domains({"a": one, "b": replace(other, as_input=lambda images: images / 100)})
+
+
+def test_sources_of_no_images_are_refused() -> None:
+    features = Examples(torch.rand(8, 5), torch.arange(8) % 2)
+    with pytest.raises(ValueError, match=r"^dataset.sources.b takes images alone, .* got float32 \(5,\) of source"):
+        Domains({"a": source("grey", (1, 6, 8), 4), "b": Source("mine", features, features, ("a", "b"))})
 
 
 # From the command line ----------------------------------------------------------------------------------------------

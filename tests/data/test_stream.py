@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lifelong.data import rotated
 from lifelong.data.examples import Examples
 from lifelong.data.permuted import Permuted
 from lifelong.data.rotated import Rotated, rotate
@@ -40,7 +41,7 @@ PARTS = ("train", "val", "test")
 
 def fingerprint(stream: TaskStream, i: int) -> list[Any]:
     task = stream.task(i)
-    return [getattr(task, p).images.tolist() for p in PARTS] + [getattr(task, p).labels.tolist() for p in PARTS]
+    return [getattr(task, p).inputs.tolist() for p in PARTS] + [getattr(task, p).labels.tolist() for p in PARTS]
 
 
 @kinds
@@ -62,11 +63,11 @@ def test_task_is_the_same_in_another_process() -> None:
     code = (
         "from lifelong.data.permuted import Permuted; from lifelong.data.sources.digits import digits; import hashlib;"
         "t = Permuted(digits(), 3, seed=5).task(2).train;"
-        "print(hashlib.sha256(t.images.numpy().tobytes() + t.labels.numpy().tobytes()).hexdigest())"
+        "print(hashlib.sha256(t.inputs.numpy().tobytes() + t.labels.numpy().tobytes()).hexdigest())"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     here = Permuted(digits(), 3, seed=5).task(2).train
-    assert hashlib.sha256(here.images.numpy().tobytes() + here.labels.numpy().tobytes()).hexdigest() == there
+    assert hashlib.sha256(here.inputs.numpy().tobytes() + here.labels.numpy().tobytes()).hexdigest() == there
 
 
 @kinds
@@ -74,7 +75,7 @@ def test_parts_are_disjoint_and_validation_is_stratified(kind: str) -> None:
     stream = STREAMS[kind](val_fraction=0.25)
     for i in range(stream.num_tasks):
         task = stream.task(i)
-        images = [{x.numpy().tobytes() for x in getattr(task, part).images} for part in PARTS]
+        images = [{x.numpy().tobytes() for x in getattr(task, part).inputs} for part in PARTS]
         assert not images[0] & images[1]
         assert not images[0] & images[2]
         assert not images[1] & images[2]
@@ -85,7 +86,7 @@ def test_parts_are_disjoint_and_validation_is_stratified(kind: str) -> None:
 @kinds
 def test_val_fraction_zero_gives_an_empty_validation_set(kind: str) -> None:
     val = STREAMS[kind](val_fraction=0.0).task(0).val
-    assert val.images.shape == (0, 1, 6, 6)
+    assert val.inputs.shape == (0, 1, 6, 6)
 
 
 @kinds
@@ -121,28 +122,74 @@ def test_columns_by_scenario(kind: str, sizes: list[int]) -> None:
     assert owners.tolist() == [i for i in range(T) for _ in range(sizes[i])]
 
 
+BAD_ORDERS = [3, "0123", [0.0, 1.0], [False, True], ["a", 1], [1, 2], [0, 0]]
+ALLOWED = r"must be given, .* a permutation of 0\.\.\d or null, got"
+BAD_SIZES = [True, 2.0, "2", 0, -1, 3, [], [4, 3], [4, 6, 0], [4, 3, 3.0], [11, -1]]
+IMPOSSIBLE: list[tuple[Callable[..., TaskStream], str, list[Any], str]] = [
+    (
+        Rotated,
+        "angles",
+        [[], 20, "20", [True], [None], ["x"], [float("nan")], {}],
+        "dataset.angles must be a non-empty",
+    ),
+    (
+        Permuted,
+        "num_tasks",
+        [True, 2.0, "2", 0, -1, 10_001],
+        r"dataset.num_tasks must be an integer in 1..10000,",
+    ),
+    (Permuted, "first_identity", ["no", 0, None], "dataset.first_identity must be true or false, got"),
+    (Split, "classes_per_task", BAD_SIZES, "dataset.classes_per_task must be a divisor of 10 classes or a list of"),
+    (Split, "class_order", BAD_ORDERS, f"dataset.class_order {ALLOWED}"),
+    (Split, "order", BAD_ORDERS, f"dataset.order {ALLOWED}"),
+    (Split, "scenario", ["both", None], "scenario must be one of domain, task, class, got"),
+    (Split, "val_fraction", ["0.1", None, float("nan"), -0.1, 1.0], r"val_fraction must be a number in \[0, 1\), got"),
+    (Split, "val_fraction", [0.99], "val_fraction must leave every class a training example, got 0.99"),
+]
+
+
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (
-            lambda: Rotated(source(), []),
-            r"dataset.angles must be a non-empty list of finite numbers \(degrees\), got \[\]",
-        ),
-        (lambda: Rotated(source(), [0, float("nan")]), "dataset.angles must be"),
-        (lambda: Rotated(source(), ["x"]), "dataset.angles must be"),
-        (lambda: Permuted(source(), 0), "dataset.num_tasks must be an integer >= 1, got 0"),
-        (lambda: Split(source(), 3), "dataset.classes_per_task must be a divisor of 10 classes, got 3"),
-        (lambda: Split(source(), 0), "dataset.classes_per_task must be"),
-        (lambda: Split(source(), 2, class_order=[0, 1]), "dataset.class_order must be a permutation of 0..9"),
-        (lambda: Split(source(), 2, order=[0, 0, 1, 2, 3]), "dataset.order must be .* a permutation of 0..4"),
-        (lambda: Split(source(), 2, scenario="both"), "scenario must be one of domain, task, class, got 'both'"),
-        (lambda: Split(source(), 2, val_fraction=1.0), r"val_fraction must be a number in \[0, 1\), got 1.0"),
-        (lambda: Split(source(), 2, val_fraction=float("nan")), "val_fraction must be"),
-    ],
+    ("make", "key", "value", "message"),
+    [(make, key, value, message) for make, key, values, message in IMPOSSIBLE for value in values],
 )
-def test_impossible_streams_are_refused(make: Callable[[], TaskStream], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()
+def test_impossible_streams_are_refused(make: Callable[..., TaskStream], key: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make(source(), **{key: value})
+
+
+def test_largest_val_fraction_leaves_one_example_of_each_class() -> None:
+    task = Permuted(source(), 1, val_fraction=15 / 16).task(0)
+    assert task.train.labels.bincount().tolist() == [1] * 10
+    assert task.val.labels.bincount().tolist() == [15] * 10
+
+
+# Inputs that are no images ------------------------------------------------------------------------------------------
+
+
+def features(dtype: torch.dtype = torch.float32) -> Source:
+    inputs = torch.randint(0, 900, (40, 7), generator=torch.Generator().manual_seed(1)).to(dtype)
+    examples = Examples(inputs, torch.arange(40) % 4)
+    return Source("mine", examples, examples, tuple("abcd"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
+def test_splits_hold_inputs_of_any_type_as_they_are(dtype: torch.dtype) -> None:
+    stream = Split(features(dtype), 2, val_fraction=0.0)
+    assert stream.input_shape == (7,)
+    own = features(dtype).train
+    assert stream.task(1).train.inputs.equal(own.inputs[own.labels >= 2])
+
+
+def test_permuted_features_are_permuted_whole() -> None:
+    stream = Permuted(features(), 2, val_fraction=0.0)
+    assert stream.task(1).train.inputs.equal(features().train.inputs[:, stream.permutation(1)])
+
+
+def test_what_is_no_image_is_not_rotated() -> None:
+    with pytest.raises(ValueError, match=r"^dataset.angles takes images alone, .* got float32 \(7,\) of source mine$"):
+        Rotated(features(), [0, 10])
+    with pytest.raises(ValueError, match=r"^augment takes images alone"):
+        Split(features()).check_images("augment")
 
 
 # Rotated ----------------------------------------------------------------------------------------------------------
@@ -174,12 +221,27 @@ def test_rotation_by_a_quarter_turns_counter_clockwise_exactly() -> None:
 
 @pytest.mark.parametrize("angle", [0, 360, -720])
 def test_full_turns_change_nothing(angle: float) -> None:
-    images = source().train.images
+    images = source().train.inputs
     assert rotate(images, angle).equal(images)
 
 
+NOISE = torch.randint(0, 256, (7, 3, 9, 12), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_rotation_of_many_is_the_rotation_of_each_whatever_the_batch(chunk: int, monkeypatch: Any) -> None:
+    """Bit-identical: a pixel is the same four products and their sum, wherever its image stands in a batch."""
+    each, before = torch.cat([rotate(image[None], 33.0) for image in NOISE]), NOISE.clone()
+    monkeypatch.setattr(rotated, "CHUNK", chunk)
+    turned = rotate(NOISE, 33.0)
+    assert turned.equal(each)
+    assert turned.dtype == torch.uint8
+    assert NOISE.equal(before)
+    assert rotate(NOISE[:0], 50.0).shape == (0, 3, 9, 12)
+
+
 def test_equal_angles_get_names_of_their_own() -> None:
-    assert Rotated(source(), [0, 20.5, 0]).names == ["rot0", "rot20.5", "rot0_1"]
+    assert Rotated(source(), [0, 20.5, 0, 20.5000001]).names == ["rot0", "rot20.5", "rot0_1", "rot20.5_1"]
 
 
 # Permuted ---------------------------------------------------------------------------------------------------------
@@ -203,17 +265,17 @@ def test_permutation_differs_between_tasks_and_seeds() -> None:
 
 
 def test_permuted_images_hold_the_permuted_pixels_of_every_channel() -> None:
-    rgb = Examples(source(50).train.images.repeat(1, 3, 1, 1), source(50).train.labels)
+    rgb = Examples(source(50).train.inputs.repeat(1, 3, 1, 1), source(50).train.labels)
     stream = Permuted(Source("rgb", rgb, rgb, tuple("0123456789")), 2, val_fraction=0.0)
-    got, permutation = stream.task(1).train.images, stream.permutation(1)
+    got, permutation = stream.task(1).train.inputs, stream.permutation(1)
     for n in range(3):
         for c in range(3):
-            pixels = rgb.images[n, c].flatten().tolist()
+            pixels = rgb.inputs[n, c].flatten().tolist()
             assert got[n, c].flatten().tolist() == [pixels[p] for p in permutation.tolist()]
 
 
 def test_first_task_is_the_source_as_it_is() -> None:
-    assert Permuted(source(), 2).task(0).test.images.equal(source().test.images)
+    assert Permuted(source(), 2).task(0).test.inputs.equal(source().test.inputs)
 
 
 # Split ------------------------------------------------------------------------------------------------------------
@@ -226,5 +288,24 @@ def test_split_holds_every_class_once_in_class_order(order: list[int], size: int
     for j in range(stream.num_tasks):
         task = stream.task(j)
         for local, cls in enumerate(order[j * size : (j + 1) * size]):
-            got = task.test.images[task.test.labels == j * size + local]
-            assert got.equal(source(100).test.images[source(100).test.labels == cls])
+            got = task.test.inputs[task.test.labels == j * size + local]
+            assert got.equal(source(100).test.inputs[source(100).test.labels == cls])
+
+
+def test_uneven_splits_hold_as_many_classes_as_they_say() -> None:
+    stream = Split(source(), [4, 3, 3], class_order="reversed", scenario="class")
+    assert stream.names == ["9-8-7-6", "5-4-3", "2-1-0"]
+    assert [task.classes for task in map(stream.task, range(3))] == [(0, 1, 2, 3), (4, 5, 6), (7, 8, 9)]
+    assert stream.task(2).train.labels.unique().tolist() == [7, 8, 9]
+    assert stream.visible(1, 0) == tuple(range(7))
+    assert Split(source(), [4, 3, 3], scenario="domain").num_classes == 4
+
+
+def test_classes_are_shuffled_by_the_seed() -> None:
+    def drawn(order: str, seed: int) -> list[int]:
+        return [c for group in Split(source(), 2, class_order=order, seed=seed).class_groups for c in group]
+
+    orders = [drawn("shuffle", seed) for seed in range(5)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len(set(map(tuple, orders))) == 5
+    assert drawn("shuffle:3", 9) == orders[3]

@@ -24,7 +24,7 @@ INTERVAL = ("method.interval=2",)
 THREE = ("memory.per_class=3",)
 DROPOUT = ("method=rwalk", *INTERVAL, "backbone.dropout=0.2", "augment=affine", "memory=uniform", *THREE)
 EQUAL: dict[str, tuple[str, ...]] = {
-    **{m: (f"method={m}", *(INTERVAL if m in ("ewcpp", "rwalk") else ())) for m in tiny.METHODS},
+    **{m: (*tiny.overrides(m), *(INTERVAL if m in ("ewcpp", "rwalk") else ())) for m in tiny.METHODS},
     "empirical labels": ("method=ewc", "method.labels=empirical"),
     "subset": ("method=ewc", "method.num_samples=101"),
     "subset of one": ("method=ewc", "method.num_samples=1"),

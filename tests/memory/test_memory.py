@@ -43,7 +43,7 @@ def held(memory: Memory) -> dict[tuple[int, int], list[int]]:
     """(task, class) → numbers of the examples kept, in the order kept, as written in their pixels."""
     result: dict[tuple[int, int], list[int]] = {}
     assert memory.examples is not None
-    images, labels = memory.examples.images.flatten(1).tolist(), memory.examples.labels.tolist()
+    images, labels = memory.examples.inputs.flatten(1).tolist(), memory.examples.labels.tolist()
     for (task, class_, number, _), label in zip(images, labels, strict=True):
         assert class_ == label
         result.setdefault((task, label), []).append(number)

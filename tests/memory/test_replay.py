@@ -6,9 +6,7 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
-from lifelong.data.replay import BalancedBatches
-from lifelong.memory.base import ExemplarMemory, Memory
-from lifelong.memory.uniform import Uniform
+from lifelong.data.replay import BalancedBatches, training_batches
 
 OWN, OLD = 0, 1  # labels that say where an example is from; its number is its pixel
 
@@ -24,12 +22,6 @@ def numbers(x: Tensor) -> list[int]:
 def epoch(batches: Batches) -> list[tuple[list[int], list[int]]]:
     """Numbers of (own, old) examples of each batch."""
     return [(numbers(x[y == OWN]), numbers(x[y == OLD])) for x, y, _ in batches]
-
-
-def memory_of(num: int, replay: str) -> ExemplarMemory:
-    memory = Uniform(replay=replay)
-    memory.cells = {(0, OLD): numbered(num, OLD).images}
-    return memory
 
 
 # Balanced -----------------------------------------------------------------------------------------------------------
@@ -107,21 +99,21 @@ def test_balanced_batches_refuse_what_cannot_be_halved() -> None:
             BalancedBatches(numbered(own, OWN), numbered(old, OLD), 2, seed=0)
 
 
-# What a memory hands to the trainer ----------------------------------------------------------------------------------
+# What a task is trained on ----------------------------------------------------------------------------------
 
 
 def test_joined_epoch_is_every_example_of_task_and_memory_once() -> None:
-    given = epoch(memory_of(7, "joined").batches(numbered(20, OWN), 8, seed=0, device="cpu"))
+    given = epoch(training_batches(numbered(20, OWN), 8, seed=0, exemplars=numbered(7, OLD)))
     assert sorted(n for own, _ in given for n in own) == list(range(20))
     assert sorted(n for _, old in given for n in old) == list(range(7))
 
 
 def test_balanced_memory_gives_balanced_batches() -> None:
-    given = epoch(memory_of(7, "balanced").batches(numbered(20, OWN), 8, seed=0, device="cpu"))
+    given = epoch(training_batches(numbered(20, OWN), 8, seed=0, exemplars=numbered(7, OLD), balanced=True))
     assert [(len(own), len(old)) for own, old in given] == [(4, 4)] * 3
 
 
-@pytest.mark.parametrize("memory", [Memory(), Uniform(), Uniform(replay="balanced")])
-def test_with_nothing_held_batches_are_those_without_a_memory(memory: Memory) -> None:
+@pytest.mark.parametrize("balanced", [True, False])
+def test_with_nothing_held_batches_are_those_without_a_memory(balanced: bool) -> None:
     own = numbered(20, OWN)
-    assert epoch(memory.batches(own, 8, seed=5, device="cpu")) == epoch(Batches(own, 8, seed=5))
+    assert epoch(training_batches(own, 8, seed=5, balanced=balanced)) == epoch(Batches(own, 8, seed=5))

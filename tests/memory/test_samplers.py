@@ -45,7 +45,7 @@ def pixels(image: Tensor) -> Tensor:
 
 def distances_by_hand(learner: Learner, examples: Examples) -> list[float]:
     w = learner.backbone.head.weight[LABEL].tolist()
-    rows = [learner.backbone.features(pixels(image))[0].tolist() for image in examples.images]
+    rows = [learner.backbone.features(pixels(image))[0].tolist() for image in examples.inputs]
     return [sum(a * b for a, b in zip(phi, w, strict=True)) for phi in rows]
 
 
@@ -57,7 +57,7 @@ def plane_distance_by_hand(learner: Learner, examples: Examples) -> list[float]:
 
 def entropy_by_hand(learner: Learner, examples: Examples) -> list[float]:
     result = []
-    for image in examples.images:
+    for image in examples.inputs:
         z = learner.backbone(pixels(image))[0]
         weights = [math.exp(z[c]) for c in range(5) if learner.visible[c]]
         result.append(-sum(w / sum(weights) * math.log(w / sum(weights)) for w in weights))
@@ -110,7 +110,7 @@ def test_scores_are_the_formula_up_to_a_factor(sampler: type[ExemplarMemory], by
 def test_plane_distance_is_the_formula_on_both_sides_of_the_plane() -> None:
     learner, examples = double_learner(), candidates(30)
     with torch.no_grad():
-        mean = learner.backbone.features(as_input(examples.images).double()).mean(0)
+        mean = learner.backbone.features(as_input(examples.inputs).double()).mean(0)
         w = learner.backbone.head.weight[LABEL]
         w -= mean * (w @ mean) / (mean @ mean)  # the plane now goes through the middle of the class
         d = distances_by_hand(learner, examples)
@@ -169,7 +169,7 @@ def test_herding_equals_the_loop_over_all_candidates(seed: int) -> None:
 def test_herding_takes_the_features_of_the_network() -> None:
     learner, examples = double_learner(), candidates(25)
     with torch.no_grad():
-        features = torch.cat([learner.backbone.features(pixels(i)) for i in examples.images])
+        features = torch.cat([learner.backbone.features(pixels(i)) for i in examples.inputs])
         chosen = MeanOfFeatures().choose(learner, examples, 10, seeded(0))
     assert chosen.tolist() == herding_by_hand(features, 10)
 

@@ -39,7 +39,7 @@ def test_reference_is_the_gradient_of_the_task_loss_on_the_exemplars() -> None:
     method, learner = prepared()
     held = method.memory.examples
     assert held is not None
-    loss = learner.loss(learner.as_input(held.images), held.labels)
+    loss = learner.loss(learner.as_input(held.inputs), held.labels)
     expected = vector(torch.autograd.grad(loss, list(learner.backbone.parameters())))
     assert_close(vector(method.reference()), expected)
 

@@ -124,7 +124,7 @@ def test_trap_importance_on_test_data(tmp_path: Path) -> None:
     stream, penalty = tiny.split("class"), Spying()
     tiny.run(stream, make_learner(stream), penalty, tmp_path)
     for task, seen in enumerate(penalty.seen):
-        assert_close(seen.images, stream.task(task).train.images, **EXACT)
+        assert_close(seen.inputs, stream.task(task).train.inputs, **EXACT)
         assert_close(seen.labels, stream.task(task).train.labels, **EXACT)
 
 

@@ -3,10 +3,9 @@
 import os
 import time
 
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger
 
 from lifelong.tracking.about import About
-from lifelong.tracking.loggers.wandb import wandb_logger
 
 SECONDS = "THROTTLE_SECONDS"
 """Environment variable: seconds a row of the history takes, until the job is queued again."""
@@ -23,9 +22,5 @@ class Throttle(CSVLogger):
         pass
 
 
-def throttled(about: About) -> list[Logger]:
-    return [Throttle(about.folder)]
-
-
-def throttled_wandb(about: About) -> list[Logger]:
-    return [*wandb_logger(about, "tests", None, None, [], 20.0, 30.0), Throttle(about.folder)]
+def throttled(about: About) -> Throttle:
+    return Throttle(about.folder)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = (PACKAGE / "configs").resolve()
+"""Of an installed package within it; in a checkout a link to configs/ at its top."""
 GROUPS = (
     "method",
     "dataset",
@@ -17,19 +19,21 @@ GROUPS = (
     "scheduler",
     "early_stopping",
     "trainer",
-    "logger",
 )
+LOGGER = "logger"
+"""Holds loggers by name, none or several: logger=[csv,wandb]."""
 SOURCE = "dataset.source"
 SOURCES = "dataset.sources"
 """Several sources by name, in the place of dataset.source: +dataset/source@dataset.sources.NAME=CHOICE."""
 
 
 def groups_of(config: DictConfig) -> list[str]:
-    """The keys of all parts of this configuration, each named source a part of its own."""
+    """The keys of all parts of this configuration, each named source and each logger a part of its own."""
+    loggers = [f"{LOGGER}.{name}" for name in config.logger]
     sources = OmegaConf.select(config, SOURCES)
     if sources is None:
-        return list(GROUPS)
-    return [*(group for group in GROUPS if group != "dataset.source"), *(f"{SOURCES}.{name}" for name in sources)]
+        return [*GROUPS, *loggers]
+    return [*(group for group in GROUPS if group != SOURCE), *(f"{SOURCES}.{name}" for name in sources), *loggers]
 
 
 def is_wired(key: str) -> bool:
@@ -40,4 +44,5 @@ def is_wired(key: str) -> bool:
 def choices(group: str) -> list[str]:
     """The names a group can be given, e.g. of `dataset.source`."""
     folder = "dataset/source" if group.startswith(f"{SOURCES}.") else group.replace(".", "/")
+    folder = LOGGER if group.startswith(f"{LOGGER}.") else folder
     return sorted(p.stem for p in (CONFIGS / folder).glob("*.yaml"))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lifelong.data.source import Source
+from lifelong.data.source import Source, check_images
 from lifelong.data.stream import TaskStream
 
 CHUNK = 4096
@@ -36,6 +36,8 @@ class Domains(TaskStream):
     ) -> None:
         if not sources:
             raise ValueError("dataset.sources must hold at least one source, got none")
+        for name, source in sources.items():
+            check_images(f"dataset.sources.{name}", source)
         shapes = [source.train.shape for source in sources.values()]
         most, height, width = (max(sizes) for sizes in zip(*shapes, strict=True))
         sides = [height, width] if size is None else [size, size] if isinstance(size, int) else list(size)
@@ -52,8 +54,8 @@ class Domains(TaskStream):
             **stream,
         )
 
-    def pixels(self, given: int, images: Tensor) -> Tensor:
-        return in_shape(images, self.input_shape)
+    def changed(self, base: int, inputs: Tensor) -> Tensor:
+        return in_shape(inputs, self.input_shape)
 
 
 def check_channels(name: str, own: int, channels: int) -> None:
@@ -65,7 +67,7 @@ def check_channels(name: str, own: int, channels: int) -> None:
         )
 
 
-def in_shape(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def in_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Images (N, C, H, W) uint8 in `shape` (C', H', W'): grey is repeated over channels, three channels become luma.
 
     Resized bilinearly, antialiased where they shrink, rounded to uint8; in batches on the images' device. Torch's own

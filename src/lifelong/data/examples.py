@@ -1,4 +1,4 @@
-"""Images and labels as two tensors, or as a promise of them. N examples, C channels, H × W pixels."""
+"""Inputs and labels of N examples: images, features or token ids, in memory or made when asked for."""
 
 from __future__ import annotations
 
@@ -14,130 +14,94 @@ ALL = slice(None)
 
 
 @dataclass(frozen=True)
-class Examples:
-    """images (N, C, H, W) uint8 and labels (N,) int64.
+class Lazy:
+    """Inputs that stay where they are, e.g. in a memory map, until some are asked for.
 
-    Raises:
-        ValueError: another dtype or shape, or lengths that differ.
+    make: positions (B,) → inputs (B, ...), each by itself.
     """
 
-    images: Tensor
+    make: Callable[[Tensor], Tensor]
+    shape: torch.Size
+    dtype: torch.dtype
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        return self.make(index if isinstance(index, Tensor) else torch.arange(self.shape[0])[index])
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs (N, ...) of any type and labels (N,) int64.
+
+    Raises:
+        ValueError: labels of another type, or not one for each input.
+    """
+
+    stored: Tensor | Lazy
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise ValueError(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(
-                f"labels must be int64 ({len(self.images)},), got {self.labels.dtype} {tuple(self.labels.shape)}"
-            )
+        num = self.stored.shape[:1]
+        if self.labels.dtype != torch.int64 or self.labels.shape != num:
+            raise ValueError(f"labels must be int64 {tuple(num)}, got {self.labels.dtype} {tuple(self.labels.shape)}")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return tuple(self.images.shape[1:])  # type: ignore[return-value]
+    def inputs(self) -> Tensor:
+        """All inputs, in memory."""
+        return self.stored[ALL] if isinstance(self.stored, Lazy) else self.stored
+
+    @property
+    def lazy(self) -> bool:
+        return isinstance(self.stored, Lazy)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return tuple(self.stored.shape[1:])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the images."""
-        return len(self) * math.prod(self.shape)
+        """Bytes of the inputs."""
+        return math.prod(self.stored.shape) * self.stored.dtype.itemsize
 
     def to(self, device: torch.device | str) -> Examples:
-        return Examples(self.images.to(device), self.labels.to(device))
+        return Examples(self.inputs.to(device), self.labels.to(device))
 
     def subset(self, index: Tensor) -> Examples:
         """The examples at these positions, in this order, in memory."""
-        return Examples(self.images[index], self.labels[index])
+        return Examples(self.stored[index], self.labels[index])
 
     def chunks(self, size: int, rows: slice = ALL) -> Iterator[Examples]:
         """The examples at these rows in order, `size` at a time; the last chunk may be smaller."""
-        images, labels = self.images[rows], self.labels[rows]
-        for start in range(0, len(labels), size):
-            yield Examples(images[start : start + size], labels[start : start + size])
+        start, stop, step = rows.indices(len(self))
+        for first in range(start, stop, size * step):
+            part = slice(first, min(first + size * step, stop), step)
+            yield Examples(self.stored[part], self.labels[part])
 
     @staticmethod
     def concat(parts: Sequence[Examples]) -> Examples:
-        """All parts in order; deferred if one of them is."""
-        labels = torch.cat([p.labels for p in parts])
-        if any(isinstance(p, Deferred) for p in parts):
-            return Deferred([piece for p in parts for piece in _pieces(p)], labels)
-        return Examples(torch.cat([p.images for p in parts]), labels)
+        """All parts in order; lazy if one of them is."""
+        labels = torch.cat([part.labels for part in parts])
+        if not any(part.lazy for part in parts):
+            return Examples(torch.cat([part.inputs for part in parts]), labels)
+        stored = [part.stored for part in parts]
+        starts = list(accumulate((len(part) for part in parts), initial=0))
+
+        def make(index: Tensor) -> Tensor:
+            made = torch.empty(len(index), *stored[0].shape[1:], dtype=stored[0].dtype)
+            for part, start, stop in zip(stored, starts, starts[1:], strict=False):
+                here = ((index >= start) & (index < stop)).nonzero().flatten()
+                made[here] = part[index[here] - start]
+            return made
+
+        return Examples(Lazy(make, torch.Size([len(labels), *stored[0].shape[1:]]), stored[0].dtype), labels)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """N images (N, C, H, W) made when asked for: `transform` of the rows (N,) of `images`, or of all of them.
-
-    `transform` treats every image by itself and gives images of shape (C, H, W).
-    """
-
-    images: Tensor
-    rows: Tensor | None
-    transform: Callable[[Tensor], Tensor]
-    shape: tuple[int, int, int]
-
-    def __len__(self) -> int:
-        return len(self.images if self.rows is None else self.rows)
-
-    def take(self, index: Tensor | None) -> Tensor:
-        """The images at these positions; None: all."""
-        if index is not None and self.rows is not None:
-            index = self.rows[index]
-        elif index is None:
-            index = self.rows
-        return self.transform(self.images if index is None else self.images.index_select(0, index))
-
-
-class Deferred(Examples):
-    """Examples whose images stay where they are (e.g. memory-mapped) until some are asked for; labels are at hand.
-
-    `images` makes all of them, `subset` and `chunks` only those they give.
-    """
-
-    pieces: list[Piece]
-
-    def __init__(self, pieces: Sequence[Piece], labels: Tensor) -> None:
-        for name, value in (("pieces", list(pieces)), ("labels", labels)):
-            object.__setattr__(self, name, value)  # the base class is frozen
-
-    @property
-    def images(self) -> Tensor:
-        made = [piece.take(None) for piece in self.pieces]
-        return made[0] if len(made) == 1 else torch.cat(made)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.pieces[0].shape
-
-    def subset(self, index: Tensor) -> Examples:
-        if len(self.pieces) == 1:
-            return Examples(self.pieces[0].take(index), self.labels[index])
-        images = torch.empty(len(index), *self.pieces[0].shape, dtype=torch.uint8)
-        starts = accumulate((len(piece) for piece in self.pieces), initial=0)
-        for start, piece in zip(starts, self.pieces, strict=False):
-            here = ((index >= start) & (index < start + len(piece))).nonzero().flatten()
-            images[here] = piece.take(index[here] - start)
-        return Examples(images, self.labels[index])
-
-    def chunks(self, size: int, rows: slice = ALL) -> Iterator[Examples]:
-        index = torch.arange(len(self))[rows]
-        for start in range(0, len(index), size):
-            yield self.subset(index[start : start + size])
-
-
-def _pieces(examples: Examples) -> list[Piece]:
-    if isinstance(examples, Deferred):
-        return examples.pieces
-    return [Piece(examples.images, None, _as_they_are, examples.shape)]
-
-
-def _as_they_are(images: Tensor) -> Tensor:
-    return images
-
-
-def as_input(images: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [0, 1], on the same device."""
-    return images.to(torch.float32).div_(255)
+def as_input(stored: Tensor) -> Tensor:
+    """What a backbone takes of stored values, on the same device: uint8 pixels as float32 in [0, 1], other floats as
+    float32, integers (token ids) as they are."""
+    if stored.dtype == torch.uint8:
+        return stored.to(torch.float32).div_(255)
+    return stored.to(torch.float32) if stored.is_floating_point() else stored

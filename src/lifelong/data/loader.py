@@ -7,13 +7,13 @@ next batch while the model works on the present one. The batches are the same, b
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from lifelong.data.examples import Deferred, Examples, as_input
+from lifelong.data.examples import Examples, as_input
 from lifelong.data.seeds import derived_generator
 from lifelong.distributed.ranks import Share
 
@@ -21,9 +21,7 @@ DRAWS = 4
 """Keeps the draws of augmentation apart from the other draws of an epoch."""
 
 Gather = Callable[[int], tuple[Tensor, Tensor]]
-"""Position of a batch in its epoch → its images and labels, on the device."""
-Rows = Callable[[int], slice]
-"""Position of a batch in its epoch → where in the epoch's order its samples stand."""
+"""Position of a batch in its epoch → its stored inputs and labels, on the device."""
 WHOLE = Share()
 
 
@@ -52,8 +50,8 @@ class Augment(Protocol):
 
 
 class Batches:
-    """Gives Batch(x (B, C, H, W) float32, y (B,)) on `device`; each iteration is the next epoch, even if the one before
-    was left early; the last batch may be smaller.
+    """Gives Batch(x (B, ...), y (B,)) on `device`; each iteration is the next epoch, even if the one before was left
+    early; the last batch may be smaller.
 
     An epoch's permutation and augmentation are functions of (seed, epoch) alone, so the state is two numbers and a run
     resumes behind the last batch given.
@@ -63,12 +61,13 @@ class Batches:
 
     Args:
         share: what of each batch is given; batch_size counts the whole.
-        as_input: uint8 images → x, on their device.
-        augment: applied to every batch; None: the images as they are.
-        resident_bytes: larger sets of images are not moved to the device as a whole.
+        as_input: stored inputs → x, on their device.
+        augment: applied to every batch, of images; None: the inputs as they are.
+        resident_bytes: larger sets are not moved to the device as a whole.
+        drop_last: leave out a last batch that would be smaller.
 
     Raises:
-        ValueError: no examples, or batch_size < 1.
+        ValueError: no examples, or batch_size < 1, or no batch that is full where only full ones are given.
     """
 
     def __init__(
@@ -83,22 +82,24 @@ class Batches:
         augment: Augment | None = None,
         resident_bytes: float = math.inf,
         share: Share = WHOLE,
+        drop_last: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
         if len(examples) == 0:
             raise ValueError("examples must hold at least one example, got none")
         self.device = torch.device(device)
-        elsewhere = isinstance(examples, Deferred) or examples.labels.device.type != self.device.type
+        elsewhere = examples.lazy or examples.labels.device.type != self.device.type
         self.resident = examples.nbytes <= resident_bytes or not elsewhere
         self.examples = examples.to(device) if self.resident else examples
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.as_input, self.augment, self.share = as_input, augment, share
         self.epoch = self.position = 0
         self._started = False
+        self.num_batches = num_batches(len(examples), batch_size, drop_last)
 
     def __len__(self) -> int:
-        return -(-len(self.examples) // self.batch_size)
+        return self.num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         if self._started or self.position == len(self):
@@ -137,10 +138,36 @@ class Batches:
         """(num, each) uniform numbers of the epoch, on the device."""
         return torch.rand(num, each, generator=derived_generator(self.seed, self.epoch, DRAWS)).to(self.device)
 
-    def _gathering(self, order: Tensor) -> AbstractContextManager[Gather]:
+    @contextmanager
+    def _gathering(self, order: Tensor) -> Iterator[Gather]:
+        """Where the examples are resident, positions move to them; else batches move to the device, gathered one ahead
+        by a thread. A CUDA device copies them from pinned memory while it works."""
         if self.resident:
-            return on_device(self.examples, order, self._rows)
-        return ahead(self.examples, order, len(self), self._rows, self.device)
+            inputs, labels = self.examples.inputs, self.examples.labels
+            order = order.to(labels.device)
+
+            def selected(k: int) -> tuple[Tensor, Tensor]:
+                index = order[self._rows(k)]
+                return inputs.index_select(0, index), labels.index_select(0, index)
+
+            yield selected
+            return
+        ready: Future[tuple[Tensor, Tensor]] | None = None
+
+        def on_host(k: int) -> tuple[Tensor, Tensor]:
+            batch = self.examples.subset(order[self._rows(k)])
+            if self.device.type == "cuda":
+                return batch.inputs.pin_memory(), batch.labels.pin_memory()
+            return batch.inputs, batch.labels
+
+        def moved(k: int) -> tuple[Tensor, Tensor]:
+            nonlocal ready
+            inputs, labels = (ready or thread.submit(on_host, k)).result()
+            ready = thread.submit(on_host, k + 1) if k + 1 < len(self) else None
+            return inputs.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+        with ThreadPoolExecutor(1) as thread:
+            yield moved
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
@@ -150,37 +177,12 @@ class Batches:
         self._started = False
 
 
-@contextmanager
-def on_device(examples: Examples, order: Tensor, rows: Rows) -> Iterator[Gather]:
-    """The positions move to the examples."""
-    images, labels = examples.images, examples.labels
-    order = order.to(labels.device)
+def num_batches(num: int, batch_size: int, drop_last: bool) -> int:
+    """Batches an epoch of `num` examples has.
 
-    def gather(k: int) -> tuple[Tensor, Tensor]:
-        index = order[rows(k)]
-        return images.index_select(0, index), labels.index_select(0, index)
-
-    yield gather
-
-
-@contextmanager
-def ahead(examples: Examples, order: Tensor, num_batches: int, rows: Rows, device: torch.device) -> Iterator[Gather]:
-    """The examples move to the device, gathered a batch ahead by a thread; a CUDA device copies them from pinned memory
-    while it works."""
-    waiting: dict[int, Future[tuple[Tensor, Tensor]]] = {}
-
-    def gathered(k: int) -> tuple[Tensor, Tensor]:
-        batch = examples.subset(order[rows(k)])
-        if device.type == "cuda":
-            return batch.images.pin_memory(), batch.labels.pin_memory()
-        return batch.images, batch.labels
-
-    with ThreadPoolExecutor(1) as thread:
-
-        def gather(k: int) -> tuple[Tensor, Tensor]:
-            images, labels = waiting.pop(k).result() if k in waiting else gathered(k)
-            if k + 1 < num_batches:
-                waiting[k + 1] = thread.submit(gathered, k + 1)
-            return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-
-        yield gather
+    Raises:
+        ValueError: none, as no batch would be full.
+    """
+    if drop_last and num < batch_size:
+        raise ValueError(f"drop_last must be false where {num} examples do not fill a batch of {batch_size}, got true")
+    return num // batch_size if drop_last else -(-num // batch_size)

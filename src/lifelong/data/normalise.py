@@ -15,25 +15,27 @@ from lifelong.data.examples import Examples, as_input
 from lifelong.data.stream import TaskStream
 
 AsInput = Callable[[Tensor], Tensor]
-"""images (B, C, H, W) uint8 → x (B, C, H, W) float32, on the same device."""
+"""Stored inputs (B, ...) → x (B, ...), on the same device."""
 CHUNK = 4096
 
 
 class Normalise:
-    """x = (pixel/255 − mean)/std, one mean and one std per channel.
+    """x = (as_input(image) − mean)/std, one mean and one std per channel.
+
+    as_input: the source's own; pixel/255 of uint8 images.
 
     Raises:
         ValueError: a mean that is not finite, or a std that is not positive.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], as_input: AsInput = as_input) -> None:
         if not all(math.isfinite(m) for m in mean) or not all(math.isfinite(s) and s > 0 for s in std):
             raise ValueError(f"normalise.mean must be finite and normalise.std > 0, got {list(mean)} and {list(std)}")
-        self.mean, self.std = list(map(float, mean)), list(map(float, std))
+        self.mean, self.std, self.as_input = list(map(float, mean)), list(map(float, std)), as_input
         self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        x = as_input(images)
+        x = self.as_input(images)
         if x.device not in self._on:
             self._on[x.device] = tuple(torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (self.mean, self.std))  # type: ignore[assignment]
         mean, std = self._on[x.device]
@@ -41,33 +43,36 @@ class Normalise:
 
 
 def none(stream: TaskStream) -> AsInput:
-    """Pixels in [0, 1]."""
-    return as_input
+    """What the source gives: pixels in [0, 1], features and token ids as they are."""
+    return stream.as_input
 
 
 def first_task(stream: TaskStream) -> AsInput:
     """By mean and std of the first task's training pixels: later tasks are not known when the first is learned.
 
     Raises:
-        ValueError: a channel without variance.
+        ValueError: a channel without variance, or a source of anything but images.
     """
+    stream.check_images("normalise")
     mean, std = mean_and_std(stream.task(0).train)
     if min(std) == 0:
         raise ValueError(f"normalise must be none: a channel of task {stream.names[0]} is constant, got std {std}")
-    return Normalise(mean, std)
+    return Normalise(mean, std, stream.as_input)
 
 
 def given(stream: TaskStream, mean: Sequence[float], std: Sequence[float]) -> AsInput:
     """By numbers known beforehand, of pixels in [0, 1], one for each channel.
 
     Raises:
-        ValueError: another number of them than channels, a mean that is not finite, or a std that is not positive.
+        ValueError: another number of them than channels, a mean that is not finite, or a std that is not positive,
+            or a source of anything but images.
     """
+    stream.check_images("normalise")
     num_channels = stream.input_shape[0]
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != num_channels:
             raise ValueError(f"normalise.{key} must be a list of {num_channels} numbers, one a channel, got {values}")
-    return Normalise(mean, std)
+    return Normalise(mean, std, stream.as_input)
 
 
 def mean_and_std(examples: Examples) -> tuple[list[float], list[float]]:
@@ -76,7 +81,7 @@ def mean_and_std(examples: Examples) -> tuple[list[float], list[float]]:
     counts = torch.zeros(num_channels, 256, dtype=torch.float64)
     for chunk in examples.chunks(CHUNK):
         for c in range(num_channels):
-            counts[c] += chunk.images[:, c].flatten().to(torch.int64).bincount(minlength=256).cpu()
+            counts[c] += chunk.inputs[:, c].flatten().to(torch.int64).bincount(minlength=256).cpu()
     share = counts / counts.sum(1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = share @ values

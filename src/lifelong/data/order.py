@@ -8,23 +8,18 @@ import torch
 
 from lifelong.data.seeds import derived_generator
 
-ORDER = 3
-"""Keeps the draw of an order apart from the other draws of a seed."""
+ORDER, CLASS_ORDER = 3, 5
+"""Keep the draws of orders apart from the other draws of a seed."""
 
 
-def as_permutation(value: Sequence[int] | None, num: int, key: str) -> list[int]:
-    """`value` as a list; None is 0..num − 1. Raises ValueError, naming `key`, if it is no permutation of these."""
-    if value is None:
-        return list(range(num))
-    if not _permutes(value, num):
-        raise ValueError(f"{key} must be a permutation of 0..{num - 1} or null, got {value!r}")
-    return list(value)
-
-
-def as_order(value: str | Sequence[int] | None, num: int, seed: int) -> list[int]:
-    """Which of the `num` given tasks comes when: "given" (or None), "reversed", "shuffle" or a permutation.
+def as_order(value: str | Sequence[int] | None, num: int, seed: int, key: str, draw: int) -> list[int]:
+    """A permutation of 0..num − 1: "given" (or None), "reversed", "shuffle" or a list.
 
     "shuffle" is drawn by `seed`, "shuffle:7" by 7 whatever the seed, so that orders can vary while all else stays.
+
+    Args:
+        key: what the value is called in the configuration.
+        draw: ORDER or CLASS_ORDER.
 
     Raises:
         ValueError: anything else.
@@ -32,13 +27,13 @@ def as_order(value: str | Sequence[int] | None, num: int, seed: int) -> list[int
     shuffle = re.fullmatch(r"shuffle(?::(\d+))?", value) if isinstance(value, str) else None
     if shuffle:
         drawn_by = seed if shuffle.group(1) is None else int(shuffle.group(1))
-        return torch.randperm(num, generator=derived_generator(drawn_by, 0, ORDER)).tolist()
+        return torch.randperm(num, generator=derived_generator(drawn_by, 0, draw)).tolist()
     if value in (None, "given", "reversed"):
         return list(range(num))[:: -1 if value == "reversed" else 1]
-    if isinstance(value, str) or not _permutes(value, num):
+    if not is_integers(value) or sorted(value) != list(range(num)):
         words = "given, reversed, shuffle, shuffle:SEED"
-        raise ValueError(f"dataset.order must be {words}, a permutation of 0..{num - 1} or null, got {value!r}")
-    return list(value)
+        raise ValueError(f"{key} must be {words}, a permutation of 0..{num - 1} or null, got {value!r}")
+    return list(value)  # type: ignore[arg-type]
 
 
 def windowed(order: Sequence[int], window: Sequence[int] | None) -> list[int]:
@@ -49,16 +44,15 @@ def windowed(order: Sequence[int], window: Sequence[int] | None) -> list[int]:
     """
     if window is None:
         return list(order)
-    integers = isinstance(window, Sequence) and not isinstance(window, str) and all(type(v) is int for v in window)
-    if not integers or len(window) != 2 or not 0 <= window[0] < window[1] <= len(order):
+    if not is_integers(window) or len(window) != 2 or not 0 <= window[0] < window[1] <= len(order):
         allowed = f"[first, stop] with 0 <= first < stop <= {len(order)} or null"
         raise ValueError(f"dataset.window must be {allowed}, got {window!r}")
     return list(order[window[0] : window[1]])
 
 
-def _permutes(value: object, num: int) -> bool:
-    integers = isinstance(value, Sequence) and not isinstance(value, str) and all(type(v) is int for v in value)
-    return integers and sorted(value) == list(range(num))  # type: ignore[call-overload]
+def is_integers(value: object) -> bool:
+    """Whether it is a list of integers; a truth value is none."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(type(v) is int for v in value)
 
 
 def plain_names(names: Iterable[str]) -> list[str]:

@@ -28,8 +28,9 @@ def preview_figure(
     Of more than `max_rows` tasks as many are shown, evenly spaced, the first and the last among them.
 
     Raises:
-        ValueError: num_samples < 1 or max_rows < 2.
+        ValueError: num_samples < 1 or max_rows < 2, or a source of anything but images.
     """
+    stream.check_images("the preview")
     if num_samples < 1 or max_rows < 2:
         raise ValueError(f"num_samples must be >= 1 and max_rows >= 2, got {num_samples!r} and {max_rows!r}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,18 +68,16 @@ def distinct_first(labels: Tensor, num: int) -> Tensor:
 
 def class_names(stream: TaskStream, task: Task) -> dict[int, str]:
     """What the task's output columns mean, in the words of its source."""
-    source = stream.sources[task.given if len(stream.sources) > 1 else 0]
-    positions, local = stream.chosen(task.given, torch.arange(len(source.classes)))
-    given = range(len(source.classes)) if positions is None else positions.tolist()
-    return {task.classes[c]: source.classes[g] for c, g in zip(local.tolist(), given, strict=True)}
+    source = stream.sources[task.base if len(stream.sources) > 1 else 0]
+    positions, local = stream.chosen(task.base, torch.arange(len(source.classes)))
+    own = range(len(source.classes)) if positions is None else positions.tolist()
+    return {task.classes[c]: source.classes[g] for c, g in zip(local.tolist(), own, strict=True)}
 
 
 def as_picture(image: Tensor) -> np.ndarray:
     """(H, W, 3) of an image (C, H, W); other numbers of channels than 3 are averaged to grey."""
-    pixels = (
-        image.numpy() if len(image) == 3 else image.to(torch.float32).mean(0, keepdim=True).expand(3, -1, -1).numpy()
-    )
-    return pixels.astype(np.uint8).transpose(1, 2, 0)
+    grey = image if len(image) == 3 else image.to(torch.float32).mean(0, keepdim=True).expand(3, -1, -1)
+    return grey.numpy().astype(np.uint8).transpose(1, 2, 0)
 
 
 def _draw_row(axes: Axes, row: int, stream: TaskStream, task: Task, num_samples: int) -> None:
@@ -88,7 +87,7 @@ def _draw_row(axes: Axes, row: int, stream: TaskStream, task: Task, num_samples:
     name = textwrap.wrap(task.name, 22, max_lines=3, placeholder="…", break_on_hyphens=True)
     text = "\n".join([*name, f"{len(task.train):,} images"])
     axes.text(-0.1, bottom - 0.5, text, ha="right", va="center", fontsize=8, parse_math=False)
-    for column, (image, label) in enumerate(zip(samples.images, samples.labels.tolist(), strict=True)):
+    for column, (image, label) in enumerate(zip(samples.inputs, samples.labels.tolist(), strict=True)):
         extent = (column + 0.04, column + 0.96, bottom, bottom - 0.92)
         axes.imshow(as_picture(image), extent=extent, interpolation="nearest", aspect="auto")
         word = str(label) if names[label] == str(label) else f"{label} {names[label]}"

@@ -1,4 +1,4 @@
-"""Batches of which half is replayed."""
+"""Training batches: a task's own examples, with exemplars of earlier tasks among them."""
 
 from typing import Any
 
@@ -6,8 +6,31 @@ import torch
 from torch import Tensor
 
 from lifelong.data.examples import Examples
-from lifelong.data.loader import Batches
+from lifelong.data.loader import Batches, num_batches
 from lifelong.data.seeds import derived_generator
+
+
+def training_batches(
+    examples: Examples,
+    batch_size: int,
+    *,
+    seed: int,
+    exemplars: Examples | None = None,
+    balanced: bool = False,
+    **loading: Any,
+) -> Batches:
+    """The batches a task is trained on; `loading`: the other options of Batches.
+
+    Args:
+        exemplars: of earlier tasks, replayed; None: nothing is.
+        balanced: they are half of every batch; else they are examples like the task's own.
+    """
+    if exemplars is None:
+        return Batches(examples, batch_size, seed=seed, **loading)
+    exemplars = exemplars.to(examples.labels.device)
+    if balanced:
+        return BalancedBatches(examples, exemplars, batch_size, seed=seed, **loading)
+    return Batches(Examples.concat([examples, exemplars]), batch_size, seed=seed, **loading)
 
 
 class BalancedBatches(Batches):
@@ -29,9 +52,7 @@ class BalancedBatches(Batches):
                 raise ValueError(f"{name} must hold at least one example, got none")
         super().__init__(Examples.concat([own, exemplars]), batch_size, seed=seed, **loading)
         self.num_own, self.num_exemplars = len(own), len(exemplars)
-
-    def __len__(self) -> int:
-        return -(-self.num_own // self.batch_size)
+        self.num_batches = num_batches(len(own), batch_size, loading.get("drop_last", False))
 
     def _order(self) -> Tensor:
         generator = derived_generator(self.seed, self.epoch)

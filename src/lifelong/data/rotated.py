@@ -17,7 +17,7 @@ class Rotated(TaskStream):
     """Task j is the whole source turned by angles[j] degrees, counter-clockwise as displayed.
 
     Raises:
-        ValueError: no angles, or one that is not a finite number.
+        ValueError: no angles, or one that is not a finite number, or a source of anything but images.
     """
 
     def __init__(self, source: Source, angles: Sequence[float], **stream: Any) -> None:
@@ -27,9 +27,10 @@ class Rotated(TaskStream):
         self.angles = [float(a) for a in angles]
         names = [f"rot{angle:g}" for angle in self.angles]
         super().__init__(source, [len(source.classes)] * len(names), names, **stream)
+        self.check_images("dataset.angles")
 
-    def pixels(self, given: int, images: Tensor) -> Tensor:
-        return rotate(images, self.angles[given])
+    def changed(self, base: int, inputs: Tensor) -> Tensor:
+        return rotate(inputs, self.angles[base])
 
 
 def rotate(images: Tensor, angle: float) -> Tensor:

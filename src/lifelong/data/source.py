@@ -1,12 +1,12 @@
-"""A labelled image set with its train and test part."""
+"""A labelled set with its train and test part."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lifelong.data.examples import Examples
+from lifelong.data.examples import Examples, as_input
 from lifelong.data.seeds import derived_generator
 
 TEST_FRACTION = 0.2
@@ -17,14 +17,17 @@ TEST_FRACTION = 0.2
 class Source:
     """What a stream makes tasks of. Labels are 0..len(classes) − 1.
 
+    as_input: stored values (B, ...) → what a backbone takes, on the same device.
+
     Raises:
-        ValueError: labels out of range, an empty part, or parts whose images differ in shape.
+        ValueError: labels out of range, an empty part, or parts whose inputs differ in shape or type.
     """
 
     name: str
     train: Examples
     test: Examples
     classes: tuple[str, ...]
+    as_input: Callable[[Tensor], Tensor] = as_input
 
     def __post_init__(self) -> None:
         for part, examples in (("train", self.train), ("test", self.test)):
@@ -32,11 +35,22 @@ class Source:
                 raise ValueError(f"dataset.source {self.name}: the {part} part must hold examples, got none")
             low, high = (int(v) for v in torch.aminmax(examples.labels))
             if low < 0 or high >= len(self.classes):
-                allowed = f"0..{len(self.classes) - 1}"
+                allowed = ">= 0" if low < 0 else f"0..{len(self.classes) - 1}"
                 raise ValueError(f"dataset.source {self.name}: {part} labels must be {allowed}, got {low}..{high}")
-        shapes = [tuple(e.images.shape[1:]) for e in (self.train, self.test)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"dataset.source {self.name}: train and test images must be of one shape, got {shapes}")
+        kinds = [f"{e.stored.dtype} {e.shape}" for e in (self.train, self.test)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"dataset.source {self.name}: train and test part must be of one type and shape, "
+                f"got {kinds[0]} and {kinds[1]}"
+            )
+
+
+def check_images(key: str, source: Source) -> None:
+    """Raises ValueError, naming `key`, unless the source holds images: uint8 (C, H, W) each."""
+    dtype, shape = source.train.stored.dtype, source.train.shape
+    if dtype != torch.uint8 or len(shape) != 3:
+        kind = str(dtype).removeprefix("torch.")
+        raise ValueError(f"{key} takes images alone, uint8 (C, H, W), got {kind} {shape} of source {source.name}")
 
 
 def stratified_split(labels: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -62,7 +76,7 @@ def with_test_part(name: str, examples: Examples, classes: Sequence[str], test_f
 
 
 def train_and_test(labels: Tensor, test_fraction: float) -> tuple[Tensor, Tensor]:
-    """Positions (train, test), each sorted: what `with_test_part` takes, for images that are not in memory.
+    """Positions (train, test), each sorted: what `with_test_part` takes, for inputs that are not in memory.
 
     Raises:
         ValueError: test_fraction outside (0, 1), or one that leaves a part without examples.
@@ -88,17 +102,3 @@ def fraction_held_out(test_fraction: float | None, has_test_part: bool, reason: 
     if has_test_part and test_fraction is not None:
         raise ValueError(f"dataset.source.test_fraction must be null {reason}, got {test_fraction!r}")
     return TEST_FRACTION if test_fraction is None else test_fraction
-
-
-def check_counts(source: Source, num_train: int | None, num_test: int | None, num_classes: int | None) -> None:
-    """Raises ValueError if a part or the list of classes is not as long as it is known to be; None: not known."""
-    for key, number, known in (
-        ("num_train", len(source.train), num_train),
-        ("num_test", len(source.test), num_test),
-        ("num_classes", len(source.classes), num_classes),
-    ):
-        if known is not None and number != known:
-            raise ValueError(
-                f"dataset.source {source.name}: {key} must be {known}, got {number}; "
-                f"where a part is wanted, set dataset.source.{key}=null"
-            )

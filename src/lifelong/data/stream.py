@@ -1,7 +1,7 @@
 """A stream: T tasks made of one source or several, and which output columns are visible when.
 
-Legend: G given tasks, those in the window visited `cycles` times each (T = G · cycles tasks without a window); K output
-columns (width of the shared head), C_j classes of given task j.
+Legend: G base tasks, those in the window visited `cycles` times each (T = G · cycles tasks without a window); K output
+columns (width of the shared head), C_j classes of base task j.
 """
 
 import math
@@ -12,11 +12,13 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from lifelong.data.examples import Deferred, Examples, Piece
-from lifelong.data.order import as_order, plain_names, visits, windowed
+from lifelong.data.examples import Examples, Lazy
+from lifelong.data.order import ORDER, as_order, plain_names, visits, windowed
 from lifelong.data.seeds import derived_generator
-from lifelong.data.source import Source, stratified_split
+from lifelong.data.source import Source, check_images, stratified_split
 
+MAX_TASKS = 10_000
+"""A run keeps a T × T matrix of accuracies."""
 SCENARIOS = ("domain", "task", "class")
 KEPT_BYTES = 2**28
 """Bound on the validation and test sets kept: making them anew takes half of an evaluation when they are rotated."""
@@ -29,13 +31,13 @@ class Task:
     Attributes:
         index: position in the stream.
         classes: output columns its labels use.
-        given: which of the given tasks it is a visit to; visits of one share data and columns.
+        base: which of the base tasks it is a visit to; visits of one share data and columns.
     """
 
     index: int
     name: str
     classes: tuple[int, ...]
-    given: int
+    base: int
     make: Callable[[str], Examples]
 
     @cached_property
@@ -54,19 +56,19 @@ class Task:
 class TaskStream:
     """`task(i)` is pure: the same i gives the same data, in any order, in any process.
 
-    A subclass says which examples of a source belong to a task (`chosen`) and what becomes of their images (`pixels`).
+    A subclass says which examples of a source belong to a task (`chosen`) and what becomes of their inputs (`changed`).
     Not a LightningDataModule: that carries a Trainer's state, and here every task has its own Trainer.
 
     Args:
-        sources: one for all given tasks, or one for each.
+        sources: one for all base tasks, or one for each; all of one type and with one `as_input`.
         num_classes_per_task: C_j.
-        given_names: of the given tasks.
-        input_shape: (C, H, W) of the images `pixels` makes; None: that of the source.
+        base_names: of the base tasks.
+        input_shape: of what `changed` makes, (C, H, W) of images; None: that of the source.
         scenario: "domain" all tasks share the columns 0..max C_j − 1; "task" every task has columns of its own and is
             told at test time; "class" every task has columns of its own and is not.
         val_fraction: share of a source's training examples, in [0, 1), that goes to validation.
         order: "given" (or None), "reversed", "shuffle" (drawn by `seed`), "shuffle:7" (drawn by 7), or a list: task i
-            of the stream is the given task order[i]. Columns do not depend on it.
+            of the stream is the base task order[i]. Columns do not depend on it.
         window: [first, stop]: of the ordered tasks only those first..stop − 1 are learned and tested, on the data and
             columns they have in the whole stream; None: all.
         cycles: how often the whole sequence is gone through.
@@ -74,16 +76,17 @@ class TaskStream:
         resident_bytes: a part of a task with larger images is not made in memory, but batch by batch.
 
     Raises:
-        ValueError: a setting outside what is allowed, or a task without an example to train or to test on.
+        ValueError: a setting outside what is allowed, sources that do not go together, or a task without an example to
+            train or to test on.
     """
 
     def __init__(
         self,
         sources: Source | Sequence[Source],
         num_classes_per_task: Sequence[int],
-        given_names: Sequence[str],
+        base_names: Sequence[str],
         *,
-        input_shape: tuple[int, int, int] | None = None,
+        input_shape: tuple[int, ...] | None = None,
         scenario: str = "domain",
         val_fraction: float = 0.1,
         order: Sequence[int] | str | None = None,
@@ -99,86 +102,102 @@ class TaskStream:
         if type(cycles) is not int or cycles < 1:
             raise ValueError(f"dataset.cycles must be an integer >= 1, got {cycles!r}")
         self.sources = (sources,) if isinstance(sources, Source) else tuple(sources)
-        self.order = windowed(as_order(order, len(given_names), seed), window)
-        """Given tasks in the order of a cycle."""
+        self.order = windowed(as_order(order, len(base_names), seed, "dataset.order", ORDER), window)
+        """Base tasks in the order of a cycle."""
+        if len(self.order) * cycles > MAX_TASKS:
+            raise ValueError(
+                f"dataset.cycles must make at most {MAX_TASKS} tasks, got {cycles} times {len(self.order)} tasks"
+            )
         self.scenario, self.cycles, self.seed, self.resident_bytes = scenario, cycles, seed, resident_bytes
         self.num_tasks = len(self.order) * cycles
-        given_names = plain_names(given_names)
-        self.names = visits([given_names[j] for j in self.order], cycles)
-        shape = self.sources[0].train.shape if input_shape is None else input_shape
-        self.input_shape: tuple[int, int, int] = shape
+        base_names = plain_names(base_names)
+        self.names = visits([base_names[j] for j in self.order], cycles)
+        self.input_shape = self.sources[0].train.shape if input_shape is None else input_shape
+        self.as_input = self.sources[0].as_input
+        if any(source.as_input != self.as_input for source in self.sources):
+            raise ValueError("dataset.sources must share one as_input: a run has one network, got several")
         sizes = torch.tensor(num_classes_per_task)
         self._sizes: list[int] = sizes.tolist()
         self._offsets: list[int] = [0] * len(sizes) if scenario == "domain" else (sizes.cumsum(0) - sizes).tolist()
         self.num_classes = int(sizes.max() if scenario == "domain" else sizes.sum())
         self._rows = [rows_of_parts(source, val_fraction, seed) for source in self.sources]
         self._kept: dict[tuple[int, str], Examples] = {}
-        for given, name in enumerate(given_names):
-            self._check_not_empty(given, name)
+        for base, name in enumerate(base_names):
+            self._check_not_empty(base, name)
 
-    def chosen(self, given: int, labels: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Of source labels (N,): positions (M,) of those that belong to the given task, None for all of them, and their
+    def check_images(self, key: str) -> None:
+        """Raises ValueError, naming `key`, unless the sources hold images."""
+        for source in self.sources:
+            check_images(key, source)
+
+    def chosen(self, base: int, labels: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Of source labels (N,): positions (M,) of those that belong to the base task, None for all of them, and their
         labels (M,) in the task, 0..C_j − 1."""
         return None, labels
 
-    def pixels(self, given: int, images: Tensor) -> Tensor:
-        """What the given task makes of the source's images (M, C, H, W) uint8, each by itself."""
-        return images
+    def changed(self, base: int, inputs: Tensor) -> Tensor:
+        """What the base task makes of the source's inputs (M, ...), each by itself."""
+        return inputs
 
     def task(self, i: int) -> Task:
         """Raises IndexError outside 0..T − 1."""
-        given = self._given(i)
-        return Task(i, self.names[i], self._columns(i), given, partial(self._part, given))
+        base = self._base(i)
+        return Task(i, self.names[i], self._columns(i), base, partial(self._part, base))
 
-    def _given(self, i: int) -> int:
+    def _base(self, i: int) -> int:
         if not 0 <= i < self.num_tasks:
             raise IndexError(f"task index must be in 0..{self.num_tasks - 1}, got {i}")
         return self.order[i % len(self.order)]
 
-    def _part(self, given: int, part: str) -> Examples:
+    def _part(self, base: int, part: str) -> Examples:
         """Validation and test sets are kept while there is room. Evaluation goes round all of them after each task, so
         that to evict the one longest unused would be to evict the one needed next."""
-        if (given, part) in self._kept:
-            return self._kept[given, part]
-        examples = self._make(given, part)
-        copied = not isinstance(examples, Deferred) and examples.images is not self._images(given, part)
+        if (base, part) in self._kept:
+            return self._kept[base, part]
+        examples = self._make(base, part)
+        copied = not examples.lazy and examples.stored is not self._own(base, part).stored
         room = KEPT_BYTES - sum(kept.nbytes for kept in self._kept.values())
         if part != "train" and copied and examples.nbytes <= room:
-            self._kept[given, part] = examples
+            self._kept[base, part] = examples
         return examples
 
-    def _make(self, given: int, part: str) -> Examples:
-        rows, labels = self._select(given, part)
-        piece = Piece(self._images(given, part), rows, partial(self.pixels, given), self.input_shape)
-        deferred = Deferred([piece], labels + self._offsets[given])
-        large = deferred.nbytes > self.resident_bytes
-        return deferred if large else Examples(deferred.images, deferred.labels)
+    def _make(self, base: int, part: str) -> Examples:
+        own = self._own(base, part).inputs
+        rows, labels = self._select(base, part)
 
-    def _select(self, given: int, part: str) -> tuple[Tensor | None, Tensor]:
+        def make(index: Tensor) -> Tensor:
+            return self.changed(base, own.index_select(0, index if rows is None else rows[index]))
+
+        labels = labels + self._offsets[base]
+        examples = Examples(Lazy(make, torch.Size([len(labels), *self.input_shape]), own.dtype), labels)
+        if examples.nbytes > self.resident_bytes:
+            return examples
+        return Examples(self.changed(base, own if rows is None else own.index_select(0, rows)), labels)
+
+    def _select(self, base: int, part: str) -> tuple[Tensor | None, Tensor]:
         """Rows of the source that make up a part of the task, None for all of them, and their labels 0..C_j − 1."""
-        index = self._index(given)
-        source, rows = self.sources[index], self._rows[index][part]
-        labels = (source.test if part == "test" else source.train).labels
-        positions, labels = self.chosen(given, labels if rows is None else labels[rows])
+        rows, labels = self._rows[self._index(base)][part], self._own(base, part).labels
+        positions, labels = self.chosen(base, labels if rows is None else labels[rows])
         if rows is None or positions is None:
             return (rows if positions is None else positions), labels
         return rows[positions], labels
 
-    def _images(self, given: int, part: str) -> Tensor:
-        source = self.sources[self._index(given)]
-        return (source.test if part == "test" else source.train).images
+    def _own(self, base: int, part: str) -> Examples:
+        """The part of the source that a part of the task is taken from."""
+        source = self.sources[self._index(base)]
+        return source.test if part == "test" else source.train
 
-    def _index(self, given: int) -> int:
-        return given if len(self.sources) > 1 else 0
+    def _index(self, base: int) -> int:
+        return base if len(self.sources) > 1 else 0
 
-    def _check_not_empty(self, given: int, name: str) -> None:
+    def _check_not_empty(self, base: int, name: str) -> None:
         for part in ("train", "test"):
-            if len(self._select(given, part)[1]) == 0:
+            if len(self._select(base, part)[1]) == 0:
                 raise ValueError(f"dataset must give every task examples to {part} on, got none for {name}")
 
     def _columns(self, i: int) -> tuple[int, ...]:
-        given = self._given(i)
-        return tuple(range(self._offsets[given], self._offsets[given] + self._sizes[given]))
+        base = self._base(i)
+        return tuple(range(self._offsets[base], self._offsets[base] + self._sizes[base]))
 
     def visible(self, learned: int, task: int) -> tuple[int, ...]:
         """Columns visible when `task` is trained on or tested after tasks 0..learned; −1: at random initialisation.
@@ -192,7 +211,7 @@ class TaskStream:
         return tuple(sorted({c for i in range(learned + 1) for c in self._columns(i)}))
 
     def groups(self) -> Tensor | None:
-        """(K,) the given task that owns each column, in task-incremental learning; else None."""
+        """(K,) the base task that owns each column, in task-incremental learning; else None."""
         if self.scenario != "task":
             return None
         return torch.arange(len(self._sizes)).repeat_interleave(torch.tensor(self._sizes))

@@ -59,7 +59,7 @@ def report_of(error: BaseException) -> dict[str, Any]:
     report: dict[str, Any] = {"message": str(error), "timestamp": time()}
     if isinstance(error, Interrupted):
         return {**report, "signum": error.signum, "then": error.then}
-    if (message := explain(error, [])) is None:
+    if (message := explain(error)) is None:
         traceback.print_exception(error)
         message = f"{type(error).__name__}: {error} (its traceback is above)"
     return {**report, "message": message}

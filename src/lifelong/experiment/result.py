@@ -21,7 +21,7 @@ from lifelong.runs.atomic import atomic_write
 from lifelong.runs.checksum import save_sealed
 from lifelong.runs.environment import environment, peak_memory_bytes
 from lifelong.runs.folder import RunFolder, run_id
-from lifelong.runs.identity import setting, source_names, stream_setting
+from lifelong.runs.identity import code_hashes, setting, source_names, stream_setting, title
 from lifelong.runs.record import Record
 from lifelong.tracking import read_history
 from lifelong.training.loop import Run
@@ -56,7 +56,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     folder.write_text(folder.matrix, matrix.to_csv(stream.names))
     if val is not None:
         folder.write_text(folder.val_matrix, val.to_csv(stream.names))
-    draw(folder, stream.names, matrix.values, record)
+    draw(folder, stream.names, matrix.values, record, title(config))
     folder.write_metrics(
         {
             **matrix.compute(),
@@ -67,6 +67,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
             "num_steps": record.step,
             **described(config, stream),
             "run_id": folder.path.name,
+            **code_hashes(config),
             "setting": run_id("setting", setting(config)),
             "stream": run_id("stream", stream_setting(config)),
             **{f"{phase}_seconds": seconds for phase, seconds in record.seconds.items()},
@@ -126,9 +127,8 @@ def val_matrix(folder: Path) -> Tensor | None:
     return torch.tensor(paths.read_matrix(paths.val_matrix)[1], dtype=torch.float64)
 
 
-def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record) -> None:
+def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, title: str) -> None:
     """accuracy_matrix.png and accuracy_curves.png."""
-    title = folder.path.name
     save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
     points: list[Point] = [
         {"step": row["step"], "task": names.index(key.removeprefix("val/accuracy/")), "accuracy": value}

@@ -14,20 +14,23 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
+from lifelong.config.build import build, factory
+from lifelong.config.checks import check, check_group
 from lifelong.config.groups import SOURCES
-from lifelong.config.schema import ConfigError, build, check, check_group, choice, factory, folded
+from lifelong.config.schema import ConfigError, folded
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import from_rank_zero, is_first, losing_contact, this_share, wait_for_all
 from lifelong.experiment.errors import composed
+from lifelong.experiment.loggers import log_for_agent, make_loggers
 from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
 from lifelong.models.learner import Learner
 from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, whole
-from lifelong.runs.identity import identifier, identity, title
-from lifelong.tracking import About, History, NoHistory, Tracker, quiet_libraries
+from lifelong.runs.identity import changed_code, identifier, identity, title
+from lifelong.tracking import History, NoHistory, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
 from lifelong.training.loop import Run, new_garbage, run_stream
@@ -76,9 +79,7 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     return learner.eval()
 
 
-def make_learner(
-    config: DictConfig, input_shape: tuple[int, int, int], num_classes: int, groups: Tensor | None
-) -> Learner:
+def make_learner(config: DictConfig, input_shape: tuple[int, ...], num_classes: int, groups: Tensor | None) -> Learner:
     backbone = build(config.backbone, "backbone", input_shape=tuple(input_shape), num_classes=num_classes)
     make_optimizer = factory(config.optimizer, "optimizer")
     make_optimizer([torch.nn.Parameter(torch.zeros(1))])  # refuses impossible settings before any training
@@ -131,7 +132,11 @@ def run_experiment(
 def finished_before(request: Request) -> Result:
     if is_first_started(request.config):
         print(f"finished before, not trained again (rerun=true does): {request.folder.path}")
-    return replace(read_result(request.folder), trained=False)
+        log_for_agent(request.config, request.folder)
+    result = replace(read_result(request.folder), trained=False)
+    if is_first_started(request.config) and (told := changed_code(result.metrics, request.config)):
+        print(told)
+    return result
 
 
 def learn_by_all(request: Request) -> Result:
@@ -238,6 +243,8 @@ def check_together(config: DictConfig, run: Run) -> None:
         raise ConfigError(
             f"early_stopping must be none without validation data to watch, got val_fraction={config.val_fraction}"
         )
+    if run.augment is not None:
+        stream.check_images("augment")
     device = trial_trainer(config).strategy.root_device
     num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
     try:
@@ -272,14 +279,12 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
     history.truncate(checkpoints.load(run.learner, method) or 0)
     if is_first():  # and nothing before a checkpoint is accepted
         folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    about = About(folder.path, folder.path.name, title(config), choice(config, "method"), plain)
-    loggers = build(config.logger, "logger", about=about) if is_first() else []
+    loggers = make_loggers(config, folder) if is_first() else []
     tracker = Tracker(stream, method, run.record, history, loggers, config.log_every_n_steps)
     bar = StreamProgress(stream, run.record, tracker, request.console)
 
     def on_row(task: Task) -> None:
-        tracker.log_test_row(about.title)
+        tracker.log_test_row(title(config))
         bar.say(row_line(run.record, stream.names))
 
     run.on_row = on_row

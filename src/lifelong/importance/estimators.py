@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from lifelong.distributed.ranks import own_generator
 from lifelong.importance.engine import Batches, Cotangents, mean_power_gradient
-from lifelong.importance.path import Path, as_model_input
+from lifelong.importance.path import Layout, Path, survey
 from lifelong.importance.per_sample import gradients
 from lifelong.importance.sums import Params, over_batches, trainable, zero_sums
-from lifelong.importance.traceless import leaving_no_trace
+from lifelong.importance.traceless import as_model_input, leaving_no_trace, logits
 
 LABELS = ("exact", "sampled", "empirical")
 
@@ -100,6 +100,7 @@ def sliced_cramer(
         raise ValueError(f"generator must be a torch.Generator for num_slices={num_slices}, got None")
     sums: Params = {}
     directions: Tensor | None = None
+    layout: Layout | None = None
     with leaving_no_trace(model):
 
         def begin(z: Tensor) -> Tensor:
@@ -115,7 +116,14 @@ def sliced_cramer(
                 begin(visible.new_zeros(1, len(visible), dtype=torch.float32))
 
         def work(x: Tensor, y: Tensor) -> None:
-            z = model(as_model_input(model, x))
+            x = as_model_input(model, x)
+            nonlocal layout
+            layout = layout or survey(model, x)
+            for part in x.split(1 if layout.mixing else len(x)):
+                add(part)
+
+        def add(x: Tensor) -> None:
+            z = logits(model, x)
             for d, direction in enumerate(begin(z)):
                 for name, g in gradients(model, z, direction.expand_as(z)).items():
                     sums[name][d] += g
@@ -174,8 +182,6 @@ def _probabilities(z: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _columns(z: Tensor, visible: Tensor | None) -> Tensor:
-    if z.dim() != 2:
-        raise ValueError(f"model must return logits (B, K), got shape {tuple(z.shape)}")
     if visible is None:
         return torch.arange(z.shape[1], device=z.device)
     if visible.dtype != torch.bool or visible.shape != z.shape[1:] or not visible.any():

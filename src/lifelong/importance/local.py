@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.importance.engine import Batches
-from lifelong.importance.path import as_model_input
 from lifelong.importance.sums import Params, over_batches, trainable, zero_sums
-from lifelong.importance.traceless import leaving_no_trace
+from lifelong.importance.traceless import as_model_input, leaving_no_trace, logits
 
 
 def local_mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = None) -> Params:
@@ -30,7 +29,7 @@ def local_mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = No
         def work(x: Tensor, y: Tensor) -> None:
             x = as_model_input(model, x)
             with torch.no_grad(), _activities(model, layers) as seen:
-                z = model(x)
+                z = logits(model, x)
             for name, (y_in, y_out) in seen.items():
                 shown = visible if visible is not None and y_out.shape == z.shape and y_out.equal(z) else None
                 size = y_out.abs() if shown is None else y_out.abs() * shown

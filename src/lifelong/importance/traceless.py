@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +12,17 @@ from torch import Tensor, nn
 def leaving_no_trace(model: nn.Module) -> Iterator[None]:
     """Eval mode, gradients on, autocast off; at the end (or on an error) modes, buffers and global RNG are as before.
 
-    Modes are set flag by flag, so that a module that overrides `train` to stay in one mode is restored exactly.
+    So are tensors that a forward pass makes (weight_norm) or changes (an embedding with `max_norm`). Modes are set flag
+    by flag, so that a module that overrides `train` to stay in one mode is restored exactly.
     """
     modules = list(model.modules())
     training = [module.training for module in modules]
-    buffers = [
-        (module._buffers, name, buffer, buffer.detach().clone())
+    moving = [
+        (holder, name, tensor, tensor.detach().clone())
         for module in modules
-        for name, buffer in module._buffers.items()
-        if buffer is not None
+        for holder in (module._buffers, vars(module), module._parameters if hasattr(module, "max_norm") else {})
+        for name, tensor in holder.items()
+        if isinstance(tensor, Tensor)
     ]
     with ExitStack() as stack:
         devices = {parameter.device for parameter in model.parameters()}
@@ -35,12 +38,29 @@ def leaving_no_trace(model: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in zip(modules, training, strict=True):
                 module.training = mode
-            for holder, name, buffer, before in buffers:
-                _put_back(holder, name, buffer, before)
+            for holder, name, tensor, before in moving:
+                _put_back(holder, name, tensor, before)
 
 
-def _put_back(holder: dict[str, Tensor | None], name: str, buffer: Tensor, before: Tensor) -> None:
-    holder[name] = buffer
-    if not torch.equal(buffer, before):
+def _put_back(holder: Any, name: str, tensor: Tensor, before: Tensor) -> None:
+    holder[name] = tensor
+    if not torch.equal(tensor, before):
         with torch.no_grad():
-            buffer.copy_(before)
+            tensor.copy_(before)
+
+
+def as_model_input(model: nn.Module, x: Tensor) -> Tensor:
+    """x in the model's dtype, and usable by autograd even if it was made in inference mode."""
+    x = x.clone() if x.is_inference() else x
+    dtypes = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    return x.to(dtypes[0]) if x.is_floating_point() and dtypes else x
+
+
+def logits(model: nn.Module, x: Tensor) -> Tensor:
+    """model(x), (B, K). Raises ValueError if the model returns anything else."""
+    z = model(x)
+    if not isinstance(z, Tensor):
+        raise ValueError(f"model must return logits, one tensor (B, K), got {type(z).__name__}")
+    if z.dim() != 2 or len(z) != len(x):
+        raise ValueError(f"model must return logits (B, K), got shape {tuple(z.shape)} for B = {len(x)}")
+    return z

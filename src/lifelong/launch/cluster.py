@@ -10,10 +10,6 @@ import signal
 import sys
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
 from lifelong.runs.interrupted import Interrupted
 
 
@@ -51,26 +47,3 @@ def trainer_plugins() -> dict[str, Any]:
     if "SLURM_NTASKS" not in os.environ or TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return {}
     return {"plugins": [SLURMEnvironment(auto_requeue=False)]}
-
-
-class HearAllJobs(Callback):
-    """A job of submitit's that ends without a result, e.g. cancelled, counts as failed, and the others are heard."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if "submitit" not in config.hydra.launcher._target_:
-            return
-        from submitit import Job
-        from submitit.core.utils import FailedJobError, UncompletedJobError
-
-        results = Job.results
-        if results.__module__ == __name__:
-            return
-
-        def heard(job: Any) -> list[Any]:
-            try:
-                return results(job)
-            except (FailedJobError, UncompletedJobError) as error:
-                overrides = job.submission().args[0]
-                return [JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)]
-
-        Job.results = heard  # type: ignore[assignment, method-assign]

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.data.examples import Examples
-from lifelong.data.loader import Batches
-from lifelong.data.replay import BalancedBatches
 from lifelong.distributed.ranks import from_rank_zero
 from lifelong.importance.traceless import leaving_no_trace
 
@@ -43,6 +41,8 @@ class Memory:
 
     keeps: ClassVar[bool] = False
     """Whether it keeps exemplars."""
+    replay: str = "joined"
+    """How the exemplars come into the training batches, unless the method draws them itself; see `training_batches`."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[int, int], Tensor] = {}
@@ -54,7 +54,7 @@ class Memory:
     def after_task(self, learner: Learned, train: Examples, task_index: int, generator: torch.Generator) -> None:
         """Keep some of the task's training examples. `generator` is a CPU one; the learner is left as it was.
 
-        task_index: of the task among the given ones; a later visit to the task replaces what was kept at the last.
+        task_index: of the base task; a later visit to the task replaces what was kept at the last.
         """
 
     @property
@@ -66,10 +66,6 @@ class Memory:
         labels = torch.tensor([label for _, label in self.cells]).repeat_interleave(counts)
         images = torch.cat(list(self.cells.values()))
         return Examples(images, labels.to(images.device))
-
-    def batches(self, train: Examples, batch_size: int, *, seed: int, **loading: Any) -> Batches:
-        """The task's training batches, with what is held replayed in them; `loading`: the other options of Batches."""
-        return Batches(train, batch_size, seed=seed, **loading)
 
     def state_dict(self) -> dict[str, Any]:
         return {"cells": dict(self.cells)}
@@ -162,16 +158,7 @@ class ExemplarMemory(Memory):
                 candidates = train.subset((train.labels == label).nonzero().flatten())
                 num = min(self.quota(len(self.cells), num_cells), len(candidates))
                 chosen = from_rank_zero(self.choose(learner, candidates, num, generator).cpu())
-                self.cells[task_index, label] = candidates.images[chosen.to(candidates.images.device)]
-
-    def batches(self, train: Examples, batch_size: int, *, seed: int, **loading: Any) -> Batches:
-        held = self.examples
-        if held is None:
-            return Batches(train, batch_size, seed=seed, **loading)
-        held = held.to(train.labels.device)
-        if self.replay == "balanced":
-            return BalancedBatches(train, held, batch_size, seed=seed, **loading)
-        return Batches(Examples.concat([train, held]), batch_size, seed=seed, **loading)
+                self.cells[task_index, label] = candidates.inputs[chosen.to(candidates.inputs.device)]
 
 
 def drawn(weights: Tensor, num: int, generator: torch.Generator) -> Tensor:
@@ -196,7 +183,7 @@ def in_batches(function: Callable[[Tensor], Tensor], learner: Learned, candidate
         ExemplarError: a value is NaN or infinite.
     """
     like = next(learner.backbone.parameters())
-    chunks = (learner.as_input(images.to(like.device)) for images in candidates.images.split(BATCH_SIZE))
+    chunks = (learner.as_input(images.to(like.device)) for images in candidates.inputs.split(BATCH_SIZE))
     return checked(torch.cat([function(x.to(like.dtype)).cpu().double() for x in chunks]))
 
 

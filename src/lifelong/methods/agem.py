@@ -25,8 +25,8 @@ class AGEM(Replay):
         g, reference = list(grads.values()), self.reference()
         dot = torch.stack([(a * b).sum(dtype=torch.float64) for a, b in zip(g, reference, strict=True)]).sum()
         square = torch.stack([b.square().sum(dtype=torch.float64) for b in reference]).sum()
-        if dot < 0:
-            torch._foreach_add_(g, torch._foreach_mul(reference, -float(dot / square)))
+        factor = torch.where(dot < 0, -dot / square, 0.0)  # the host does not wait to know
+        torch._foreach_add_(g, torch._foreach_mul(reference, factor.to(g[0].dtype)))
 
     def reference(self) -> list[torch.Tensor]:
         """g_ref, one tensor a parameter, the same on every rank."""

@@ -16,5 +16,5 @@ class Joint(Method):
             raise ValueError("memory must be none with method=joint, which keeps all data")
 
     def examples(self, stream: TaskStream, task: Task) -> Examples:
-        seen = {t.given: t for t in map(stream.task, range(task.index + 1))}
+        seen = {t.base: t for t in map(stream.task, range(task.index + 1))}
         return Examples.concat([t.train for t in seen.values()])

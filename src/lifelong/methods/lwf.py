@@ -34,17 +34,15 @@ class LwF(Method):
         if self.active:
             self._network = copy.deepcopy(self.learner.backbone).requires_grad_(False).eval()
             self._network.load_state_dict(self.teacher)
+            columns, groups = self.seen.nonzero().flatten(), self.learner.groups
+            owners = columns.new_zeros(len(columns)) if groups is None else groups[columns]
+            self._heads = [columns[owners == owner] for owner in owners.unique()]  # the columns of each earlier head
 
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
         z_old, T = self._network(batch.x), self.temperature
-        logs = [[(logits[:, head] / T).log_softmax(1) for logits in (z, z_old)] for head in self.heads()]
+        logs = [[(logits[:, head] / T).log_softmax(1) for logits in (z, z_old)] for head in self._heads]
         each = [kl_div(new, old, log_target=True, reduction="batchmean") for new, old in logs]
         return self.strength * T**2 * batch.weight * torch.stack(each).sum()
-
-    def heads(self) -> list[Tensor]:
-        """The columns of each earlier head."""
-        columns, groups = self.seen.nonzero().flatten(), self.learner.groups
-        return [columns] if groups is None else [columns[groups[columns] == g] for g in groups[columns].unique()]
 
     def after_task(self, task: Task, batches: Batches) -> None:
         self.teacher = {n: t.detach().clone() for n, t in self.learner.backbone.state_dict().items()}

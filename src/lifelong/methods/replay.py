@@ -31,7 +31,7 @@ class Replay(Method):
         draws = torch.rand(len(order), self.augment.num_draws, generator=generator) if self.augment else None
         rows = share.rows(0, len(order)) if share.count(len(order)) else slice(0, 1)
         device = held.labels.device
-        images, labels = held.images[order[rows].to(device)], held.labels[order[rows].to(device)]
+        x, labels = held.inputs[order[rows].to(device)], held.labels[order[rows].to(device)]
         if self.augment and draws is not None:
-            images = self.augment(images, draws[rows].to(device))
-        return Batch(self.learner.as_input(images), labels, share.weight(len(order)))
+            x = self.augment(x, draws[rows].to(device))
+        return Batch(self.learner.as_input(x), labels, share.weight(len(order)))

@@ -5,27 +5,33 @@ module is all there is to it: the closed forms of importance per layer rely on t
 """
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """forward: images (B, C, H, W) → logits (B, K) = head(features(images)).
+    """forward: x (B, ...) → logits (B, K) = head(features(x)).
 
-    input_shape: (C, H, W) of one image and num_classes: K, both given by the stream.
+    input_shape: of one input, (C, H, W) of an image, and num_classes: K, both given by the stream.
     """
 
+    for_images: ClassVar[bool] = True
+    """Whether inputs must be (C, H, W)."""
     head: nn.Linear
 
     def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
         super().__init__()
         self.input_shape = positive_integers("input_shape", input_shape)
-        if len(self.input_shape) != 3:
-            raise ValueError(f"input_shape must be (channels, height, width), got {input_shape!r}")
+        if self.for_images and len(self.input_shape) != 3:
+            got = list(self.input_shape)
+            raise ValueError(
+                f"backbone must be mlp, or one of your own, for inputs that are no images, got shape {got}"
+            )
         self.num_classes = positive_integer("num_classes", num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """φ(x): (B, C, H, W) → (B, D), what the head sees."""
+        """φ(x): (B, ...) → (B, D), what the head sees."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

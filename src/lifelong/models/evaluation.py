@@ -32,7 +32,7 @@ def num_correct(learner: Learner, examples: Examples, rows: slice) -> int:
     correct = torch.zeros((), dtype=torch.int64, device=learner.device)
     for chunk in examples.chunks(BATCH_SIZE, rows):
         chunk = chunk.to(learner.device)
-        predicted = learner(learner.as_input(chunk.images)).argmax(dim=1)
+        predicted = learner(learner.as_input(chunk.inputs)).argmax(dim=1)
         correct += (predicted == chunk.labels).sum()
     learner.train(was_training)
     return int(correct)
@@ -63,11 +63,11 @@ def accuracy_row(
     shown = learner.visible.nonzero().flatten().tolist()
     for j in range(stream.num_tasks) if tasks is None else tasks:
         task = stream.task(j)
-        if task.given not in found:
+        if task.base not in found:
             learner.show(stream.visible(learned, j))
             enter(task)
-            found[task.given] = accuracy(learner, getattr(task, part))
-        row[j] = found[task.given]
+            found[task.base] = accuracy(learner, getattr(task, part))
+        row[j] = found[task.base]
     enter(None)
     learner.show(shown)
     return row

@@ -1,5 +1,6 @@
 """The multilayer perceptron."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -8,7 +9,9 @@ from lifelong.models.backbone import Backbone, positive_integers, probability
 
 
 class MLP(Backbone):
-    """Flattened images through fully connected ReLU layers; D = widths[-1]."""
+    """Flattened inputs of any shape through fully connected ReLU layers; D = widths[-1]."""
+
+    for_images = False
 
     def __init__(
         self,
@@ -23,9 +26,8 @@ class MLP(Backbone):
         dropout = probability("backbone.dropout", dropout)
         if not isinstance(bias, bool):
             raise ValueError(f"backbone.bias must be true or false, got {bias!r}")
-        channels, height, wide = self.input_shape
         self.body = nn.Sequential(nn.Flatten())
-        for fan_in, fan_out in zip([channels * height * wide, *widths], widths, strict=False):
+        for fan_in, fan_out in zip([math.prod(self.input_shape), *widths], widths, strict=False):
             self.body.extend([nn.Linear(fan_in, fan_out, bias), nn.ReLU(), nn.Dropout(dropout)])
         self.head = nn.Linear(widths[-1], num_classes, bias)
 

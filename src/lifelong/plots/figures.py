@@ -72,7 +72,6 @@ def accuracy_curves_figure(
     boundaries: (first, last) step of each task learned so far, in order; they are drawn as separators with the task's
     name on top.
     """
-    _check_curves(points, names, boundaries)
     curves = {task: _curve(points, task) for task in sorted({point["task"] for point in points})}
     legend = CHARACTER * max(len(names[task]) for task in curves)
     top = CHARACTER * max(len(name) for name in names[: len(boundaries)])
@@ -168,17 +167,3 @@ def _mark_tasks(axes: Axes, names: Sequence[str], boundaries: Sequence[tuple[int
     top.set_xticks(centres, names[: len(boundaries)], **(SLANTED | {"ha": "left"} if slanted else {}))
     top.tick_params(length=0)
     top.set_xlabel("while learning")
-
-
-def _check_curves(points: Sequence[Point], names: Sequence[str], boundaries: Sequence[tuple[int, int]]) -> None:
-    if not points:
-        raise ValueError("points must hold at least one validation accuracy, got none")
-    tasks = {point["task"] for point in points}
-    if not tasks <= set(range(len(names))):
-        raise ValueError(f"points must be of tasks 0..{len(names) - 1}, got {sorted(tasks)}")
-    wrong = [point for point in points if not 0 <= point["accuracy"] <= 1]
-    if wrong:
-        raise ValueError(f"points must have accuracies in [0, 1], got {wrong[0]}")
-    steps = [step for boundary in boundaries for step in boundary]
-    if not 1 <= len(boundaries) <= len(names) or steps != sorted(steps):
-        raise ValueError(f"boundaries must be 1..{len(names)} ascending (first, last) steps, got {list(boundaries)}")

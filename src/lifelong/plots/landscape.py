@@ -125,7 +125,7 @@ def losses(learner: Learner, points: Tensor, examples: Examples) -> Tensor:
     probe = copy.deepcopy(learner).eval()
     trainable = [p for p in probe.backbone.parameters() if p.requires_grad]
     chunks = [chunk.to(learner.device) for chunk in examples.chunks(BATCH_SIZE)]
-    batches = [(probe.as_input(chunk.images), chunk.labels) for chunk in chunks]
+    batches = [(probe.as_input(chunk.inputs), chunk.labels) for chunk in chunks]
     found = torch.zeros(len(points), dtype=torch.float64)
     for m, point in enumerate(points):
         for p, piece in zip(trainable, point.split([p.numel() for p in trainable]), strict=True):

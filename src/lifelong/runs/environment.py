@@ -25,7 +25,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Git commit of the code, with + behind it if the tree has changes; "unknown" outside a checkout."""
+    """Git commit of the code, with + after it if the tree has changes or src a new file; "unknown" without a checkout."""
     here = Path(__file__).parent
 
     def git(*args: str) -> str:
@@ -33,7 +33,8 @@ def commit() -> str:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in another repository
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        changed = git("status", "--porcelain", "-uno") or git("ls-files", "--others", "--exclude-standard", "../..")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

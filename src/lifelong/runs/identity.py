@@ -1,12 +1,18 @@
-"""What decides a run's numbers, and the run id that follows from it."""
+"""What decides a run's numbers: its settings, the run id that follows from them, and the code it ran."""
 
+import hashlib
+import inspect
+import sys
+import sysconfig
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lifelong.config.groups import SOURCE, SOURCES
+from lifelong.config.groups import PACKAGE, SOURCE, SOURCES, groups_of
 from lifelong.config.schema import choice
 from lifelong.runs.folder import run_id
 
@@ -65,6 +71,50 @@ def identifier(config: DictConfig) -> str:
     if choice(config, "memory") != "none":
         parts.insert(1, choice(config, "memory"))
     return run_id("-".join(parts), identity(config))
+
+
+def code_hashes(config: DictConfig) -> dict[str, str]:
+    """Hashes of the source files a checked configuration runs, 12 hex digits each.
+
+    code: of this package and of what stands behind each `_target_`. method_code: of what stands behind the method's.
+    Files of installed libraries are none of them, nor are modules that a file imports.
+    """
+    behind = {group: files_behind(OmegaConf.select(config, group)._target_) for group in groups_of(config)}
+    everything = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    for files in behind.values():
+        everything |= {name: path for name, path in files.items() if not path.is_relative_to(PACKAGE)}
+    return {"code": _hash(everything), "method_code": _hash(behind["method"])}
+
+
+def changed_code(metrics: Mapping[str, Any], config: DictConfig) -> str | None:
+    """One line if a finished run's code is not today's, else None; None, too, if its metrics.json has no hashes."""
+    now = code_hashes(config)
+    changed = [key for key in ("method_code", "code") if metrics.get(key) not in (None, now[key])]
+    if not changed:
+        return None
+    whose = f"the code of method {choice(config, 'method')}" if "method_code" in changed else "code"
+    return f"{whose} has changed since (metrics.json: {changed[0]}): keep the old numbers, or train again by rerun=true"
+
+
+def files_behind(target: str) -> dict[str, Path]:
+    """Source files of a class and its bases, or of a function, by module; without those of installed libraries."""
+    found = inspect.unwrap(resolve_name(target))
+    modules = {part.__module__ for part in (found.__mro__ if inspect.isclass(found) else [found])}
+    files = {module: getattr(sys.modules[module], "__file__", None) for module in modules}
+    libraries = [Path(sysconfig.get_path(place)).resolve() for place in ("stdlib", "purelib", "platlib")]
+
+    def is_library(path: Path) -> bool:
+        return not path.is_relative_to(PACKAGE) and any(path.is_relative_to(library) for library in libraries)
+
+    paths = {module: Path(file).resolve() for module, file in files.items() if file}
+    return {module: path for module, path in paths.items() if not is_library(path)}
+
+
+def _hash(files: Mapping[str, Path]) -> str:
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def title(config: DictConfig) -> str:

@@ -26,10 +26,11 @@ class About:
     @property
     def flat_config(self) -> dict[str, Any]:
         """The configuration with dotted keys, {"method.strength": 1000.0, …}; lists stay whole."""
-        return dict(_flat(self.config))
+        return _flat(self.config)
 
 
-def _flat(node: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    items = [(f"{above}{key}", value) for key, value in node.items()]
-    nested = [_flat(value, f"{key}.") if isinstance(value, dict) and value else [(key, value)] for key, value in items]
-    return [item for inner in nested for item in inner]
+def _flat(node: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
+    return found

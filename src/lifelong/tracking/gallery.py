@@ -23,14 +23,21 @@ class Shown:
     Attributes:
         matrix: (k, T) test accuracies in [0, 1] after the k tasks so far.
         names: of the T tasks.
-        picture: (H, W, 3) uint8, the matrix as a heat map.
-        importance: of each held parameter the histogram of log10 Ω, where Ω > 0.
+        title: of the run.
+        importance: of each penalised parameter the histogram of log10 Ω, where Ω > 0.
     """
 
     matrix: list[list[float]]
     names: list[str]
-    picture: np.ndarray
+    title: str
     importance: dict[str, Histogram] = field(default_factory=dict)
+
+    def picture(self) -> np.ndarray:
+        """(H, W, 3) uint8, the matrix as a heat map."""
+        figure = accuracy_matrix_figure(torch.tensor(self.matrix, dtype=torch.float64), self.names, self.title)
+        canvas: Any = figure.canvas
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 class Gallery(ABC):
@@ -47,14 +54,6 @@ class Gallery(ABC):
     @abstractmethod
     def close(self, success: bool) -> None:
         """Nothing comes after this."""
-
-
-def heat_map(matrix: list[list[float]], names: list[str], title: str) -> np.ndarray:
-    """(H, W, 3) uint8 picture of the accuracy matrix so far."""
-    figure = accuracy_matrix_figure(torch.tensor(matrix, dtype=torch.float64), names, title)
-    canvas: Any = figure.canvas
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def importance_histograms(importance: Mapping[str, Tensor]) -> dict[str, Histogram]:

@@ -23,7 +23,7 @@ from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.environment import peak_memory_bytes
 from lifelong.runs.record import Record
-from lifelong.tracking.gallery import Gallery, Shown, heat_map, importance_histograms
+from lifelong.tracking.gallery import Gallery, Shown, importance_histograms
 from lifelong.tracking.history import History, Row, numbers
 
 
@@ -81,9 +81,8 @@ class Tracker(Callback):
         row = {"task": record.task - 1, **row, "test/average_accuracy": sum(learned) / len(learned)}
         self.history.append({"step": record.step, **row})
         if self.galleries:
-            names = list(self.stream.names)
-            picture = heat_map(record.test, names, title)
-            shown = Shown(list(record.test), names, picture, importance_histograms(self.method.importance_shown))
+            importance = importance_histograms(self.method.importance_shown)
+            shown = Shown(list(record.test), list(self.stream.names), title, importance)
         for logger in self.loggers:
             if isinstance(logger, Gallery):
                 logger.log_task(numbers(row), record.step, shown)

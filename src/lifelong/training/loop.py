@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Augment, Batches
+from lifelong.data.replay import training_batches
 from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import check_same_on_ranks, copy_from_rank_zero_, this_share
@@ -82,7 +83,7 @@ def run_stream(run: Run) -> AccuracyMatrix:
             method.after_task(task, kept)
         check_same_on_ranks([*learner.state_dict().values(), *method.tensors()])
         with record.timed("memory"):
-            run.memory.after_task(learner, task.train, task.given, derived_generator(run.seed, task.index, 2))
+            run.memory.after_task(learner, task.train, task.base, derived_generator(run.seed, task.index, 2))
         with record.timed("evaluation"):
             rows = [accuracy_row(learner, stream, task.index, part, enter=method.enter) for part in ("test", "val")]
         record.finish_task(num_steps, *rows)
@@ -100,7 +101,16 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
     learner.show(run.stream.visible(task.index, task.index))
     method.task, method.seed, method.augment = task, task_seed, run.augment
     trainer = run.make_trainer() if run.epochs is None else run.make_trainer(max_epochs=run.epochs[task.index])
-    batches = training_batches(run, task, device, task_seed)
+    exemplars = None if method.replays else run.memory.examples
+    batches = training_batches(
+        method.examples(run.stream, task),
+        run.batch_size,
+        seed=task_seed,
+        exemplars=exemplars,
+        balanced=run.memory.replay == "balanced",
+        augment=run.augment,
+        **loading(run, device),
+    )
     learner.num_steps = planned_steps(trainer, len(batches))
     resumed = run.checkpoints.resume_from(task) if run.checkpoints else None
     trainer.fit(learner, batches, ckpt_path=resumed, weights_only=True)
@@ -109,15 +119,6 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
         learner.optimizer_state = trainer.optimizers[0].state_dict()["state"]
     copy_from_rank_zero_(learner.backbone.buffers())
     return trainer.global_step
-
-
-def training_batches(run: Run, task: Task, device: torch.device, seed: int) -> Batches:
-    """What the method trains on at this task, and what memory holds unless the method draws from it itself."""
-    examples = run.method.examples(run.stream, task)
-    options: dict[str, Any] = {"seed": seed, "augment": run.augment, **loading(run, device)}
-    if run.method.replays:
-        return Batches(examples, run.batch_size, **options)
-    return run.memory.batches(examples, run.batch_size, **options)
 
 
 def loading(run: Run, device: torch.device) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from lifelong.config.schema import ConfigError, build
+from lifelong.config.build import build
+from lifelong.config.schema import ConfigError
 from lifelong.launch.cluster import trainer_plugins
 from lifelong.launch.jobs import multirun_job
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from lifelong.data.source import Source, fraction_held_out
+from lifelong.data.sources.cache import Decoding, cached, fingerprint
+from lifelong.data.sources.pixels import Opening, PixelFormat
 
-from lifelong.data.source import Source, check_counts, fraction_held_out, train_and_test
-from lifelong.data.sources.array_cache import cached, fingerprint
-from lifelong.data.sources.hub_columns import integer_labels, openings
-from lifelong.data.sources.hub_place import Hub, LocalCopy, Place
-from lifelong.data.sources.pixels import PixelFormat, write_images
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def hub(
@@ -29,61 +27,154 @@ def hub(
     mode: str | None = None,
     size: int | Sequence[int] | None = None,
     test_fraction: float | None = None,
-    num_train: int | None = None,
-    num_test: int | None = None,
-    num_classes: int | None = None,
+    counts: Sequence[int] | None = None,
     cache: str | None = None,
 ) -> Source:
-    """A set by its name on the hub, downloaded and decoded once; or parquet files in the hub's format.
+    """A set by its name on the hub, downloaded and decoded once; or a copy of one on this machine.
 
     Args:
         name: of the set on the hub, e.g. ylecun/mnist.
-        path: a folder of parquet files as the hub has them, or one such file, read instead of asking the hub.
-        config, revision: of the set, as `datasets.load_dataset` takes them; of a folder: config is a folder below it.
+        path: a folder as `hf download` leaves it, or one parquet file, read instead of asking the hub.
+        config, revision: of the set, as `datasets.load_dataset` takes them; of a folder, config may be one below it.
         train_split, test_split: splits, or parts of them: "train[:1000]"; test_split None: held out of train_split.
         image, label: names of the columns. Labels are class labels, integers from 0, or texts (sorted).
         mode, size: what images are brought to, see PixelFormat.
         test_fraction: where test_split is None, the stratified share held out; None: a fifth.
-        num_train, num_test, num_classes: what is known of the set, and checked; None: not known.
-        cache: see `array_cache.cached`.
+        counts: known numbers of training images, test images and classes, checked; None: not known.
+        cache: see `cache.cached`.
 
     Raises:
         ValueError: the set, a split or a column is not there, the hub cannot be reached, `datasets` is not installed,
             an image cannot be read, counts are not as known, a setting is not allowed.
     """
-    if not name and not path:
+    if name is None and path is None:
         raise ValueError("dataset.source.name must be a set on the hub, e.g. ylecun/mnist, got null (and path is null)")
-    place: Place = LocalCopy(path, config, revision) if path else Hub(str(name), config, revision)
     fraction = fraction_held_out(test_fraction, test_split is not None, "beside a test_split")
     splits = [train_split] if test_split is None else [train_split, test_split]
-    pixel_format = PixelFormat(mode, size)
-    request = {
-        "hub": place.as_request(),
-        "files": fingerprint(place.files(splits)),
-        "splits": splits,
-        "test_fraction": None if test_split else fraction,
-        "columns": [image, label],
-        **pixel_format.as_request(),
-    }
-    short = Path(name or str(path)).stem
-    source = cached(short, request, cache, partial(_decode, place, splits, fraction, (image, label), pixel_format))
-    check_counts(source, num_train, num_test, num_classes)
+
+    def decode(scratch: str) -> Decoding:
+        load = partial(_local, path, config, scratch) if path else partial(_remote, str(name), config, revision)
+        sets = [load(split) for split in splits]
+        classes, labels = integer_labels(sets, label)
+        images = [openings(dataset, image, split) for dataset, split in zip(sets, splits, strict=True)]
+        return classes, list(zip(labels, images, strict=True))
+
+    asked = {"hub": [None if path else name, config, revision], "splits": splits, "columns": [image, label]}
+    asked["files"] = fingerprint(_files(path, revision)) if path else []
+    source = cached(Path(name or str(path)).stem, asked, PixelFormat(mode, size), fraction, cache, decode)
+    found = [len(source.train), len(source.test), len(source.classes)]
+    if counts is not None and found != list(counts):
+        raise ValueError(
+            f"dataset.source.counts must be those of the set, or null where a part of it is wanted: {source.name} has "
+            f"{found} (train, test, classes), got {list(counts)}"
+        )
     return source
 
 
-def _decode(
-    place: Place, splits: Sequence[str], fraction: float, columns: tuple[str, str], pixel_format: PixelFormat, out: Path
-) -> list[str]:
-    """Write train and test part; returns the names of the classes."""
-    image, label = columns
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
-        sets = [place.load(split, scratch) for split in splits]
-        classes, labels = integer_labels(sets, label)
-        if len(sets) == 1:
-            positions = [p.numpy() for p in train_and_test(torch.from_numpy(labels[0]), fraction)]
-            sets, labels = [sets[0].select(p) for p in positions], [labels[0][p] for p in positions]
-        for part, dataset, numbers in zip(("train", "test"), sets, labels, strict=True):
-            np.save(out / f"{part}_labels.npy", numbers)
-            write_images(out / f"{part}_images.npy", openings(dataset, image, part), len(dataset), pixel_format)
-        del sets, dataset
-    return classes
+def _files(path: str, revision: str | None) -> list[Path]:
+    """All files a local set is read from."""
+    if revision is not None:
+        raise ValueError(f"dataset.source.revision must be null where path is set, got {revision!r}")
+    root = Path(path).expanduser().resolve()
+    files = [root] if root.suffix == ".parquet" and root.is_file() else sorted(root.rglob("*.parquet"))
+    if not files:
+        raise ValueError(f"dataset.source.path must be a folder of parquet files or one such file, got {path!r}")
+    return [*files, *root.glob("README.md")]  # it says which files are which split
+
+
+def _local(path: str, config: str | None, scratch: str, split: str) -> Dataset:
+    root = Path(path).expanduser().resolve()
+    options: dict[str, Any] = {"split": split, "cache_dir": scratch}
+    load = _library().load_dataset
+    try:
+        if root.is_file():
+            return load("parquet", data_files=str(root), **options)
+        if config and (root / config).is_dir():
+            return load(str(root / config), **options)
+        return load(str(root), config, **options)
+    except Exception as error:  # of three libraries: datasets, fsspec, pyarrow
+        raise ValueError(
+            f"dataset.source.path: split {split!r} of {root} cannot be read ({_reason(error.__cause__ or error)})"
+        ) from error
+
+
+def _remote(name: str, config: str | None, revision: str | None, split: str) -> Dataset:
+    """Downloaded into the cache of `datasets` (HF_HOME)."""
+    load = _library().load_dataset
+    try:
+        return load(name, config, split=split, revision=revision)
+    except ConnectionError as error:
+        raise ValueError(
+            f"dataset.source.name {name!r} is neither on this machine nor in reach ({_reason(error)}): fetch "
+            f"it where there is a network by `hf download --repo-type dataset {name} --local-dir DIR` "
+            "and set dataset.source.path=DIR"
+        ) from error
+    except Exception as error:  # of five libraries: datasets, huggingface_hub, httpx, fsspec, pyarrow
+        options = f"config {config!r}, split {split!r}, revision {revision!r}"
+        raise ValueError(f"dataset.source.name {name!r} cannot be loaded with {options}: {_reason(error)}") from error
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError("dataset.source hub: the library datasets is not installed: pip install -e .[hub]") from error
+    return datasets
+
+
+def integer_labels(sets: Sequence[Dataset], column: str) -> tuple[list[str], list[list[int]]]:
+    """Names of the classes, and for each set its labels.
+
+    Class labels keep their names and order; of integers the number is the name, 0 up to the largest; texts are sorted.
+
+    Raises:
+        ValueError: no such column, or one that is not of labels.
+    """
+    feature = _feature(sets[0], column, "label")
+    kind = str(getattr(feature, "dtype", feature))
+    if not kind.startswith(("int", "uint", "string", "large_string")):
+        raise ValueError(
+            f"dataset.source.label must name a column of class labels, integers or texts, got {column!r} of {feature}"
+        )
+    labels = [dataset[column][:] for dataset in sets]
+    if any(None in part for part in labels):
+        raise ValueError(f"dataset.source.label must name a column without gaps, got {column!r} with missing labels")
+    if "int" in kind:
+        names = getattr(feature, "names", None) or range(max(max(part, default=0) for part in labels) + 1)
+        return list(map(str, names)), labels
+    classes = sorted(set().union(*labels))
+    position = {name: i for i, name in enumerate(classes)}
+    return classes, [[position[text] for text in part] for part in labels]
+
+
+def openings(dataset: Dataset, column: str, split: str) -> list[Opening]:
+    """The images of a column.
+
+    Raises:
+        ValueError: no such column, or one that is not of images.
+    """
+    feature, image = _feature(dataset, column, "image"), _library().Image()
+    encoded = isinstance(feature, dict) and set(feature) == {"bytes", "path"}  # an image column without its metadata
+    if not isinstance(feature, type(image)) and not encoded:
+        raise ValueError(
+            f"dataset.source.image must name a column of images, got {column!r} of {feature}; "
+            "dataset/source=arrays takes pixels"
+        )
+    images = dataset.select_columns([column]).cast_column(column, image)
+
+    def opened(i: int) -> Any:
+        return images[i][column]
+
+    return [(f"image {i} of {split}", partial(opened, i)) for i in range(len(images))]
+
+
+def _feature(dataset: Dataset, column: str, option: str) -> Any:
+    if column not in dataset.column_names:
+        raise ValueError(
+            f"dataset.source.{option} must be one of the columns {', '.join(dataset.column_names)}, got {column!r}"
+        )
+    return dataset.features[column]
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -14,13 +14,10 @@ import torch
 
 from lifelong.data.examples import Examples
 from lifelong.data.source import Source
-from lifelong.data.sources.array_cache import as_tensor, map_mode
 
 PREFIXES = {"train": "train", "test": "t10k"}
-KINDS = {
-    "images-idx3": (2051, "images"),
-    "labels-idx1": (2049, "labels"),
-}  # magic: 0, 0, 8 = uint8, number of dimensions
+MAGIC = {"images-idx3": 2051, "labels-idx1": 2049}
+"""0, 0, 8 = uint8, number of dimensions."""
 
 
 def idx(path: str, classes: Sequence[str] | None = None) -> Source:
@@ -40,13 +37,13 @@ def idx(path: str, classes: Sequence[str] | None = None) -> Source:
 
 
 def _examples(folder: Path, prefix: str) -> Examples:
-    images, labels = (_array(_found(folder, f"{prefix}-{kind}-ubyte"), *KINDS[kind]) for kind in KINDS)
+    images, labels = (_array(_found(folder, f"{prefix}-{kind}-ubyte"), magic) for kind, magic in MAGIC.items())
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(
             f"dataset.source.path: {folder} must hold a label for every {prefix} image, "
             f"got {len(labels)} labels of {len(images)} images"
         )
-    return Examples(as_tensor(images[:, None]), torch.from_numpy(labels.astype(np.int64)))
+    return Examples(torch.from_numpy(images[:, None]), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _found(folder: Path, name: str) -> Path:
@@ -56,25 +53,24 @@ def _found(folder: Path, name: str) -> Path:
     raise ValueError(f"dataset.source.path must be a folder with {name} or {name}.gz, got {str(folder)!r}")
 
 
-def _array(path: Path, magic: int, kind: str) -> np.ndarray:
-    """uint8, (N, H, W) or (N,): a header of big-endian 32-bit integers (magic, sizes), then the bytes."""
-    num_sizes = magic % 256
-    start = 4 * (num_sizes + 1)
-    mode = map_mode(path.stat().st_size) if path.suffix != ".gz" else None
-    content = np.memmap(path, np.uint8, mode) if mode else np.frombuffer(bytearray(_content(path)), np.uint8)
+def _array(path: Path, magic: int) -> np.ndarray:
+    """uint8, (N, H, W) or (N,): a header of big-endian 32-bit integers (magic, sizes), then the bytes. What is not
+    packed is memory-mapped; writing to it leaves the file alone."""
+    start = 4 * (magic % 256 + 1)
+    content: np.ndarray
+    try:
+        if path.suffix == ".gz":
+            content = np.frombuffer(bytearray(gzip.decompress(path.read_bytes())), np.uint8)
+        else:
+            content = np.memmap(path, mode="c")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"dataset.source.path: {path} cannot be read ({error})") from error
     header = np.frombuffer(bytes(content[:start]).ljust(start, b"\xff"), ">u4").astype(np.int64).tolist()
     if header[0] != magic:
         raise ValueError(
-            f"dataset.source.path: {path} must start with {magic}, the mark of IDX {kind}, got {header[0]}"
+            f"dataset.source.path: {path} must start with {magic}, the mark of such a file, got {header[0]}"
         )
     expected = start + math.prod(header[1:])
     if len(content) != expected:
         raise ValueError(f"dataset.source.path: {path} must be of {expected} bytes (unpacked), got {len(content)}")
     return content[start:].reshape(header[1:])
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"dataset.source.path: {path} cannot be read ({error})") from error

@@ -5,15 +5,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from lifelong.data.source import Source, fraction_held_out, train_and_test
-from lifelong.data.sources.array_cache import cached, fingerprint
-from lifelong.data.sources.pixels import Opening, PixelFormat, write_images
+from lifelong.data.source import Source, fraction_held_out
+from lifelong.data.sources.cache import PARTS, Decoding, cached, fingerprint
+from lifelong.data.sources.pixels import PixelFormat
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-Labelled = tuple[Path, int]
 
 
 def image_folder(
@@ -31,43 +27,33 @@ def image_folder(
 
     Args:
         test_fraction: without a test folder, the stratified share held out; None: a fifth.
-        cache: see `array_cache.cached`.
+        cache: see `cache.cached`.
 
     Raises:
         ValueError: no such folder, a class without images, an image that cannot be read, a setting not allowed.
     """
+    from PIL import Image
+
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise ValueError(f"dataset.source.path must be a folder, got {path!r}")
-    pixel_format = PixelFormat(mode, size)
-    has_test = all((folder / part).is_dir() and _folders(folder / part) for part in ("train", "test"))
+    has_test = all((folder / part).is_dir() and _folders(folder / part) for part in PARTS)
     fraction = fraction_held_out(test_fraction, has_test, "beside a test folder")
-    classes = _classes(folder / "train" if has_test else folder)
-    listed = [_listed(folder / part, classes) for part in ("train", "test")] if has_test else [_listed(folder, classes)]
-    request = {
-        "image_folder": [fingerprint(file for file, _ in part) for part in listed],
-        "test_fraction": None if has_test else fraction,
-        **pixel_format.as_request(),
-    }
+    parts = [folder / part for part in PARTS] if has_test else [folder]
+    classes = _classes(parts[0])
+    files = [_files(part, classes) for part in parts]
 
-    def decode(out: Path) -> list[str]:
-        for part, pairs in zip(("train", "test"), listed if has_test else _parted(listed[0], fraction), strict=True):
-            np.save(out / f"{part}_labels.npy", np.array([label for _, label in pairs], dtype=np.int64))
-            write_images(out / f"{part}_images.npy", (_opening(file) for file, _ in pairs), len(pairs), pixel_format)
-        return classes
+    def decode(scratch: str) -> Decoding:
+        return classes, [
+            (
+                [label for label, of_class in enumerate(part) for _ in of_class],
+                [(str(file), partial(Image.open, file)) for of_class in part for file in of_class],
+            )
+            for part in files
+        ]
 
-    return cached(folder.name, request, cache, decode)
-
-
-def _parted(pairs: Sequence[Labelled], fraction: float) -> list[list[Labelled]]:
-    positions = train_and_test(torch.tensor([label for _, label in pairs]), fraction)
-    return [[pairs[i] for i in part.tolist()] for part in positions]
-
-
-def _opening(file: Path) -> Opening:
-    from PIL import Image
-
-    return str(file), partial(Image.open, file)
+    asked = {"image_folder": [[fingerprint(of_class) for of_class in part] for part in files]}
+    return cached(folder.name, asked, PixelFormat(mode, size), fraction, cache, decode)
 
 
 def _folders(folder: Path) -> list[str]:
@@ -81,23 +67,20 @@ def _classes(folder: Path) -> list[str]:
     return sorted(names, key=lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else sorted(names)
 
 
-def _listed(folder: Path, classes: Sequence[str]) -> list[Labelled]:
-    """The images of all classes with their labels."""
+def _files(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
+    """The images of each class."""
     if unknown := set(_folders(folder)) - set(classes):
         raise ValueError(f"dataset.source.path: {folder} must hold the classes of train, got also {min(unknown)!r}")
-    pairs: list[Labelled] = []
-    for label, name in enumerate(classes):
-        files = sorted(_images_below(folder / name))
-        if not files:
-            raise ValueError(f"dataset.source.path: {folder / name} must hold images ({', '.join(SUFFIXES)}), got none")
-        pairs += [(file, label) for file in files]
-    return pairs
-
-
-def _images_below(folder: Path) -> list[Path]:
-    return [
-        Path(parent) / file
-        for parent, _, files in os.walk(folder)
-        for file in files
-        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+    files = [
+        sorted(
+            Path(parent) / file
+            for parent, _, names in os.walk(folder / name)
+            for file in names
+            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        )
+        for name in classes
     ]
+    if not all(files):
+        empty = folder / classes[files.index([])]
+        raise ValueError(f"dataset.source.path: {empty} must hold images ({', '.join(SUFFIXES)}), got none")
+    return files

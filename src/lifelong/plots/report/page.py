@@ -1,35 +1,24 @@
 """One page that holds everything, without script or network; beside it the figures and tables as files."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from lifelong.plots.figures import save_figure
-from lifelong.plots.report.grid import holes
+from lifelong.plots.report.missing import missing
+from lifelong.plots.report.names import slug
 from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure
-from lifelong.plots.report.runs import Run, read_runs
-from lifelong.plots.report.sections import Section, sections
-from lifelong.plots.report.tables import (
-    cost_headings,
-    cost_rows,
-    latex,
-    matrices_csv,
-    measures_shown,
-    result_rows,
-    runs_csv,
-    summary_csv,
-)
+from lifelong.plots.report.runs import notes, read_runs
+from lifelong.plots.report.tables import cost_table, latex, matrices, result_table, shown_measures, summary
 from lifelong.runs.atomic import atomic_write
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FOLDER = "report"
-PAGE = "index.html"
-FIGURES: dict[str, tuple[Callable[[Section], "Figure | None"], str]] = {
+FOLDER, PAGE = "report", "index.html"
+FIGURES: dict[str, tuple[Callable[[DataFrame], Figure | None], str]] = {
     "strength": (
         strength_figure,
         "Mean over seeds at each strength; band: 95 % confidence interval (from three seeds on), which may "
@@ -62,67 +51,63 @@ def write_report(folder: Path) -> Path:
         FileNotFoundError: no run below `folder`.
     """
     runs = read_runs(folder)
-    made = sections(runs)
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
-    drawn = [_draw(section, target) for section in made]
-    tables = {"summary.csv": summary_csv(made), "runs.csv": runs_csv(runs), "matrices.csv": matrices_csv(made)}
-    tables |= {f"{section.slug}.tex": latex(section) for section in made if section.entries}
-    page = render(str(folder), runs, made, drawn)
+    shown = [_section(members, target) for title, members in runs.groupby("section") if title]
+    flat = runs.drop(columns=["config", "matrix", "tasks"], errors="ignore").assign(path=runs["path"].map(str))
+    tables = {"runs.csv": flat.to_csv(index=False)}
+    if (runs["state"] == "finished").any():
+        tables |= {"summary.csv": summary(runs).to_csv(), "matrices.csv": matrices(runs).to_csv(index=False)}
+    tables |= {f"{section['slug']}.tex": section["latex"] for section in shown if section["rows"]}
+    environment = Environment(
+        loader=PackageLoader("lifelong.plots.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    problems = runs[runs["state"] != "finished"].to_dict("records")
+    page = environment.get_template("page.html").render(
+        title=f"Report: {folder}", num_runs=len(runs), problems=problems, notes=notes(runs), sections=shown,
+        num_problems=len(problems) + sum(len(section["missing"]) for section in shown),
+    )  # fmt: skip
     for name, text in {**tables, PAGE: page}.items():
         with atomic_write(target / name) as file:
             file.write(text)
     return target / PAGE
 
 
-def _draw(section: Section, target: Path) -> list[dict[str, str]]:
-    """Write the section's figures as SVG and PNG; what the page needs of each."""
+def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
+    """What the page says of a section; its figures are written as SVG and PNG."""
+    title = str(runs["section"].iloc[0])
+    said: dict[str, Any] = {"title": title, "slug": slug(title), "missing": missing(runs), "rows": []}
+    finished = runs[runs["state"] == "finished"]
+    if finished.empty:
+        return said
+    table, entries, costs = result_table(runs, shown_measures(runs)), summary(runs).reset_index(), cost_table(runs)
+    best = entries["best"] & (entries.groupby("line")["best"].transform("size") > 1)
+    table = table.drop(columns="seconds")
+    first = ~table["method"].duplicated()
+    return said | {
+        "headings": list(table),
+        "rows": list(zip(best, first, table.to_numpy().tolist(), strict=True)),
+        "chosen": best.any(),
+        "validated": finished["val_average_accuracy"].notna().any(),
+        "single": (entries["seeds"] == 1).any(),
+        "latex": latex(table, best, title),
+        "figures": _figures(runs, target / said["slug"]),
+        "cost_headings": list(costs),
+        "costs": costs.to_numpy().tolist(),
+        "devices": ", ".join(sorted(set(finished["device"].astype(str)))) if "device" in finished else "unknown",
+    }
+
+
+def _figures(runs: DataFrame, stem: Path) -> list[dict[str, str]]:
+    """Draw each figure to STEM-name.svg and .png; what the page needs of it."""
     shown = []
     for name, (draw, caption) in FIGURES.items():
-        figure = draw(section) if section.entries else None
+        figure = draw(runs)
         if figure is not None:
             figure.draw_without_rendering()  # the layout settles in its second round
-            paths = [target / f"{section.slug}-{name}{suffix}" for suffix in (".svg", ".png")]
+            paths = [stem.with_name(f"{stem.name}-{name}{suffix}") for suffix in (".svg", ".png")]
             for path in paths:
                 save_figure(figure, path)
             data = base64.b64encode(paths[0].read_bytes()).decode()
             shown.append({"data": data, "alt": figure.get_suptitle(), "caption": caption})
     return shown
-
-
-def render(title: str, runs: Sequence[Run], made: Sequence[Section], drawn: Sequence[list[dict[str, str]]]) -> str:
-    """The page's text. drawn: of each section its figures."""
-    problems = [run for run in runs if not run.finished]
-    lacking = [(section.title, found) for section in made if (found := holes(section))]
-    environment = Environment(
-        loader=PackageLoader("lifelong.plots.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("page.html").render(
-        title=f"Report: {title}",
-        num_runs=len(runs),
-        num_finished=len(runs) - len(problems),
-        num_problems=len(problems) + sum(len(found) for _, found in lacking),
-        problems=problems,
-        holes=lacking,
-        sections=[_shown(section, figures) for section, figures in zip(made, drawn, strict=True)],
-    )
-
-
-def _shown(section: Section, figures: list[dict[str, str]]) -> dict[str, Any]:
-    """What the page says of a section."""
-    entries, rows = [entry for _, entry in section.entries], result_rows(section)
-    devices = {str(run.metrics.get("device", "an unknown device")) for entry in entries for run in entry.finished}
-    return {
-        "title": section.title,
-        "slug": section.slug,
-        "rows": rows,
-        "chosen": any(row["best"] for row in rows),
-        "headings": list(measures_shown(section).values()),
-        "validated": any(entry.measure("val_average_accuracy") for entry in entries),
-        "single": any(len(entry.finished) == 1 for entry in entries),
-        "intransigence": section.has_intransigence,
-        "figures": figures,
-        "costs": cost_rows(section),
-        "cost_headings": cost_headings(),
-        "devices": ", ".join(sorted(devices)),
-    }

@@ -1,170 +1,118 @@
 """Figures of a section: what strength does, stability against plasticity, accuracy matrices and curves of the lines.
 
-A line keeps its colour in all figures of a section; what has no strength to vary (finetune, joint) is grey. Shaded
-bands and bars are 95 % confidence intervals over seeds, from three seeds on: of two they are 12.7 standard errors to
-either side, and would hide all else. The tables have those too.
+A line keeps its colour, dash and marker in all figures; what has no strength to vary (finetune, joint) is grey. Bands
+and bars are 95 % confidence intervals over seeds, from three seeds on: of two they are 12.7 standard errors to either
+side, and would hide all else. The tables have those too.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MultipleLocator
+from pandas import DataFrame, Series
 
 from lifelong.plots.figures import CHARACTER, SLANTED, annotate, empty_figure, line_style
-from lifelong.plots.report.interval import Estimate, estimate
+from lifelong.plots.report.names import ENTRY, has_strength
 from lifelong.plots.report.runs import validation_curves
-from lifelong.plots.report.sections import Entry, Line, Section, described, has_strength
+from lifelong.plots.report.tables import best_runs, half_width, mean_matrix, summary
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-MEASURES = {
+AXES = {
     "average_accuracy": "average accuracy (%)",
     "forgetting": "forgetting (points)",
     "intransigence": "intransigence (points)",
     "learning_accuracy": "learning accuracy (%)",
 }
+PLACE = ["learning_accuracy", "stability"]
+HALO: dict[str, Any] = {"color": "0.75", "linewidth": 4, "marker": "o", "markersize": 15, "alpha": 0.6, "zorder": 1}
+RING: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 13, "markerfacecolor": "none", "linestyle": "",
+                        "zorder": 4}  # fmt: skip
 MIN_SEEDS = 3
-GREYS = ("0.15", "0.4", "0.6")
+WIDTH = 11.0
+"""Of every figure, inches."""
+GREYS = ("0.15", "0.45", "0.65")
 DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
-def styles(section: Section) -> dict[str, dict[str, Any]]:
-    """Of every line's label: colour, dash and marker."""
-    coloured = [line.label for line in section.lines if has_strength(line)]
-    grey = [line.label for line in section.lines if not has_strength(line)]
-    found = {label: line_style(i) for i, label in enumerate(coloured)}
-    for i, label in enumerate(grey):
-        dash = {"color": GREYS[i % len(GREYS)], "linestyle": DASHES[i % len(DASHES)]}
-        found[label] = {**line_style(0), **dash, "marker": "X"}
+def styles(runs: DataFrame) -> dict[str, dict[str, Any]]:
+    """Colour, dash and marker of every line, those that have a strength first: legends end with the references."""
+    swept = has_strength(runs[runs["state"] == "finished"])
+    found = {line: line_style(i) for i, line in enumerate(swept.index[swept])}
+    for i, line in enumerate(swept.index[~swept]):
+        grey = {"color": GREYS[i % len(GREYS)], "linestyle": DASHES[i % len(DASHES)], "marker": "X"}
+        found[line] = line_style(0) | grey
     return found
 
 
-def _ordered(section: Section) -> list[Line]:
-    """What has a strength first: legends and panels end with the references."""
-    return sorted(section.lines, key=lambda line: not has_strength(line))
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """The 95 % confidence interval as it is drawn: nan, which draws nothing, below MIN_SEEDS values."""
+    known = Series(values).dropna()
+    half = half_width(known) if len(known) >= MIN_SEEDS else math.nan
+    return known.mean() - half, known.mean() + half
 
 
-def strength_figure(section: Section) -> Figure | None:
+def strength_figure(runs: DataFrame) -> Figure | None:
     """A panel per measure over the strength λ, its axis logarithmic; what has no strength or strength 0 is a horizontal
     line. None if no line was run at two strengths."""
-    if not any(len(line.swept) > 1 for line in section.lines):
+    finished, style = _percent(runs), styles(runs)
+    swept = finished[finished["strength"] > 0]
+    if not (swept.groupby("line")["strength"].nunique() > 1).any():
         return None
-    keys = [key for key in MEASURES if key != "intransigence" or section.has_intransigence]
-    num_rows, num_columns = (1, 3) if len(keys) == 3 else (2, 2)
-    width, height = _legend_size(section)
-    size = 3.9 * num_columns + width, max(3.4 * num_rows, height)
-    figure = empty_figure(*size, f"What strength does: {section.title}")
-    style = styles(section)
-    panels = figure.subplots(num_rows, num_columns, sharex=True).flatten()
-    for axes, key in zip(panels, keys, strict=True):
-        for line in _ordered(section):
-            _over_strength(axes, line, key, style[line.label])
-        axes.set_xscale("log")
-        axes.set_ylabel(MEASURES[key])
-        axes.set_ylim(*_around([100 * value.mean for _, entry in section.entries if (value := entry.measure(key))]))
-        axes.grid(color="0.92")
-        axes.set_axisbelow(True)
-    for axes in panels[-num_columns:]:
-        axes.set_xlabel("strength λ")
-    _legend(figure, panels[0])
+    keys = [key for key in AXES if finished[key].notna().any()]
+    handles = {line: Line2D([], [], **kind) for line, kind in style.items()}
+    columns = 3 if len(keys) == 3 else 2
+    figure, panels = _canvas(f"What strength does: {_title(runs)}", len(keys), columns, 3.3, handles, sharex=True)
+    for axes, key in zip(panels, keys, strict=False):
+        for line, kind in style.items():
+            ours = swept[(swept["line"] == line) & swept[key].notna()]
+            sns.lineplot(ours, x="strength", y=key, errorbar=interval, err_kws={"alpha": 0.1, "lw": 0}, ax=axes, **kind)
+            level = finished.loc[(finished["line"] == line) & (finished["strength"] == 0), key].mean()
+            axes.axhline(level, zorder=1, **{k: kind[k] for k in ("color", "linestyle")})
+        _set_axes(axes, xlabel="strength λ", ylabel=AXES[key], xscale="log", ylim=_around(finished, key))
     return figure
 
 
-def _over_strength(axes: Axes, line: Line, key: str, style: dict[str, Any]) -> None:
-    points = [(e.strength, estimate) for e in line.swept if (estimate := e.measure(key))]
-    if points:
-        _band(axes, [x for x, _ in points], [y for _, y in points], style, label=line.label)
-    for entry in line.finished:
-        if entry.strength == 0 and (level := entry.measure(key)):
-            zero = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 1.3, "zorder": 2}
-            axes.axhline(100 * level.mean, label=described(line, 0), **zero)
-            if level.n >= MIN_SEEDS:
-                low, high = (100 * (level.mean + side * level.half_width) for side in (-1, 1))
-                axes.axhspan(low, high, color=style["color"], alpha=0.08, linewidth=0)
-
-
-def _band(axes: Axes, x: Sequence[float], y: Sequence[Estimate], style: dict[str, Any], label: str) -> None:
-    """A line in percent with its intervals as a ribbon."""
-    mean = 100 * np.array([value.mean for value in y])
-    half = 100 * np.array([_drawn(value) for value in y])
-    axes.plot(x, mean, label=label, zorder=3, **style)
-    axes.fill_between(x, mean - half, mean + half, color=style["color"], alpha=0.1, linewidth=0)
-
-
-def _drawn(value: Estimate) -> float:
-    """The half width that is shown: nan, which draws nothing, below three seeds."""
-    return value.half_width if value.n >= MIN_SEEDS else math.nan
-
-
-def plane_figure(section: Section) -> Figure | None:
-    """Stability, 1 − forgetting, over plasticity, the learning accuracy; None if no entry has both (a single task)."""
-    placed = [(line, entry, x, y) for line, entry in section.entries if (xy := _place(entry)) for x, y in [xy]]
-    if not placed:
+def plane_figure(runs: DataFrame) -> Figure | None:
+    """Stability, 100 − forgetting, over plasticity, the learning accuracy; None if no entry has both (one task)."""
+    finished, style = _percent(runs), styles(runs)
+    finished = finished.assign(stability=100 - finished["forgetting"]).dropna(subset=PLACE)
+    if finished.empty:
         return None
-    width, height = _legend_size(section)
-    figure = empty_figure(6.6 + width, max(5.4, height), f"Stability and plasticity: {section.title}")
-    axes = figure.add_subplot()
-    style = styles(section)
-    for line in _ordered(section):
-        ours = [(entry, x, y) for other, entry, x, y in placed if other is line]
-        _track(axes, line, ours, style[line.label])
-    means = [(100 * x.mean, 100 * y.mean) for line, _, x, y in placed if line.method != "joint"]
-    front = [means[i] for i in pareto_front(means)]
-    axes.plot(
-        [x for x, _ in front],
-        [y for _, y in front],
-        color="0.75",
-        linewidth=6,
-        alpha=0.6,
-        zorder=1,
-        solid_capstyle="round",
-        label="Pareto front",
-    )
-    if any(len(line.finished) > 1 for line in section.lines):
-        axes.plot([], [], "o", markersize=13, markerfacecolor="none", color="0.3", label="best by validation")
-    axes.set_xlabel("plasticity: learning accuracy (%)")
-    axes.set_ylabel("stability: 100 − forgetting (points)")
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.set_xlim(*_around([100 * x.mean for _, _, x, _ in placed]))
-    axes.set_ylim(*_around([100 * y.mean for _, _, _, y in placed]))
-    _legend(figure, axes)
+    handles = {line: Line2D([], [], **kind) for line, kind in style.items()}
+    handles |= {"Pareto front": Line2D([], [], **HALO), "best by validation": Line2D([], [], **RING)}
+    figure, (axes,) = _canvas(f"Stability and plasticity: {_title(runs)}", 1, 1, 6.0, handles)
+    for line, members in finished.groupby("line"):
+        _track(axes, members, style[line])
+    best = summary(runs)["best"]
+    chosen = best.index[best & (best.groupby("line").transform("size") > 1)]
+    means = finished.groupby(ENTRY)[PLACE].mean()
+    axes.plot(*means[means.index.isin(chosen)].to_numpy().T, **RING)
+    rivals = finished[finished["method"] != "joint"].groupby(ENTRY)[PLACE].mean().to_numpy()
+    axes.plot(*rivals[pareto_front(rivals.tolist())].T, drawstyle="steps-pre", **HALO)
+    labels = {"xlabel": "plasticity: learning accuracy (%)", "ylabel": "stability: 100 − forgetting (points)"}
+    _set_axes(axes, **labels, xlim=_around(finished, PLACE[0]), ylim=_around(finished, PLACE[1]))
     return figure
 
 
-def _around(values: Sequence[float]) -> tuple[float, float]:
-    """Room for the means; of few seeds the intervals can be many times as wide, and run out of the picture."""
-    margin = max(2.0, 0.12 * (max(values) - min(values)))
-    return min(values) - margin, max(values) + margin
+def _track(axes: Axes, members: DataFrame, style: dict[str, Any]) -> None:
+    """The entries of a line joined by strength, with their intervals; a larger marker for a larger strength."""
+    entries = members.groupby("strength")
+    x, y = (entries[key].mean().to_numpy() for key in PLACE)
+    wide, high = ([interval(values)[1] - values.mean() for _, values in entries[key]] for key in PLACE)
+    axes.plot(x, y, **{**style, "linewidth": 1, "marker": ""})
+    axes.errorbar(x, y, xerr=wide, yerr=high, fmt="none", color=style["color"], alpha=0.35, zorder=2)
+    sizes = (4 + 6 * np.arange(len(x)) / max(len(x) - 1, 1)) ** 2
+    axes.scatter(x, y, sizes, marker=style["marker"], color=style["color"], zorder=3)
 
 
-def _place(entry: Entry) -> tuple[Estimate, Estimate] | None:
-    plastic, forgot = entry.measure("learning_accuracy"), entry.measure("forgetting")
-    if plastic is None or forgot is None:
-        return None
-    return plastic, Estimate(1 - forgot.mean, forgot.half_width, forgot.n)
-
-
-def _track(axes: Axes, line: Line, points: Sequence[tuple[Entry, Estimate, Estimate]], style: dict[str, Any]) -> None:
-    """Entries joined by strength, a larger marker for a larger one, the best by validation ringed."""
-    if not points:
-        return
-    xs, ys = [100 * x.mean for _, x, _ in points], [100 * y.mean for _, _, y in points]
-    axes.plot(xs, ys, label=line.label, zorder=3, **{**style, "linewidth": 1})
-    for i, (entry, x, y) in enumerate(points):
-        wide, high = 100 * _drawn(x), 100 * _drawn(y)
-        axes.errorbar(xs[i], ys[i], xerr=wide, yerr=high, color=style["color"], alpha=0.35, linewidth=1, zorder=2)
-        axes.plot(xs[i], ys[i], style["marker"], color=style["color"], markersize=4 + 6 * i / max(len(points) - 1, 1))
-        if entry is line.best and len(points) > 1:
-            axes.plot(xs[i], ys[i], "o", color="0.3", markerfacecolor="none", markersize=13, zorder=4)
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
     """Indices of the points no other one beats or equals in both coordinates while beating it in one, by the first.
 
     >>> pareto_front([(1, 1), (0, 2), (0.5, 0.5), (2, 0)])
@@ -178,116 +126,124 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front[::-1]
 
 
-def matrices_figure(section: Section) -> Figure | None:
+def matrices_figure(runs: DataFrame) -> Figure | None:
     """The accuracy matrix of every line at its best strength, mean over seeds; None if no strength was chosen."""
-    shown = [(line, entry, *mean_matrix(entry)) for line in _ordered(section) if (entry := line.best)]
-    if not shown:
+    entries = dict(_best_entries(runs))
+    if not entries:
         return None
-    names, num_tasks = shown[0][2], len(shown[0][2])
-    label = CHARACTER * max(map(len, names))
-    numbered = num_tasks <= 12
-    side = max(2.0, 0.46 * num_tasks) if numbered else 3.0
-    num_columns = min(len(shown), max(1, int(13 / (side + 0.6))))
-    num_rows = math.ceil(len(shown) / num_columns)
-    width, height = num_columns * (side + 0.35) + label + 1.6, num_rows * (side + 0.65) + label + 0.4
-    figure = empty_figure(width, height, f"Accuracy matrices: {section.title}")
-    panels = figure.subplots(num_rows, num_columns, squeeze=False)
-    for axes in panels.flatten()[len(shown) :]:
-        axes.set_axis_off()
-    for i, (line, entry, _, percent) in enumerate(shown):
-        axes = panels.flatten()[i]
-        image = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100)
-        title = described(line, entry.strength).replace(", strength ", "\nλ = ")
-        axes.set_title(f"{title}\n{_seeds(entry)}" if "\n" not in title else f"{title}, {_seeds(entry)}", fontsize=9)
-        ticks = range(0, num_tasks, math.ceil(num_tasks / 20))
-        labels, none = [names[k] for k in ticks], [""] * len(ticks)
-        axes.set_xticks(ticks, labels if i + num_columns >= len(shown) else none, **SLANTED)
-        axes.set_yticks(ticks, labels if i % num_columns == 0 else none)
-        axes.tick_params(labelsize=10 if numbered else 7)
-        if numbered:
-            annotate(axes, percent, image.cmap(percent / 100), decimals=False)
-    figure.supxlabel("tested on", fontsize=10)
-    figure.supylabel("after learning", fontsize=10)
-    figure.colorbar(image, ax=panels, label="test accuracy (%)", ticks=range(0, 101, 20), aspect=15 * (num_rows + 1))
+    tables = {name: mean_matrix(members) for name, members in entries.items()}
+    num_tasks = max(map(len, tables.values()))
+    side = max(2.1, 0.42 * num_tasks) if num_tasks <= 12 else 3.2
+    num_columns = max(1, min(len(tables), int((WIDTH - 1.6) / (side + 0.2))))
+    num_rows = math.ceil(len(tables) / num_columns)
+    figure, panels = _canvas(f"Accuracy matrices: {_title(runs)}", len(tables), num_columns, side + 0.6, {})
+    ticks = range(0, num_tasks, math.ceil(num_tasks / 20))
+    for i, (axes, (name, table)) in enumerate(zip(panels, tables.items(), strict=False)):
+        image = axes.imshow(table, cmap="viridis", vmin=0, vmax=100)
+        if num_tasks <= 12:
+            annotate(axes, table.to_numpy(), image.cmap(table.to_numpy() / 100), decimals=False)
+        labels = [table.columns[k] for k in ticks if k < len(table)]
+        at_left, at_bottom = i % num_columns == 0, i // num_columns == num_rows - 1
+        axes.set_xticks(ticks[: len(labels)], labels if at_bottom else [""] * len(labels), **SLANTED)
+        axes.set_yticks(ticks[: len(labels)], labels if at_left else [""] * len(labels))
+        axes.set(xlabel="tested on" if at_bottom else "", ylabel="after learning" if at_left else "")
+        axes.tick_params(labelsize=9 if num_tasks <= 12 else 7)
+        axes.set_title(_folded(name, side), fontsize=9)
+    figure.colorbar(image, ax=panels, label="test accuracy (%)", ticks=range(0, 101, 20), aspect=20 * num_rows)
     return figure
 
 
-def _seeds(entry: Entry) -> str:
-    n = len(entry.finished)
-    return f"{n} seed" + "s" * (n > 1)
-
-
-def mean_matrix(entry: Entry) -> tuple[list[str], np.ndarray]:
-    """Task names and the (T, T) matrix in percent, mean over seeds.
-
-    Where the seeds' tasks come in different orders, the k-th task of each stands for "task k".
-    """
-    all_names, rows = zip(*(run.matrix for run in entry.finished), strict=True)
-    same = all(names == all_names[0] for names in all_names)
-    names = all_names[0] if same else [f"task {k + 1}" for k in range(len(all_names[0]))]
-    return names, 100 * np.mean(rows, axis=0)
-
-
-def curves_figure(section: Section) -> Figure | None:
-    """A panel per task: its validation accuracy while the stream is learned, every line at its best strength.
+def curves_figure(runs: DataFrame) -> Figure | None:
+    """A panel per line at its best strength: the validation accuracy on each task while the stream is learned.
 
     None without validation data or a chosen strength.
     """
-    curves = {line.label: curve for line in section.lines if line.best and (curve := mean_curves(line.best))}
+    curves = {name: found for name, members in _best_entries(runs) if len(found := mean_curves(members))}
     if not curves:
         return None
-    names = max((mean_matrix(line.best)[0] for line in section.lines if line.best), key=len)
-    num_columns = 1 if len(names) <= 5 else 2
-    num_rows = math.ceil(len(names) / num_columns)
-    width, height = _legend_size(section)
-    size = 7.2 * (1 if num_columns == 1 else 1.5) + width, max(1.55 * num_rows + 0.8, height)
-    figure = empty_figure(*size, f"Accuracy over time: {section.title}")
-    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flatten()
-    style = styles(section)
-    for k, (name, axes) in enumerate(zip(names, panels, strict=False)):
-        for line in _ordered(section):
-            points = curves.get(line.label, [])
-            if k < len(points) and points[k]:
-                thin = {**style[line.label], "marker": "", "linewidth": 1.4}
-                _band(axes, list(points[k]), list(points[k].values()), thin, described(line, line.best.strength))  # type: ignore[union-attr]
-        axes.set_ylim(0, 100)
-        axes.set_xlim(0, len(names))
-        axes.set_xticks(range(len(names) + 1))
-        axes.set_title(name if name.startswith("task ") else f"task {k + 1}: {name}", fontsize=9, loc="left")
-        axes.grid(color="0.92")
-        axes.set_axisbelow(True)
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    figure.supxlabel("tasks learned", fontsize=10)
-    figure.supylabel("validation accuracy (%)", fontsize=10)
-    _legend(figure, panels[0])
+    tasks = max((list(dict.fromkeys(found["task"])) for found in curves.values()), key=len)
+    colours = dict(zip(tasks, sns.color_palette("viridis", len(tasks)), strict=True))
+    kinds = {task: line_style(i) | {"color": colours[task], "marker": ""} for i, task in enumerate(tasks)}
+    handles = {f"on {task}": Line2D([], [], **kind) for task, kind in kinds.items()}
+    num_columns = min(4, len(curves))
+    shared = {"sharex": True, "sharey": True}
+    figure, panels = _canvas(f"Accuracy over time: {_title(runs)}", len(curves), num_columns, 2.2, handles, **shared)
+    for axes, (name, found) in zip(panels, curves.items(), strict=False):
+        for task, points in found.groupby("task", sort=False):
+            kind = kinds.get(task, line_style(0))
+            sns.lineplot(points, x="position", y="accuracy", errorbar=interval, err_kws={"alpha": 0.12, "lw": 0},
+                         ax=axes, **kind)  # fmt: skip
+        axes.set_title(_folded(name, WIDTH / num_columns - 0.6), fontsize=9)
+        limits = {"xlim": (0, max(len(tasks), 1)), "ylim": (0, 100)}
+        _set_axes(axes, xlabel="tasks learned", ylabel="validation accuracy (%)", **limits)
+        axes.xaxis.set_major_locator(MultipleLocator(math.ceil(len(tasks) / 10)))
     return figure
 
 
-def mean_curves(entry: Entry) -> list[dict[float, Estimate]]:
-    """Of the k-th task: its validation accuracy over seeds by position in the stream; positions that not all seeds have
-    are left out. Empty without validation data."""
-    by_run = []
-    for run in entry.finished:
-        curves = validation_curves(run)
-        by_run.append([curves.get(name, {}) for name in run.matrix[0]])
-    if not any(any(curves) for curves in by_run):
-        return []
-    result: list[dict[float, Estimate]] = []
-    for of_task in zip(*by_run, strict=True):
-        positions = sorted(set.intersection(*map(set, of_task)))
-        values = {x: estimate(curve[x] for curve in of_task) for x in positions}
-        result.append({x: value for x, value in values.items() if value})
-    return result
+def mean_curves(entry: DataFrame) -> DataFrame:
+    """Columns task, position, accuracy (%): of every run of an entry that has them; positions all of those share."""
+    found = []
+    for run in entry.itertuples():
+        names = mean_matrix(entry).columns
+        curve = validation_curves(run.path).replace({"task": dict(zip(run.tasks, names, strict=True))})
+        found.append(curve.assign(accuracy=100 * curve["accuracy"]))
+    found = [curve for curve in found if len(curve)]
+    if not found:
+        return DataFrame(columns=["task", "position", "accuracy"])
+    curves = pd.concat(found)
+    return curves[curves.groupby(["task", "position"])["accuracy"].transform("size") == len(found)]
 
 
-def _legend_size(section: Section) -> tuple[float, float]:
-    """Width and height in inches, with room for strengths behind the labels and two lines more."""
-    width = 0.9 + CHARACTER * max(len(line.label) + 16 * has_strength(line) for line in section.lines)
-    return width, 0.22 * (len(section.lines) + 2) + 0.4
+def _best_entries(runs: DataFrame) -> Iterator[tuple[str, DataFrame]]:
+    """(name and number of seeds, runs) of every line's best entry."""
+    chosen = best_runs(runs)
+    for line in styles(runs):
+        members = chosen[chosen["line"] == line]
+        if len(members):
+            seeds = f"{len(members)} seed" + "s" * (len(members) > 1)
+            strength = members["strength"].iloc[0]
+            yield f"{line}\n{f'λ = {strength:g}, ' if strength else ''}{seeds}", members
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    kept = dict(zip(labels, handles, strict=True))
-    figure.legend(kept.values(), kept.keys(), loc="outside right upper", handlelength=3)
+def _folded(name: str, width: float) -> str:
+    """`name` with its lines cut at `width` inches of 9 points."""
+    return "\n".join(textwrap.fill(line, int(width / 0.075)) for line in name.splitlines())
+
+
+def _title(runs: DataFrame) -> str:
+    return str(runs["section"].iloc[0])
+
+
+def _percent(runs: DataFrame) -> DataFrame:
+    """The finished runs, their measures in points of 100."""
+    finished = runs[runs["state"] == "finished"].copy()
+    finished[list(AXES)] *= 100
+    return finished
+
+
+def _around(finished: DataFrame, key: str) -> tuple[float, float]:
+    """Room for the means; of few seeds the intervals can be many times as wide, and run out of the picture."""
+    means = finished.groupby(ENTRY)[key].mean()
+    margin = max(2.0, 0.12 * (means.max() - means.min()))
+    return means.min() - margin, means.max() + margin
+
+
+def _canvas(title: str, num: int, num_columns: int, height: float, handles: dict[str, Line2D], **shared: Any) -> tuple:
+    """A figure and its `num` panels, `height` inches each; the legend stands below them in as many columns as fit."""
+    columns = int((WIDTH - 0.6) / (0.75 + CHARACTER * max(map(len, handles), default=1)))
+    columns = max(1, min(columns, len(handles)))
+    num_rows = math.ceil(num / num_columns)
+    figure = empty_figure(WIDTH, num_rows * height + 0.23 * math.ceil(len(handles) / columns) + 0.5, title)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False, **shared).flatten()
+    for axes in panels[num:]:
+        axes.set_axis_off()
+    if handles:
+        where = {"loc": "outside lower center", "ncols": columns, "handlelength": 3, "frameon": False}
+        figure.legend(handles.values(), handles.keys(), **where)
+    return figure, panels[:num]
+
+
+def _set_axes(axes: Axes, **settings: Any) -> None:
+    axes.set(**settings)
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)

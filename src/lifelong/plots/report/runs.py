@@ -1,130 +1,140 @@
-"""Run folders as a report reads them: what each run was to do, and what became of it."""
+"""Run folders as one table: a row per run, from config.yaml and metrics.json, and what each row is called."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import torch
 from omegaconf import OmegaConf
+from pandas import DataFrame, Series
 
+from lifelong.metrics import intransigence
+from lifelong.plots.report.names import named
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id, whole
 from lifelong.runs.identity import setting
 
-Metrics = Mapping[str, Any]
+MEASURES = {
+    "average_accuracy": "test ACC",
+    "val_average_accuracy": "val ACC",
+    "forgetting": "forgetting",
+    "intransigence": "intransigence",
+    "learning_accuracy": "learning ACC",
+    "backward_transfer": "BWT",
+    "forward_transfer": "FWT",
+}
+PHASES = ("train", "importance", "memory", "evaluation")
+BYTES = {
+    "peak_memory_bytes": "peak memory (MB)",
+    "method_state_bytes": "method state (MB)",
+    "memory_bytes": "exemplars (MB)",
+}
 VAL = "val/accuracy/"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run folder.
+def read_runs(folder: Path) -> DataFrame:
+    """A row per run below `folder`, by path.
 
-    Attributes:
-        path: its folder.
-        state: finished; failed (it left the reason in error.txt); unfinished (interrupted, or still running); damaged.
-        reason: one line of why it is not finished; empty if it is.
-        config: config.yaml without the seed and what does not touch the numbers, flat: "method.strength" → 100. Empty
-            if it cannot be read.
-        seed: None if config.yaml cannot be read.
-        metrics: the content of metrics.json; empty unless finished.
-    """
-
-    path: Path
-    state: str
-    reason: str
-    config: dict[str, Any] = field(repr=False)
-    seed: int | None
-    metrics: dict[str, Any] = field(repr=False)
-
-    @property
-    def finished(self) -> bool:
-        return self.state == "finished"
-
-    @cached_property
-    def setting(self) -> str:
-        """Hash of `config`: runs that share it differ in the seed alone."""
-        return run_id("setting", self.config)
-
-    @cached_property
-    def matrix(self) -> tuple[list[str], list[list[float]]]:
-        """Names of the T tasks and the rows of the accuracy matrix."""
-        return RunFolder(self.path).read_matrix()
-
-
-def read_runs(folder: Path) -> list[Run]:
-    """All runs below `folder`, by path.
+    Columns: path; state (finished, failed, unfinished or damaged) and the reason, one line; seed; config, flat and
+    without the seed: "method.strength" → 100 (empty if it cannot be read); setting, its hash: runs that share it differ
+    in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; all keys of metrics.json, undefined as
+    nan; seconds, of all phases; intransigence, against the joint run of the same stream and seed; and those of `named`.
 
     Raises:
         FileNotFoundError: no run below `folder`.
     """
-    runs = [read_run(path.parent) for path in sorted(folder.glob("**/config.yaml"))]
-    if not runs:
+    found = [read_run(path.parent) for path in sorted(folder.glob("**/config.yaml"))]
+    if not found:
         raise FileNotFoundError(f"no run folder below {folder}")
-    return runs
+    runs = DataFrame(found)
+    numbers = [*MEASURES, *(f"{phase}_seconds" for phase in PHASES), *BYTES]
+    runs = runs.reindex(columns=list(dict.fromkeys([*runs, *numbers, "stream", "method_code"])))
+    runs[numbers] = runs[numbers].apply(pd.to_numeric)
+    runs["seconds"] = runs[[f"{phase}_seconds" for phase in PHASES]].sum(axis=1, min_count=1)
+    runs["intransigence"] = _intransigence(runs)
+    return named(runs)
 
 
-def read_run(path: Path) -> Run:
-    """The run in this folder, whatever its state."""
+def read_run(path: Path) -> dict[str, Any]:
+    """The row of one run, whatever its state."""
     paths = RunFolder(path)
-    flat: dict[str, Any] = {}
-    seed, metrics = None, {}
+    row: dict[str, Any] = {"path": path, "state": "finished", "reason": "", "seed": None, "config": {}, "setting": ""}
     try:
         with whole(paths.config):
             config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
-            flat, seed = flattened(setting(config)), config.seed  # type: ignore[arg-type]
+            row["config"], row["seed"] = flattened(setting(config)), config.seed  # type: ignore[arg-type]
+            row["setting"] = run_id("setting", row["config"])
         if paths.finished:
-            metrics = paths.read_metrics()
-            paths.read_matrix()
+            metrics, (names, rows) = paths.read_metrics(), paths.read_matrix()
+            return {**metrics, **row, "tasks": names, "matrix": np.array(rows)}
+        row["state"], row["reason"] = _why_unfinished(path)
     except RunFolderError as error:
-        return Run(path, "damaged", str(error), flat, seed, {})
-    if metrics:
-        return Run(path, "finished", "", flat, seed, metrics)
-    return Run(path, *_why_unfinished(path), flat, seed, {})
+        row["state"], row["reason"] = "damaged", str(error)
+    return row
 
 
 def _why_unfinished(path: Path) -> tuple[str, str]:
     """(state, reason) of a run that has no metrics.json."""
-    error = path / "error.txt"
+    error, history = path / "error.txt", path / "history.jsonl"
     if error.exists():
         lines = error.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return "failed", lines[0] if lines else "its error.txt is empty"
-    history = path / "history.jsonl"
     num_learned = history.read_text(encoding="utf-8").count('"test/average_accuracy"') if history.exists() else 0
     return "unfinished", f"interrupted or still running: {num_learned} tasks learned"
+
+
+def _intransigence(runs: DataFrame) -> Series:
+    """Of each finished run, nan for joint itself and where no finished joint run has its stream, seed included."""
+    known = runs[runs["stream"].notna() & (runs["state"] == "finished")]
+    is_joint = known["method"] == "joint" if len(known) else known["stream"].isna()
+    joint = {run.stream: torch.tensor(run.matrix).diagonal() for run in known[is_joint].itertuples()}
+    values = {
+        run.Index: intransigence(torch.tensor(run.matrix), joint[run.stream]).item()
+        for run in known[~is_joint].itertuples()
+        if run.stream in joint
+    }
+    return Series(values, index=runs.index, dtype=float)
+
+
+def notes(runs: DataFrame) -> list[str]:
+    """A line for each thing a reader of the numbers must know: mixed method code, missing joint runs."""
+    finished = runs[runs["state"] == "finished"]
+    lines = []
+    for (section, line), codes in finished.groupby(["section", "base_line"], sort=False)["code"]:
+        if codes.nunique() > 1:
+            hashes = ", ".join(dict.fromkeys(codes))
+            lines.append(f"warning: {line} ({section}) was run with different method code ({hashes}): kept apart")
+    lacking = finished[(finished["method"] != "joint") & finished["intransigence"].isna()]
+    if len(lacking):
+        of = f"{len(lacking)} of {len(finished)} runs"
+        lines.append(f"no intransigence for {of}: no finished run of method=joint has their stream and seed")
+    return lines
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one with dotted keys; lists stay values."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flattened(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
+        nested = isinstance(value, Mapping) and value
+        flat |= flattened(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
 
 
-def grouped(runs: Iterable[Metrics], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Metrics]]:
-    """Runs that share the values of `keys`, in the order in which those were met."""
-    groups: dict[tuple[Any, ...], list[Metrics]] = defaultdict(list)
-    for run in runs:
-        groups[tuple(run.get(key) for key in keys)].append(run)
-    return dict(groups)
+def validation_curves(path: Path) -> DataFrame:
+    """Validation accuracy in [0, 1] of the run in `path`: columns task (its name), position, accuracy; maybe no row.
 
-
-def validation_curves(run: Run) -> dict[str, dict[float, float]]:
-    """Of each task by name: validation accuracy in [0, 1] by position in the stream, 1.5 = half of the second task's
-    optimiser steps are done. Methods that take different numbers of steps for a task compare on this axis."""
-    lines = (run.path / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if VAL in line]
+    position: place in the stream, 1.5 = half of the second task's optimiser steps are done. Methods that take different
+    numbers of steps for a task compare on this axis.
+    """
+    history = path / "history.jsonl"
+    lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
+    rows = [json.loads(line) for line in lines if VAL in line and line.endswith("}")]
     ends = {row["task"]: row["step"] for row in rows}
-    curves: dict[str, dict[float, float]] = defaultdict(dict)
+    points = []
     for row in rows:
-        task, start = row["task"], ends.get(row["task"] - 1, 0)
-        position = task + (row["step"] - start) / (ends[task] - start)
-        for key, value in row.items():
-            if key.startswith(VAL) and value is not None:
-                curves[key.removeprefix(VAL)][position] = value
-    return dict(curves)
+        start, end = ends.get(row["task"] - 1, 0), ends[row["task"]]
+        position = row["task"] + (row["step"] - start) / max(end - start, 1)
+        points += [(key.removeprefix(VAL), position, value) for key, value in row.items() if key.startswith(VAL)]
+    return DataFrame(points, columns=["task", "position", "accuracy"]).dropna()

@@ -1,171 +1,132 @@
-"""The report's numbers as tables: for the page, as CSV and as LaTeX."""
+"""Means over seeds with their intervals: the one place where ± is made, for terminal, page, CSV and LaTeX."""
 
-import csv
-import io
-import statistics
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from lifelong.plots.report.interval import Estimate, estimate
-from lifelong.plots.report.plots import mean_matrix
-from lifelong.plots.report.runs import Run
-from lifelong.plots.report.sections import Entry, Section, has_strength
+import numpy as np
+import pandas as pd
+from pandas import DataFrame, Series
+from scipy.stats import t
 
-MEASURES = {
-    "average_accuracy": "test ACC",
-    "val_average_accuracy": "val ACC",
-    "forgetting": "forgetting",
-    "intransigence": "intransigence",
-    "learning_accuracy": "learning ACC",
-    "backward_transfer": "BWT",
-    "forward_transfer": "FWT",
-}
-PHASES = ("train", "importance", "memory", "evaluation")
-MEGABYTES = {"peak_memory_bytes": "peak memory (MB)", "penalty_state_bytes": "penalty state (MB)",
-             "memory_bytes": "exemplars (MB)"}  # fmt: skip
-UNKNOWN = "–"
+from lifelong.plots.report.names import ENTRY, has_strength
+from lifelong.plots.report.runs import BYTES, MEASURES, PHASES
+
+DASH = "–"
 
 
-def measures_shown(section: Section) -> dict[str, str]:
-    """Keys and headings; forward transfer says nothing where a task's classes are masked until it is learned."""
-    hidden = set() if section.has_intransigence else {"intransigence"}
-    if all(entry.config.get("scenario") == "class" for _, entry in section.entries):
-        hidden.add("forward_transfer")
-    return {key: name for key, name in MEASURES.items() if key not in hidden}
+def half_width(values: Iterable[float]) -> float:
+    """Half the width of Student's 95 % interval of the mean, t(0.975; n − 1) · s/√n; nan for fewer than two values.
 
-
-def result_rows(section: Section) -> list[dict[str, Any]]:
-    """A row per entry: label, strength, seeds, cells by measure in points of 100, whether it is its line's best by
-    validation (of several), and the first of its line."""
-    rows = []
-    for line in section.lines:
-        for i, entry in enumerate(line.finished):
-            values = {key: entry.measure(key) for key in measures_shown(section)}
-            rows.append({
-                "label": line.label,
-                "strength": f"{entry.strength:g}" if has_strength(line) else UNKNOWN,
-                "seeds": len(entry.finished),
-                "cells": [points(value, len(entry.finished)) for value in values.values()],
-                "best": entry is line.best and len(line.finished) > 1,
-                "first": i == 0,
-            })  # fmt: skip
-    return rows
-
-
-def points(value: Estimate | None, num_seeds: int) -> str:
-    """In points of 100; says so if fewer seeds have the measure than there are."""
-    if value is None:
-        return "undefined"
-    return value.text(100) + (f" (n = {value.n})" if value.n < num_seeds else "")
-
-
-def cost_headings() -> list[str]:
-    return ["method", "runs", *(f"{phase} (s)" for phase in PHASES), "all (s)", *MEGABYTES.values()]
-
-
-def cost_rows(section: Section) -> list[list[str]]:
-    """A row per line: seconds by phase and bytes, mean ± interval over all its finished runs; the largest peak."""
-    rows = []
-    for line in section.lines:
-        runs = [run.metrics for entry in line.finished for run in entry.finished]
-        if not runs:
-            continue
-        phases = [[run.get(f"{phase}_seconds") for run in runs] for phase in PHASES]
-        total = [sum(known) for known in ([s for s in column if s is not None] for column in zip(*phases, strict=True))]
-        seconds = [value.text(1, 2) if (value := estimate(column)) else UNKNOWN for column in (*phases, total)]
-        megabytes = [
-            UNKNOWN if not known else f"{(max if key.startswith('peak') else statistics.fmean)(known) / 1e6:.2f}"
-            for key in MEGABYTES
-            for known in [[run[key] for run in runs if run.get(key) is not None]]
-        ]
-        rows.append([line.label, str(len(runs)), *seconds, *megabytes])
-    return rows
-
-
-def _csv(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(headings)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def summary_csv(sections: Iterable[Section]) -> str:
-    """A line per entry; of each measure, in [0, 1], the mean, the half width of the 95 % interval (empty for a single
-    seed) and the number of seeds behind it."""
-    headings = ["stream", "method", "line", "strength", "seeds", "best_by_validation"]
-    columns = [f"{key}{suffix}" for key in MEASURES for suffix in ("", "_ci95", "_n")]
-    rows = [
-        [section.title, line.method, line.label, e.strength, len(e.finished), int(e is line.best), *_numbers(e)]
-        for section in sections
-        for line, e in section.entries
-    ]
-    return _csv(headings + columns, rows)
-
-
-def _numbers(entry: Entry) -> list[Any]:
-    found: list[Any] = []
-    for value in map(entry.measure, MEASURES):
-        found += ["", "", 0] if value is None else [value.mean, "" if value.n == 1 else value.half_width, value.n]
-    return found
-
-
-def runs_csv(runs: Iterable[Run]) -> str:
-    """A line per run folder, whatever its state."""
-    columns = [*MEASURES, *(f"{phase}_seconds" for phase in PHASES), *MEGABYTES]
-    describing = ("method", "strength", "memory", "dataset", "source", "scenario")
-    rows = [
-        [r.path.name, r.state, r.reason, r.seed, r.setting if r.config else "",
-         *(r.metrics.get(key) for key in (*describing, *columns))]
-        for r in runs
-    ]  # fmt: skip
-    return _csv(["run", "state", "reason", "seed", "setting", *describing, *columns], rows)
-
-
-def matrices_csv(sections: Iterable[Section]) -> str:
-    """A line per cell of the mean accuracy matrix of every entry: test accuracy in [0, 1]."""
-    rows = []
-    for section in sections:
-        for line, entry in section.entries:
-            names, percent = mean_matrix(entry)
-            cells = ((after, on, percent[i, j] / 100) for i, after in enumerate(names) for j, on in enumerate(names))
-            rows += [[section.title, line.label, entry.strength, len(entry.finished), *cell] for cell in cells]
-    return _csv(["stream", "line", "strength", "seeds", "after_learning", "tested_on", "accuracy"], rows)
-
-
-def latex(section: Section) -> str:
-    """A booktabs table of the section: mean ± 95 % interval in points, the best strength of each line in bold."""
-    headings = ["method", r"$\lambda$", "seeds", *map(escaped, measures_shown(section).values())]
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        f"% {section.title}: points of 100, mean ± 95 % confidence interval over seeds (Student's t)",
-        "% bold: the strength with the highest validation accuracy",
-        rf"\begin{{tabular}}{{lrr{'r' * len(measures_shown(section))}}}",
-        r"\toprule",
-        " & ".join(headings) + r" \\",
-        r"\midrule",
-    ]  # fmt: skip
-    lines += [_latex_row(row) for row in result_rows(section)]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _latex_row(row: dict[str, Any]) -> str:
-    strength = "--" if row["strength"] == UNKNOWN else row["strength"]
-    cells = [strength, str(row["seeds"])]
-    for cell in row["cells"]:
-        number = cell.replace("±", r"\pm").replace("(n = ", r"\;(n=")
-        cells.append(
-            "undefined" if cell == "undefined" else rf"$\mathbf{{{number}}}$" if row["best"] else f"${number}$"
-        )
-    return " & ".join([escaped(row["label"]), *cells]) + r" \\"
-
-
-def escaped(text: str) -> str:
-    """Fit for LaTeX.
-
-    >>> print(escaped("online_ewc & 5%"))
-    online\\_ewc \\& 5\\%
+    It supposes that seeds are independent and their measures about normal. nan among `values` does not count.
     """
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-                                                  "\\": r"\textbackslash{}"}  # fmt: skip
-    return "".join(special.get(c, c) for c in text)
+    known = Series(values, dtype=float).dropna()
+    return float(t.ppf(0.975, len(known) - 1) * known.sem()) if len(known) > 1 else np.nan
+
+
+def number(value: float, digits: int = 1) -> str:
+    """Fixed point, never "-0.0"; a dash for nan."""
+    return DASH if pd.isna(value) else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def plus_minus(values: Iterable[float], scale: float = 100, digits: int = 1) -> str:
+    """mean ± half width of the 95 % interval; the mean alone of a single value, a dash of none.
+
+    >>> plus_minus([0.5]), plus_minus([0.49, 0.51]), plus_minus([float("nan")])
+    ('50.0', '50.0 ± 12.7', '–')
+    >>> plus_minus([-0.0004, 0.0])
+    '0.0 ± 0.3'
+    """
+    known = scale * Series(values, dtype=float).dropna()
+    text = number(known.mean(), digits)
+    return text if len(known) < 2 else f"{text} ± {number(half_width(known), digits)}"
+
+
+def summary(runs: DataFrame) -> DataFrame:
+    """A row per entry, indexed by ENTRY: seeds; of each measure, in [0, 1], the mean, the half width of the 95 %
+    interval (_ci95) and the number of seeds that have it (_n); and whether it is the best of its line (best)."""
+    groups = runs[runs["state"] == "finished"].groupby(ENTRY)
+    table = groups[list(MEASURES)].agg(["mean", half_width, "count"])
+    suffixes = {"mean": "", "half_width": "_ci95", "count": "_n"}
+    table.columns = [f"{key}{suffixes[kind]}" for key, kind in table.columns]
+    table.insert(0, "seeds", groups.size())
+    best = [_best(entries) for _, entries in table.groupby(ENTRY[:2])]
+    return table.assign(best=table.index.isin([entry for entry in best if entry is not None]))
+
+
+def _best(entries: DataFrame) -> tuple | None:
+    """The entry of the highest mean validation accuracy; without validation data the only one, else None.
+
+    Among those with the most finished seeds: a mean that lacks a hard seed would win.
+    """
+    if len(entries) == 1:
+        return entries.index[0]
+    scores = entries.loc[entries["seeds"] == entries["seeds"].max(), "val_average_accuracy"].dropna()
+    return scores.idxmax() if len(scores) else None
+
+
+def best_runs(runs: DataFrame) -> DataFrame:
+    """The finished runs of each line's best entry."""
+    table = summary(runs)
+    chosen = runs.set_index(ENTRY).index.isin(table.index[table["best"]])
+    return runs[chosen & (runs["state"] == "finished")]
+
+
+def shown_measures(runs: DataFrame) -> list[str]:
+    """The measures that some run has; forward transfer says nothing where classes are masked until they are learned."""
+    hidden = {"forward_transfer"} if (runs["scenario"].dropna() == "class").all() else set()
+    return [key for key in MEASURES if key not in hidden and runs[key].notna().any()]
+
+
+def result_table(runs: DataFrame, measures: Iterable[str]) -> DataFrame:
+    """Cells of text, a row per entry, in points of 100; fewer seeds than the row has are said."""
+    swept, rows = has_strength(runs), []
+    finished = runs[runs["state"] == "finished"]
+    for (_, line, strength), members in finished.groupby(ENTRY):
+        row = {"method": line, "λ": f"{strength:g}" if swept[line] else DASH, "seeds": str(len(members))}
+        for key in measures:
+            known = members[key].count()
+            row[MEASURES[key]] = plus_minus(members[key]) + f" (n = {known})" * (bool(0 < known < len(members)))
+        rows.append(row | {"seconds": plus_minus(members["seconds"], 1, 0)})
+    return DataFrame(rows)
+
+
+def cost_table(runs: DataFrame) -> DataFrame:
+    """Cells of text, a row per line: seconds by phase and megabytes, means over its finished runs; the largest peak."""
+    rows = []
+    for line, members in runs[runs["state"] == "finished"].groupby("line"):
+        row = {"method": line, "runs": str(len(members))}
+        row |= {f"{phase} (s)": plus_minus(members[f"{phase}_seconds"], 1, 2) for phase in PHASES}
+        row["all (s)"] = plus_minus(members["seconds"], 1, 2)
+        row |= {title: number(getattr(members[key], "max" if "peak" in key else "mean")() / 1e6, 2)
+                for key, title in BYTES.items()}  # fmt: skip
+        rows.append(row)
+    return DataFrame(rows)
+
+
+def mean_matrix(entry: DataFrame) -> DataFrame:
+    """(T, T) in percent, mean over the runs of an entry; rows: after learning, columns: tested on.
+
+    Where the seeds' tasks come in different orders, the k-th task of each stands for "task k".
+    """
+    names = entry["tasks"].iloc[0]
+    if not all(tasks == names for tasks in entry["tasks"]):
+        names = [f"task {k + 1}" for k in range(len(names))]
+    return DataFrame(100 * np.mean(np.stack(entry["matrix"].tolist()), axis=0), index=names, columns=names)
+
+
+def matrices(runs: DataFrame) -> DataFrame:
+    """A row per cell of the mean accuracy matrix of every entry: test accuracy in [0, 1]."""
+    finished = runs[runs["state"] == "finished"].groupby(ENTRY)
+    tables = {entry: mean_matrix(members).stack() / 100 for entry, members in finished}
+    return pd.concat(tables, names=[*ENTRY, "after_learning", "tested_on"]).rename("accuracy").reset_index()
+
+
+def latex(table: DataFrame, best: Iterable[bool], title: str) -> str:
+    """A booktabs table of `result_table`, its best rows in bold."""
+    bold = dict(zip(table.index, best, strict=True))
+    cells = table.replace({"±": r"$\\pm$", DASH: "--", r"^-(?=\d)": "$-$"}, regex=True)
+    style = cells.rename(columns={"λ": r"$\lambda$"}).style.hide(axis="index").format(escape="latex-math")
+    style.format_index(escape="latex-math", axis="columns")
+    style.apply(lambda row: ["textbf:--rwrap" if bold[row.name] else ""] * len(row), axis=1)
+    head = f"% needs \\usepackage{{booktabs}}\n% {title}: points of 100, mean ± 95 % confidence interval over seeds\n"
+    note = "% bold: the strength with the highest validation accuracy\n"
+    return head + note + style.to_latex(hrules=True, column_format="lr" + "r" * (len(table.columns) - 2))

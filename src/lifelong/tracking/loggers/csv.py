@@ -2,13 +2,13 @@
 
 import warnings
 
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger
 
 from lifelong.tracking.about import About
 from lifelong.tracking.history import numbers, read_history
 
 
-def csv_logger(about: About) -> list[Logger]:
+def csv_logger(about: About) -> CSVLogger:
     """Lightning's CSVLogger: metrics.csv in the run folder. It begins anew: a resumed run's earlier rows come first,
     from the history, which has no costs."""
     logger = CSVLogger(about.folder, name="", version="")
@@ -17,4 +17,4 @@ def csv_logger(about: About) -> list[Logger]:
         logger.experiment  # noqa: B018 - makes the writer, which warns
     for row in read_history(about.folder / "history.jsonl"):
         logger.log_metrics(dict(numbers(row)), row["step"])
-    return [logger]
+    return logger

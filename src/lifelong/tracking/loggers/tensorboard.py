@@ -3,33 +3,31 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lifelong.tracking.about import About
 from lifelong.tracking.gallery import Gallery, Histogram, Shown
 from lifelong.tracking.history import numbers, read_history
 
 
-def tensorboard_logger(about: About) -> list[Logger]:
-    """Lightning's TensorBoardLogger on the stream's own step axis; rows behind a resumed run's checkpoint are purged.
+class EventFiles(TensorBoardLogger, Gallery):
+    """Lightning's TensorBoardLogger on the stream's own step axis: one event file, however many Trainers come and go.
+
+    What a resumed run had written after its checkpoint is purged.
 
     Raises:
         ModuleNotFoundError: neither tensorboard nor tensorboardX is installed.
     """
-    steps = [row["step"] for row in read_history(about.folder / "history.jsonl")]
-    return [EventFiles(about, purge_step=max(steps) + 1 if steps else None)]
 
-
-class EventFiles(TensorBoardLogger, Gallery):
-    """One event file for the whole stream, however many Trainers come and go."""
-
-    def __init__(self, about: About, purge_step: int | None) -> None:
-        super().__init__(about.folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step)
+    def __init__(self, about: About) -> None:
+        steps = [row["step"] for row in read_history(about.folder / "history.jsonl")]
+        purge = max(steps) + 1 if steps else None
+        super().__init__(about.folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
         self.about = about
 
     def log_task(self, row: Mapping[str, float], step: int, shown: Shown) -> None:
         self.log_metrics(dict(row), step)
-        self.experiment.add_image("accuracy_matrix", shown.picture, step, dataformats="HWC")
+        self.experiment.add_image("accuracy_matrix", shown.picture(), step, dataformats="HWC")
         self.experiment.add_text("accuracy_matrix", _markdown(shown), step)
         for name, histogram in shown.importance.items():
             self.experiment.add_histogram_raw(f"importance/log10/{name}", **_raw(histogram), global_step=step)

@@ -1,212 +1,237 @@
 """Weights & Biases; the only module that imports wandb.
 
-All talk with W&B is in the background: it may wait for a server, training does not. What W&B refuses or fails to take
-is said once, in one line on stderr; the run itself goes on, and what was logged lies in the run folder.
+A run's rows go to wandb/rows.jsonl in the run folder first: those of the history, with costs and histograms. W&B gets
+them from there in the background, in order, beginning with the first one it lacks. So training waits for no server, a
+resumed run neither doubles rows nor misses any, and a run that was offline is uploaded later by the same logger
+(scripts/sync.py). What W&B fails to take is said in one line on stderr.
 """
 
+import json
+import logging
 import os
+import shutil
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
+from lifelong.runs.atomic import atomic_write
 from lifelong.tracking.about import About
 from lifelong.tracking.background import Background
 from lifelong.tracking.gallery import Gallery, Shown
-from lifelong.tracking.history import numbers, read_history
-from lifelong.tracking.loggers.wandb_rows import ResumedRows, forget_rows, num_rows_on_disk
+from lifelong.tracking.history import History, Row, numbers, read_history
 
-PROBE_SECONDS = 5.0
-_unusable = False
-"""Whether a run of this process had to go offline: later jobs of a multirun do not wait for the server again."""
+ROWS, SERVER, TESTED = "wandb/rows.jsonl", "wandb/server.json", "test/accuracy/"
+_offline = False
+"""Whether a run of this process is offline: later jobs of a multirun neither wait for the server nor say so again."""
 
 
-def wandb_logger(
-    about: About,
-    project: str,
-    entity: str | None,
-    group: str | None,
-    tags: Sequence[str],
-    init_timeout: float,
-    finish_timeout: float,
-) -> list[Logger]:
-    """Weights & Biases: online if the machine is logged in (or WANDB_MODE says so), else offline in the run folder.
+class WandbLogger(LightningWandbLogger, Gallery):
+    """Lightning's WandbLogger on the stream's own step axis, in the background.
 
-    The W&B run id is the run id, so a resumed run goes on in the same W&B run, with the first row W&B has not got; one
-    that begins anew takes its place.
+    Online if the machine is logged in (or WANDB_MODE says so), else offline in the run folder. The W&B run has the run
+    id, so that a resumed run goes on in it; a W&B agent gives its trials ids of their own.
 
     Args:
         group: what the run is grouped with, e.g. its sweep.
-        init_timeout, finish_timeout: how many seconds the server has to answer at the start and to take what is left at
-            the end; a run that has nothing else to do waits for both, and once more for its last rows.
+        init_timeout, finish_timeout: seconds the server has to answer at the start and to take what is left at the end.
+            A run that has nothing else to do waits for both, and once more for its last rows.
     """
-    what = {"project": project, "entity": entity, "group": group, "tags": list(tags)}
-    return [WandbLogger(about, what, init_timeout, finish_timeout)]
 
-
-class WandbLogger(Logger, Gallery):
-    """Logs on the stream's own step axis, in the background."""
-
-    def __init__(self, about: About, what: Mapping[str, Any], init_timeout: float, finish_timeout: float) -> None:
-        self.about, self.what = about, dict(what)
-        self.init_timeout, self.finish_timeout = init_timeout, finish_timeout
+    def __init__(
+        self,
+        about: About,
+        project: str,
+        entity: str | None,
+        group: str | None,
+        tags: Sequence[str],
+        init_timeout: float,
+        finish_timeout: float,
+    ) -> None:
+        what: dict[str, Any] = {"entity": entity, "group": group, "job_type": about.method, "tags": list(tags)}
+        super().__init__(about.title, about.folder, about.run_id, project=project, config=about.flat_config, **what)
+        self.about, self.init_timeout, self.finish_timeout = about, init_timeout, finish_timeout
+        rows = kept_rows(about.folder)
+        self._num_rows, self._rows = len(rows), History(about.folder / ROWS)
         self._run: Any = None
-        self._online = self._has_spoken = False
-        self._takes_tables = True
-        self._history = read_history(about.folder / "history.jsonl")  # now: it will grow while W&B is still starting
-        if not self._history:
-            forget_rows(about.folder)
-        self._on_disk = {unsynced: num_rows_on_disk(about.folder, unsynced) for unsynced in (False, True)}
-        self._resumed = ResumedRows([], 0)
-        self._background = Background(self._say)
-        self._background.do(self._start)
+        self._online = self._has_failed = False
+        self._num_held = 0
+        self._matrix: list[list[float]] = []
+        self._started = Event()
+        self._background = Background(self._fail)
+        self._background.do(partial(self._start, rows))
 
     @property
-    def name(self) -> str:
-        return str(self.what["project"])
+    def experiment(self) -> Any:
+        """The W&B run; whoever uses it waits until it has started. Rows logged by it directly do not count as ours."""
+        return OnceStarted(self)
 
-    @property
-    def version(self) -> str:
-        return self.about.run_id
+    def started_run(self) -> Any:
+        """The W&B run, None if there is none within two times init_timeout."""
+        self._started.wait(2 * self.init_timeout)
+        return self._run
 
     # Who logs, and does not wait -----------------------------------------------------------------------------------
 
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The configuration is there from the start."""
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """A row; what is no number (Lightning's log_image, log_table) goes to W&B alone."""
+        self._log({"step": step, **numbers(metrics)}, metrics)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._background.do(partial(self._log_row, {**metrics, "step": step}))
+    def log_task(self, row: Row, step: int, shown: Shown) -> None:
+        histograms = {name: [part.tolist() for part in histogram] for name, histogram in shown.importance.items()}
+        self._log({"step": step, **row, "importance": histograms})
 
-    def log_task(self, row: Mapping[str, float], step: int, shown: Shown) -> None:
-        self._background.do(partial(self._log_task, {**row, "step": step}, shown))
+    def _log(self, row: Row, objects: Row | None = None) -> None:
+        self._rows.append(row)
+        self._background.do(partial(self._send, self._num_rows, row, objects))
+        self._num_rows += 1
 
-    def summarise(self, metrics: Mapping[str, Any]) -> None:
+    def summarise(self, metrics: Row) -> None:
         self._background.do(partial(self._summarise, dict(metrics)))
 
     def close(self, success: bool) -> None:
+        starting = 0.0 if self._started.is_set() else self.init_timeout
         self._background.do(partial(self._finish, 0 if success else 1))
-        starting = 0.0 if self._run else self.init_timeout
         if not self._background.finish(starting + 2 * self.finish_timeout):
-            self._say(TimeoutError(f"no answer within {2 * self.finish_timeout:g} s"))
+            self._fail(TimeoutError(f"no answer within {2 * self.finish_timeout:g} s"))
+        self._rows.close()
 
     # In the background ---------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self, rows: Sequence[Row]) -> None:
         """Raises whatever W&B raises if even an offline run cannot be had: nothing is then logged."""
-        global _unusable
+        global _offline
         import wandb
 
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # of W&B's own telemetry, if the server is gone
         wandb.setup(wandb.Settings(silent=True))
-        if not _unusable:
-            try:
-                mode = os.environ.get("WANDB_MODE") or self._mode()
-                self._online = mode == "online"
-                self._init(mode)
-            except Exception as error:
-                _unusable = True
-                self._say(error)
-                wandb.teardown()  # its process holds on to the id of a run that failed to start
-                wandb.setup(wandb.Settings(silent=True))
-        if self._run is None:
-            self._online = False
-            self._init("offline")
+        try:
+            mode = "offline" if _offline else os.environ.get("WANDB_MODE", "")
+            mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+            self._init(mode)
+            reason = "not logged in" if "WANDB_MODE" not in os.environ else f"WANDB_MODE={mode}"
+        except Exception as error:
+            wandb.teardown()  # its process holds on to the id of a run that failed to start
+            wandb.setup(wandb.Settings(silent=True))
+            mode, reason = "offline", one_line(error)
+            self._init(mode)
+        if mode == "offline" and not _offline:
+            _offline = True
+            self._say(reason)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
-        num_held = self._run.starting_step + self._on_disk[True] if self._online else self._on_disk[False]
-        self._resumed = ResumedRows(self._history, num_held)
-        for row in self._resumed.lost:
-            self._log({**numbers(row), "step": row["step"]})
-
-    @staticmethod
-    def _mode() -> str:
-        import wandb
-
-        return "online" if wandb.login(prompt=False, verify=False) else "offline"
+        self._started.set()
+        for number, row in enumerate(rows):
+            self._send(number, row)
 
     def _init(self, mode: Any) -> None:
         import wandb
 
+        for path in self.about.folder.glob("wandb/*run-*"):  # all that earlier attempts logged is among the rows
+            shutil.rmtree(path)
         settings = wandb.Settings(
             silent=True, console="off", x_disable_stats=True, reinit="create_new",
             init_timeout=self.init_timeout, finish_timeout=self.finish_timeout, finish_timeout_raises=True,
         )  # fmt: skip
-        about = self.about
-        self._run = wandb.init(
-            id=about.run_id, name=about.title, job_type=about.method, config=about.flat_config, dir=about.folder,
-            resume="allow" if self._history else None, mode=mode, settings=settings, **self.what,
-        )  # fmt: skip
+        run_id = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else self.about.run_id
+        known = run_id == at_server(self.about.folder)[0]  # else the run is new, or takes the place of one
+        how = {"mode": mode, "resume": "allow" if known else None, "settings": settings}
+        self._run = wandb.init(**{**self._wandb_init, **how})
+        if mode == "online":
+            self._online, self._num_held = True, self._run.starting_step
+            note_at_server(self.about.folder, self._run.id, 0)
 
-    def _wants_next(self) -> bool:
-        """Whether W&B is there and lacks the row that comes; to be asked once for each."""
-        return self._run is not None and self._resumed.next_is_new()
-
-    def _log_row(self, row: Mapping[str, Any]) -> None:
-        if self._wants_next():
-            self._log(row)
-
-    def _log(self, row: Mapping[str, Any]) -> None:
-        if self._run is not None:
-            self._run.log(dict(row))
-
-    def _log_task(self, row: Mapping[str, float], shown: Shown) -> None:
-        if not self._wants_next():
-            return
+    def _send(self, number: int, row: Row, objects: Row | None = None) -> None:
+        """Hand W&B a row unless it has it, or has failed to take one before."""
         import wandb
 
-        seen: dict[str, Any] = {
-            f"importance/log10/{name}": wandb.Histogram(np_histogram=h) for name, h in shown.importance.items()
-        }
-        seen["accuracy_matrix_image"] = wandb.Image(shown.picture, caption="test accuracy (%)")
-        if self._takes_tables and self._answers():
+        accuracies = {k.removeprefix(TESTED): v for k, v in row.items() if k.startswith(TESTED)}
+        self._matrix += [list(accuracies.values())] if accuracies else []
+        if self._has_failed or number < self._num_held:
+            return
+        sent = {**(objects or {}), **numbers(row), "step": row["step"]}
+        for name, (counts, edges) in row.get("importance", {}).items():
+            sent[f"importance/log10/{name}"] = wandb.Histogram(np_histogram=(counts, edges))
+        if accuracies:
+            shown = Shown(self._matrix, list(accuracies), self.about.title)
             cells = [[shown.names[i], *line] for i, line in enumerate(shown.matrix)]
-            table = wandb.Table(columns=["after learning", *shown.names], data=cells)
-            try:
-                self._log({**row, **seen, "accuracy_matrix": table})
-                return
-            except Exception as error:
-                self._takes_tables = False
-                self._say(error)
-        self._log({**row, **seen})
+            sent["accuracy_matrix"] = wandb.Table(columns=["after learning", *shown.names], data=cells)
+            sent["accuracy_matrix_image"] = wandb.Image(shown.picture(), caption="test accuracy (%)")
+        self._run.log(sent)
 
-    def _answers(self) -> bool:
-        """Asked before a table, which alone waits for the server, a third of a minute if that is down."""
-        if not self._online:
-            return True
-        try:
-            urllib.request.urlopen(self._run.settings.base_url, timeout=PROBE_SECONDS).close()
-        except urllib.error.HTTPError as error:
-            self._takes_tables = error.code not in (401, 403) and error.code < 500
-        except OSError:
-            self._takes_tables = False
-        if not self._takes_tables:
-            self._say(ConnectionError("the server has stopped answering"))
-        return self._takes_tables
-
-    def _summarise(self, metrics: Mapping[str, Any]) -> None:
-        if self._run is not None:
+    def _summarise(self, metrics: dict[str, Any]) -> None:
+        if not self._has_failed:
             self._run.summary.update(metrics)
 
     def _finish(self, exit_code: int) -> None:
+        """Raises whatever W&B raises if the server does not take what is left, or does not say how much it has."""
         if self._run is None:
             return
         self._run.finish(exit_code=exit_code)
-        if self._online:
-            self._mark_uploaded()
+        if self._online and not self._has_failed:
+            import wandb
 
-    def _mark_uploaded(self) -> None:
-        """As `wandb sync` marks what it has uploaded, unless W&B's own log tells that the upload was given up."""
-        settings = self._run.settings
-        if "fatal error" in Path(settings.log_internal).read_text(errors="replace"):
-            raise ConnectionError("the server has refused rows")
-        Path(f"{settings.sync_file}.synced").touch()
+            told = wandb.Api(timeout=int(self.finish_timeout)).run(self._run.path)
+            note_at_server(self.about.folder, self._run.id, told.lastHistoryStep + 1)
 
-    def _say(self, error: Exception) -> None:
-        if not self._has_spoken:
-            self._has_spoken = True
-            reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
-            print(f"W&B: {reason[:200]}: the run goes on offline, make sync uploads it later", file=sys.stderr)
+    def _fail(self, error: Exception) -> None:
+        """W&B gets no more rows, so that what it has stays the first of them; one line says so."""
+        if not self._has_failed:
+            self._has_failed = True
+            self._say(one_line(error))
+
+    def _say(self, reason: str) -> None:
+        where = self.about.folder / "wandb"
+        print(f"W&B is offline ({reason}): the rows are in {where}, make sync uploads them", file=sys.stderr)
+
+
+class OnceStarted:
+    """Stands for the W&B run: Lightning asks for `experiment` before each fit, and training must not wait there."""
+
+    def __init__(self, logger: WandbLogger) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger.started_run(), name)
+
+
+def at_server(folder: Path) -> tuple[str | None, int]:
+    """The id under which the server has the run, and how many rows it has said to have."""
+    path = folder / SERVER
+    return tuple(json.loads(path.read_text())) if path.exists() else (None, 0)
+
+
+def note_at_server(folder: Path, run_id: str, num_rows: int) -> None:
+    with atomic_write(folder / SERVER) as file:
+        json.dump([run_id, num_rows], file)
+
+
+def kept_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of rows.jsonl up to the history's last one, and those of the history it lacks; written back.
+
+    A run that begins anew has none, and what W&B has of it is forgotten.
+    """
+    history, path = read_history(folder / "history.jsonl"), folder / ROWS
+    if not history:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    rows = read_history(path) if path.exists() else []
+    ours = [i for i, row in enumerate(rows) if "task" in row]  # others come from the user's callbacks
+    rows = rows[: ours[len(history)]] if len(ours) > len(history) else rows + history[len(ours) :]
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path) as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in rows)
+    return rows
+
+
+def is_uploaded(folder: Path) -> bool:
+    """Whether the server has said that it has all rows of a run that W&B logged; true if there are none."""
+    path = folder / ROWS
+    return not path.exists() or at_server(folder)[1] >= len(read_history(path))
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[0].split())[:200] or type(error).__name__

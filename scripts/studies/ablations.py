@@ -1,0 +1,185 @@
+"""The ablations of docs/data/ablations.yaml: their sweeps, their rows, their tables and figures."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pandas import DataFrame, Series
+
+from lifelong.plots.figures import COLOURS, MARKERS, empty_figure
+from lifelong.plots.report.runs import read_runs
+from lifelong.plots.report.tables import half_width, number, plus_minus
+from studies.protocols import BOUNDS, DATA, sweep
+
+ACCURACY, CRITERION = "average_accuracy", "val_average_accuracy"
+HIGHEST_CROSSES, CROSSES_APART = 0.17, 0.045  # of the axes' height
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A question and its runs: every arm at every strength or order, at every seed (see the head of the yaml)."""
+
+    name: str
+    question: str
+    base: list[str]
+    arms: dict[str, list[str]]
+    reference: str
+    seeds: list[int]
+    decades: list[int] = field(default_factory=list)
+    orders: list[str] = field(default_factory=list)
+
+    def has_strengths(self, arm: str) -> bool:
+        """Whether λ varies for this arm."""
+        return bool(self.decades) and self.arms[arm][0].removeprefix("method=") not in BOUNDS
+
+    def command(self, arm: str, root: str, jobs: int) -> list[str]:
+        """The sweep of an arm: its strengths or orders, and its seeds."""
+        grid = [f"seed={','.join(map(str, self.seeds))}"]
+        if self.has_strengths(arm):
+            powers = [f"1e{decade}" for decade in range(self.decades[0], self.decades[1] + 1)]
+            grid.append(f"method.strength={','.join(powers)}")
+        if self.orders:
+            grid.append(f"dataset.order={','.join(self.orders)}")
+        place = [f"name=ablations/{self.name}/{folder(arm)}", f"root={root}", "num_threads=1"]
+        return sweep([*self.base, *self.arms[arm], *grid, *place], jobs)
+
+    def rows(self, runs: Path, columns: Sequence[str]) -> DataFrame:
+        """The finished and the failed runs below `runs`/ablations, as rows of docs/data/ablations.csv."""
+        found = []
+        for arm in self.arms:
+            place = runs / "ablations" / self.name / folder(arm)
+            if place.exists():
+                rows = read_runs(place)
+                rows["x"] = ""
+                if self.orders:
+                    rows["x"] = rows["config"].map(lambda config: config["dataset.order"])
+                elif self.decades:
+                    rows["x"] = rows["strength"].map(lambda strength: f"{strength:g}")
+                found.append(rows[rows["state"].isin(["finished", "failed"])].assign(arm=arm))
+        if not found:
+            return DataFrame(columns=list(columns))
+        table = pd.concat(found).assign(ablation=self.name)
+        return table.assign(failed=table["reason"], run_id=[p.name for p in table["path"]])[list(columns)]
+
+    def compared(self, rows: DataFrame, arm: str) -> DataFrame:
+        """The arm's runs; where λ varies those at the λ best on validation data, none of which failed."""
+        own = rows[rows["arm"] == arm]
+        if not self.decades:
+            return own[own["failed"] == ""]
+        sound = own.groupby("x").filter(lambda members: (members["failed"] == "").all())
+        scores = sound.groupby("x")[CRITERION].mean()
+        return sound[sound["x"] == scores.idxmax()] if len(scores) else sound
+
+    def difference(self, rows: DataFrame, arm: str) -> Series:
+        """Accuracy less that of the reference, one for each seed; orders are paired first. Empty for the reference."""
+        beside = self.reference.startswith(",")
+        reference = arm.split(",")[0] + self.reference if beside else self.reference
+        if arm == reference:
+            return Series(dtype=float)
+        keys = ["seed", "x"] if self.orders else ["seed"]
+        ours, theirs = (self.compared(rows, a).set_index(keys)[ACCURACY] for a in (arm, reference))
+        return (ours - theirs).dropna().groupby("seed").mean()
+
+    def table(self, rows: DataFrame) -> DataFrame:
+        """Cells of text, a row per arm."""
+        shown = []
+        for arm in dict.fromkeys(rows["arm"]):
+            own, best = rows[rows["arm"] == arm], self.compared(rows, arm)
+            row = {"": arm}
+            if self.decades:
+                tried = own["x"].astype(float)
+                at = float(best["x"].iloc[0]) if len(best) else None
+                end = at in (tried.min(), tried.max()) and tried.nunique() > 1
+                row["best λ"] = "" if at is None else f"{at:g}" + " (end of grid)" * bool(end)
+            by_seed = best.groupby("seed")[[ACCURACY, "forgetting"]].mean()
+            row |= {"average accuracy": plus_minus(by_seed[ACCURACY]), "forgetting": plus_minus(by_seed["forgetting"])}
+            pairs = self.difference(rows, arm)
+            sign = "+" if len(pairs) and pairs.mean() >= 0 else ""
+            row[f"less that of {self.reference.lstrip(', ')}"] = sign + plus_minus(pairs) if len(pairs) else ""
+            if self.decades:
+                row["runs that diverged"] = f"{(own['failed'] != '').sum()} of {len(own)}"
+            shown.append(row)
+        return DataFrame(shown)
+
+    def figure(self, rows: DataFrame) -> Figure:
+        """Accuracy over λ, or a row of points for each arm (and order), a point per seed."""
+        if self.decades:
+            figure = empty_figure(8, 3.8, self.question)
+            _curves(figure.add_subplot(), rows)
+        else:
+            place = rows["arm"].where(rows["x"] == "", rows["arm"] + ", " + rows["x"])
+            figure = empty_figure(8, 1.0 + 0.19 * place.nunique(), self.question)
+            _points(figure.add_subplot(), rows.assign(place=place))
+        return figure
+
+
+def read_ablations(path: Path = DATA / "ablations.yaml") -> dict[str, Ablation]:
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))["ablations"]
+    return {name: Ablation(name, **entry) for name, entry in found.items()}
+
+
+def folder(arm: str) -> str:
+    return re.sub(r"\W+", "-", arm)
+
+
+def order_spread(rows: DataFrame) -> DataFrame:
+    """Of each arm the standard deviation of accuracy between orders, of their means, and between seeds within one."""
+    by_order = rows.groupby(["arm", "x"], sort=False)[ACCURACY]
+    between = 100 * by_order.mean().groupby("arm", sort=False).std()
+    within = 100 * by_order.var().groupby("arm", sort=False).mean() ** 0.5
+    return DataFrame({
+        "": between.index,
+        "standard deviation between orders": between.map(number),
+        "between seeds within an order": within.map(number),
+    })  # fmt: skip
+
+
+def _curves(axes: Axes, rows: DataFrame) -> None:
+    """Mean accuracy over λ. A λ at which a run failed is left out of the curve and crossed below; an arm whose λ is 0
+    has no place on the logarithmic axis and is a level line."""
+    rows = rows.assign(**{ACCURACY: 100 * rows[ACCURACY], "x": rows["x"].astype(float)})
+    families = list(dict.fromkeys(rows["arm"].str.split(",").str[0]))
+    for arm, own in rows.groupby("arm", sort=False):
+        i = families.index(arm.split(",")[0])
+        colour, dash = COLOURS[i], "--" if arm.endswith("proximal") else "-"
+        if (own["x"] == 0).all():
+            axes.axhline(own[ACCURACY].mean(), label=arm, color="0.3", linestyle=":")
+            continue
+        sound = own.groupby("x").filter(lambda members: (members["failed"] == "").all())
+        sns.lineplot(sound, x="x", y=ACCURACY, errorbar=("pi", 100), color=colour, linestyle=dash, marker=MARKERS[i],
+                     markersize=5, label=arm, legend=False, ax=axes)  # fmt: skip
+        lost = own.loc[own["failed"] != "", "x"].unique()
+        height = HIGHEST_CROSSES - CROSSES_APART * i
+        axes.plot(lost, [height] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform(), markersize=5)
+    if (rows["failed"] != "").any():
+        low, high = axes.get_ylim()
+        axes.set_ylim(low - 0.28 * (high - low), high)  # room for the crosses
+        cross = Line2D([], [], marker="x", color="0.3", linestyle="none", label="a run diverged")
+        axes.add_artist(axes.legend(handles=[cross], loc="lower left", fontsize=8))
+    axes.set(xscale="log", xlabel="λ (line: mean over seeds; band: lowest to highest)", ylabel="average accuracy (%)")
+    axes.minorticks_off()
+    axes.grid(color="0.93")
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3.5)
+
+
+def _points(axes: Axes, rows: DataFrame) -> None:
+    """A row of points for each place, with the interval of their mean."""
+    places = list(dict.fromkeys(rows["place"]))
+    families = list(dict.fromkeys(rows["arm"].str.rsplit(",", n=1).str[0]))
+    for place, own in rows.groupby("place", sort=False):
+        colour = COLOURS[families.index(own["arm"].iloc[0].rsplit(",", 1)[0])]
+        values, y = 100 * own[ACCURACY].dropna(), places.index(place)
+        axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.35, markersize=4)
+        axes.errorbar(values.mean(), y, xerr=half_width(values), fmt="|", color=colour, capsize=3)
+    axes.set_yticks(range(len(places)), places, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("average accuracy (%); points: seeds; bar: 95 % interval of their mean")
+    axes.grid(axis="x", color="0.93")

@@ -1,0 +1,52 @@
+"""Tables in docs pages: each stands between <!-- begin NAME --> and <!-- end NAME -->, all else is written by hand."""
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from pandas import DataFrame
+
+from lifelong.runs.atomic import atomic_write
+
+
+def markdown(table: DataFrame) -> str:
+    """A table of text; nan is an empty cell."""
+    rows = [list(table), ["---"] * len(table.columns), *table.fillna("").astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def renew(page: Path, tables: Mapping[str, str]) -> None:
+    """Put each table between its marks; one that the page has no marks for is named on stderr."""
+    text = page.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not pattern.search(text):
+            print(f"{page} has no place for a table: write {begin} and {end} in it", file=sys.stderr)
+        text = pattern.sub((f"{begin}\n{table}\n{end}").replace("\\", r"\\"), text)
+    with atomic_write(page) as file:
+        file.write(text)
+
+
+TEXTS = ("protocol", "data", "method", "ablation", "arm", "x", "run_id", "changed", "chosen_with", "chosen", "at_edge")
+
+
+def read_csv(path: Path) -> DataFrame:
+    """With text as text: what a run failed of is "" if it did not."""
+    table = pd.read_csv(path, dtype=dict.fromkeys((*TEXTS, "commit", "failed"), str), na_values=[""])
+    texts = table.columns.intersection([*TEXTS, "commit", "failed"])
+    return table.assign(**{name: table[name].fillna("") for name in texts})
+
+
+def write_csv(path: Path, rows: DataFrame) -> None:
+    with atomic_write(path) as file:
+        file.write(rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def power(value: float) -> str:
+    """A strength: 0.01, 1000, 1e4, 1e-5."""
+    digit, exponent = f"{value:.0e}".split("e")
+    short = f"{digit}e{int(exponent)}"
+    return short if float(short) == value and not 1e-3 < value < 1e4 and value else f"{value:g}"

@@ -1,0 +1,6 @@
+"""python -m lifelong: the command."""
+
+from lifelong.experiment.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The loggers of a run, from its configuration."""
+
+import json
+import os
+
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from lifelong.config.build import build
+from lifelong.config.schema import choice
+from lifelong.runs.folder import RunFolder
+from lifelong.runs.identity import title
+from lifelong.tracking import About
+
+UPLOAD_SECONDS = 600.0
+"""How long the server may take for all rows of a run with their media."""
+
+
+def make_loggers(config: DictConfig, folder: RunFolder) -> list[Logger]:
+    """All that the configuration names; they begin with the rows that history.jsonl holds now."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    about = About(folder.path, folder.path.name, title(config), choice(config, "method"), plain)  # type: ignore[arg-type]
+    return [build(node, f"logger.{name}", about=about) for name, node in config.logger.items()]
+
+
+def log_again(config: DictConfig, folder: RunFolder) -> None:
+    """Hand W&B what it lacks of a run that nobody trains: rows, and the measures if the run is finished."""
+    alone = OmegaConf.merge(config, {})
+    alone.logger = {"wandb": {**config.logger.wandb, "finish_timeout": UPLOAD_SECONDS}}
+    (logger,) = make_loggers(alone, folder)  # type: ignore[arg-type]
+    if folder.finished:
+        logger.summarise(json.loads(folder.metrics.read_text()))  # type: ignore[attr-defined]
+    logger.close(folder.finished)  # type: ignore[attr-defined]
+
+
+def log_for_agent(config: DictConfig, folder: RunFolder) -> None:
+    """Log a run that was finished before to the W&B run of the agent that asks for it; it waits for the objective."""
+    if "WANDB_SWEEP_ID" in os.environ and "wandb" in config.logger:
+        log_again(config, folder)
