@@ -31,7 +31,7 @@ def test_logits(stream: TaskStream, learner: Learner, method: Method, task: int)
     shown, was_training = learner.visible.nonzero().flatten().tolist(), learner.training
     learner.eval().show(stream.visible(task, task))
     method.enter(stream.task(task))
-    z = learner(learner.as_input(stream.task(task).test.images))
+    z = learner(learner.as_input(stream.task(task).test.inputs))
     method.enter(None)
     learner.train(was_training).show(shown)
     return z

@@ -115,7 +115,7 @@ def test_part_of_a_task_matters(method: str, tmp_path: Path) -> None:
     """The parts differ: entered for another task, the network says something else."""
     isolating, stream = make_penalty(method), make_stream()
     learner = learned(isolating, tmp_path, "cnn")[0].eval()
-    x, found = stream.task(0).test.images.float() / 255, []
+    x, found = stream.task(0).test.inputs.float() / 255, []
     with torch.no_grad():
         for task in range(3):
             isolating.enter(stream.task(task))

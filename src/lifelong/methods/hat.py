@@ -68,13 +68,13 @@ class HAT(Gated, Freezing):
 
     def after_task(self, task: Task, batches: Batches) -> None:
         for i, e in self.embeddings.items():
-            self.masks[task.given, i] = torch.sigmoid(self.s_max * e.detach())
+            self.masks[task.base, i] = torch.sigmoid(self.s_max * e.detach())
 
     # The gates -----------------------------------------------------------------------------------------------------
 
-    def gate(self, given: int, layer: int, num_units: int) -> Tensor | None:
-        if given != self._in_work:
-            return self.masks.get((given, layer))
+    def gate(self, base: int, layer: int, num_units: int) -> Tensor | None:
+        if base != self._in_work:
+            return self.masks.get((base, layer))
         e = self.embeddings[layer]
         return self.annealed(e) if self.learner.training else torch.sigmoid(self.s_max * e)
 

@@ -84,7 +84,7 @@ class Gated(Isolation):
     _hooks_of_gates: Sequence[Any] = ()
     _in_work: int | None = None
 
-    def gate(self, given: int, layer: int, num_units: int) -> Tensor | None:
+    def gate(self, base: int, layer: int, num_units: int) -> Tensor | None:
         """(num_units,) of the base task; None: all units pass. layer: counts the nn.ReLU of the backbone."""
         raise NotImplementedError
 
@@ -93,26 +93,26 @@ class Gated(Isolation):
         if not any(isinstance(module, nn.ReLU) for module in backbone.modules()):
             raise ValueError(f"backbone must have nn.ReLU modules with {type(self).__name__}, whose gates follow them")
 
-    def gate_for(self, given: int | None) -> None:
+    def gate_for(self, base: int | None) -> None:
         """Put up the gates of a base task, in the place of any others; None: take them down."""
         for hook in self._hooks_of_gates:
             hook.remove()
         self._hooks_of_gates = []
-        if given is not None:
+        if base is not None:
             relus = [module for module in self.learner.backbone.modules() if isinstance(module, nn.ReLU)]
-            passes = [partial(self._pass, given, layer) for layer in range(len(relus))]
+            passes = [partial(self._pass, base, layer) for layer in range(len(relus))]
             self._hooks_of_gates = [m.register_forward_hook(hook) for m, hook in zip(relus, passes, strict=True)]
 
-    def _pass(self, given: int, layer: int, module: nn.Module, inputs: Any, units: Tensor) -> Tensor:
-        gate = self.gate(given, layer, units.shape[1])
+    def _pass(self, base: int, layer: int, module: nn.Module, inputs: Any, units: Tensor) -> Tensor:
+        gate = self.gate(base, layer, units.shape[1])
         return units if gate is None else units * gate.to(units).view(-1, *[1] * (units.ndim - 2))
 
     def enter(self, task: Task | None) -> None:
-        self.gate_for(self._in_work if task is None else task.given)
+        self.gate_for(self._in_work if task is None else task.base)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._in_work = self.task.given if self.task else None
+        self._in_work = self.task.base if self.task else None
         self.gate_for(self._in_work)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -25,25 +25,25 @@ class Separate(Isolation):
     def before_task(self, task: Task) -> None:
         if not self.networks:
             self.store(INITIAL)
-        self.learner.backbone.load_state_dict(self.network(task.given))
+        self.learner.backbone.load_state_dict(self.network(task.base))
 
     def after_task(self, task: Task, batches: Batches) -> None:
-        self.store(task.given)
+        self.store(task.base)
 
-    def store(self, given: int) -> None:
+    def store(self, base: int) -> None:
         """Keep the present network as that of a base task."""
-        self.networks |= {(given, n): t.clone() for n, t in self.learner.backbone.state_dict().items()}
+        self.networks |= {(base, n): t.clone() for n, t in self.learner.backbone.state_dict().items()}
 
-    def network(self, given: int) -> Params:
+    def network(self, base: int) -> Params:
         """That of a base task, or the initial one."""
-        held = {n: t for (g, n), t in self.networks.items() if g == given}
+        held = {n: t for (g, n), t in self.networks.items() if g == base}
         return held or self.network(INITIAL)
 
     def enter(self, task: Task | None) -> None:
         backbone = self.learner.backbone
         if self._live:
             backbone.load_state_dict(self._live)
-        in_work = task is None or (self.task is not None and task.given == self.task.given)
+        in_work = task is None or (self.task is not None and task.base == self.task.base)
         self._live = {} if in_work or not self.networks else {n: t.clone() for n, t in backbone.state_dict().items()}
         if self._live and task is not None:
-            backbone.load_state_dict(self.network(task.given))
+            backbone.load_state_dict(self.network(task.base))

@@ -29,13 +29,13 @@ class XdG(Gated):
         self._gates: dict[tuple[int, int], Tensor] = {}
 
     def before_task(self, task: Task) -> None:
-        self.seeds.setdefault(task.given, torch.tensor(self.seed))
+        self.seeds.setdefault(task.base, torch.tensor(self.seed))
 
-    def gate(self, given: int, layer: int, num_units: int) -> Tensor | None:
-        if given not in self.seeds:
+    def gate(self, base: int, layer: int, num_units: int) -> Tensor | None:
+        if base not in self.seeds:
             return None
-        if (given, layer) not in self._gates:
-            seed = self.seeds[given]
+        if (base, layer) not in self._gates:
+            seed = self.seeds[base]
             order = torch.randperm(num_units, generator=derived_generator(int(seed), layer))
-            self._gates[given, layer] = (order >= round(self.share * num_units)).to(seed.device)
-        return self._gates[given, layer]
+            self._gates[base, layer] = (order >= round(self.share * num_units)).to(seed.device)
+        return self._gates[base, layer]
