@@ -60,9 +60,10 @@ METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 
 
 def overrides(method: str) -> tuple[str, ...]:
-    """The method on a command line, with the memory that it cannot do without."""
-    memory = ("memory=uniform", "memory.per_class=3") if make_penalty(method).needs_memory else ()
-    return (f"method={method}", *memory)
+    """The method on a command line, with the memory or the scenario that it cannot do without."""
+    made = make_penalty(method)
+    memory = ("memory=uniform", "memory.per_class=3") if made.needs_memory else ()
+    return (f"method={method}", *memory, *(() if "domain" in made.scenarios else ("scenario=task",)))
 
 
 HALVED = {"ewc", "online_ewc", "ewcpp"}

@@ -1,5 +1,6 @@
 """What holds of every method that gives each task a part of the network."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 import tiny
 from isolated import learned, make_stream, test_logits
 from lifelong.memory.uniform import Uniform
-from runs import assert_refused, assert_resumes
+from runs import assert_refused, assert_resumes, assert_same_run, run
 from tiny import make_learner, make_penalty
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
@@ -59,7 +60,7 @@ def test_hooks_leave_no_trace_after_the_run(method: str, network: str, tmp_path:
     assert len(learner.configure_optimizers().param_groups[0]["params"]) == len(list(learner.parameters()))
 
 
-class Tested(Callback):
+class Examined(Callback):
     """Tests every task amid the second one."""
 
     def __init__(self, method: Any) -> None:
@@ -78,7 +79,7 @@ def test_tests_amid_a_task_leave_no_trace(method: str, network: str, tmp_path: P
     """Of weights, gates and modes, whichever task is entered."""
     plain, tested = make_penalty(method), make_penalty(method)
     learner, matrix, _ = learned(plain, tmp_path, network)
-    tests = Tested(tested)
+    tests = Examined(tested)
     other, same, _ = learned(tested, tmp_path, network, callbacks=[tests])
     assert tests.num > 3
     assert_close((same, tiny.weights_of(other)), (matrix, tiny.weights_of(learner)), **EXACT)
@@ -123,3 +124,13 @@ def test_part_of_a_task_matters(method: str, tmp_path: Path) -> None:
         isolating.enter(None)
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("method", ISOLATING)
+def test_traced_backbone_passes_the_gates_too(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a backend that runs the traced graphs as they are: bit by bit."""
+    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
+    plain = run(tmp_path, *tiny.overrides(method))
+    as_it_is = partial(torch.compile, backend=lambda graph, inputs: graph.forward)
+    monkeypatch.setattr(torch, "compile", as_it_is)
+    assert_same_run(run(tmp_path, *tiny.overrides(method), "compile=true"), plain)

@@ -39,14 +39,19 @@ class PackNet(Freezing):
     def check(self, stream: TaskStream, backbone: nn.Module) -> None:
         super().check(stream, backbone)
         for name, weight in self.layers(backbone).items():
-            free = weight.numel()
-            for task in range(1, stream.num_tasks + 1):
-                if not (kept := round(self.keep * free)):
-                    raise ValueError(
-                        f"method.keep must leave each of {stream.num_tasks} tasks some of the {weight.numel()} weights "
-                        f"of {name}, got {self.keep}, by which task {task} has none"
-                    )
-                free -= kept
+            kept = [self.num_kept(weight.numel(), index) for index in range(stream.num_tasks)]
+            if 0 in kept:
+                raise ValueError(
+                    f"method.keep must leave each of {stream.num_tasks} tasks some of the {weight.numel()} weights "
+                    f"of {name}, got {self.keep}, by which task {kept.index(0) + 1} has none"
+                )
+
+    def num_kept(self, num_weights: int, index: int) -> int:
+        """How many weights of a layer the task at this position keeps."""
+        free = num_weights
+        for _ in range(index):
+            free -= round(self.keep * free)
+        return round(self.keep * free)
 
     def layers(self, backbone: nn.Module) -> Params:
         """The weights that tasks share: all but the head, biases and norms."""
@@ -79,9 +84,9 @@ class PackNet(Freezing):
         """Give the task its share of each layer's free weights, and set the others to 0."""
         for name, weight in self.layers(self.learner.backbone).items():
             owner = self.owner[name].view(-1)
-            free = (owner == 0).nonzero().flatten()
-            order = weight.flatten()[free].abs().argsort(descending=True, stable=True)
-            owner[free[order[: round(self.keep * len(free))]]] = task.index + 1
+            sizes = weight.flatten().abs().masked_fill(owner != 0, -1)
+            largest = sizes.argsort(descending=True, stable=True)[: self.num_kept(len(owner), task.index)]
+            owner[largest] = task.index + 1
             weight.masked_fill_(self.owner[name] == 0, 0)
         self.num_packed = task.index + 1
 

@@ -31,6 +31,7 @@ class XdG(Gated):
     def before_task(self, task: Task) -> None:
         self.seeds.setdefault(task.base, torch.tensor(self.seed))
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # which cannot trace how a gate is drawn
     def gate(self, base: int, layer: int, num_units: int) -> Tensor | None:
         if base not in self.seeds:
             return None
