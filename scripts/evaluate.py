@@ -7,7 +7,7 @@ the run, to RUN/evaluations/<dataset>-<hash>.json.
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from rich.table import Table
 from lifelong.config.checks import check
 from lifelong.config.groups import choices
 from lifelong.config.schema import ConfigError, choice
-from lifelong.data.stream import TaskStream
+from lifelong.data.stream import Task, TaskStream
 from lifelong.experiment.errors import composed
-from lifelong.experiment.run import load, make_stream
-from lifelong.models.evaluation import accuracy
+from lifelong.experiment.run import load, load_method, make_stream
+from lifelong.models.evaluation import accuracy, as_it_is
 from lifelong.models.learner import Learner
 from lifelong.runs.atomic import atomic_write
 from lifelong.runs.checksum import load_sealed
@@ -86,13 +86,15 @@ def check_fits(stream: TaskStream, learner: Learner, input_shape: tuple[int, int
         )
 
 
-def accuracies(learner: Learner, stream: TaskStream) -> list[float]:
-    """(T,) test accuracy in [0, 1] on every task."""
+def accuracies(learner: Learner, stream: TaskStream, enter: Callable[[Task | None], None] = as_it_is) -> list[float]:
+    """(T,) test accuracy in [0, 1] on every task, which is entered before."""
     shown = learner.visible.nonzero().flatten().tolist()
     found = []
     for i in range(stream.num_tasks):
         learner.show(stream.visible(stream.num_tasks - 1, i) if stream.scenario == "task" else shown)
+        enter(stream.task(i))
         found.append(accuracy(learner, stream.task(i).test))
+    enter(None)
     learner.show(shown)
     return found
 
@@ -112,7 +114,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
     learner, stream = load(folder, config.trusted), make_stream(config)
     check_fits(stream, learner, tuple(load_sealed(paths.model)["input_shape"]))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
-    found = accuracies(learner, stream)
+    found = accuracies(learner, stream, load_method(folder, learner, config.trusted).enter)
     result = {
         "run_id": folder.resolve().name,
         "dataset": choice(config, "dataset"),

@@ -6,6 +6,7 @@ Shapes: N samples, K classes. `visible` is a list of columns. Results are dicts 
 import copy
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -258,3 +259,35 @@ def gem(g: Tensor, G: Tensor, margin: float) -> tuple[Tensor, Tensor]:
                 found.append((float((moved - g).norm()), v))
     v = min(found, key=lambda pair: pair[0])[1]
     return g + G.T @ (v + margin), v
+
+
+# Isolation --------------------------------------------------------------------------------------------------------
+
+
+def compensated(e: Tensor, loss: Callable[[Tensor], Tensor], *, s: float, s_max: float) -> Tensor:
+    """q' = s_max (cosh(s e) + 1) / (s (cosh(e) + 1)) · q, q = ∂ loss(σ(s e))/∂e by autograd (HAT, eq. 6)."""
+    e = e.detach().double().requires_grad_()
+    (q,) = torch.autograd.grad(loss(1 / (1 + torch.exp(-s * e))), e)
+    factors = [s_max * (math.cosh(s * x) + 1) / (s * (math.cosh(x) + 1)) for x in e.tolist()]
+    return torch.stack([factor * slope for factor, slope in zip(factors, q, strict=True)])
+
+
+def attention_used(gates: list[list[float]], claimed: list[list[float]]) -> float:
+    """Σ a (1 − a_earlier) / Σ (1 − a_earlier) over all units of all layers (HAT, eq. 5)."""
+    used = total = 0.0
+    for a, earlier in zip(gates, claimed, strict=True):
+        for unit, before in zip(a, earlier, strict=True):
+            used += unit * (1 - before)
+            total += 1 - before
+    return used / total
+
+
+def unclaimed(shape: tuple[int, ...], out: list[float], before: list[float] | None) -> Tensor:
+    """1 − min(a_out, a_in) of each weight (HAT, eq. 2); before: by unit of the layer before, whose pixels follow each
+    other; None: the input, of which all is shared."""
+    factors = torch.empty(shape, dtype=torch.float64)
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            a_in = 1.0 if before is None else before[j * len(before) // shape[1]]
+            factors[i, j] = 1 - min(out[i], a_in)
+    return factors

@@ -61,11 +61,12 @@ METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 
 
 def overrides(method: str) -> tuple[str, ...]:
-    """The method on a command line, with the memory that it cannot do without."""
+    """The method on a command line, with the memory or the scenario that it cannot do without."""
     made = make_penalty(method)
     if getattr(made, "needs_logits", False):
         return (f"method={method}", "memory=reservoir", "memory.total=30")
-    return (f"method={method}", *(("memory=uniform", "memory.per_class=3") if made.needs_memory else ()))
+    memory = ("memory=uniform", "memory.per_class=3") if made.needs_memory else ()
+    return (f"method={method}", *memory, *(() if "domain" in made.scenarios else ("scenario=task",)))
 
 
 HALVED = {"ewc", "online_ewc", "ewcpp"}

@@ -13,8 +13,8 @@ from lifelong.config.schema import choice
 from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import this_share
+from lifelong.methods.method import Method
 from lifelong.metrics import measures, to_csv
-from lifelong.models.learner import Learner
 from lifelong.plots.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.runs.atomic import atomic_write
 from lifelong.runs.checksum import save_sealed
@@ -50,7 +50,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     """Write weights, matrix, pictures and, last, metrics.json; returns what can be read of them."""
     stream, learner, record = run.stream, run.learner, run.record
     matrix, baseline, val = (torch.tensor(a, dtype=torch.float64) for a in (record.test, record.baseline, record.val))
-    write_model(stream, learner, folder)
+    write_model(run, folder)
     folder.write_text(folder.matrix, to_csv(matrix, stream.names))
     if not val.isnan().any():
         folder.write_text(folder.val_matrix, to_csv(val, stream.names))
@@ -79,15 +79,17 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     return read_result(folder)
 
 
-def write_model(stream: TaskStream, learner: Learner, folder: RunFolder) -> None:
-    """model.pt: weights, and what it takes to use them without the data."""
+def write_model(run: Run, folder: RunFolder) -> None:
+    """model.pt: weights, what the method makes of them on each task, and what it takes to use them without the data."""
+    stream, learner = run.stream, run.learner
     shape = {"input_shape": list(stream.input_shape), "num_classes": stream.num_classes, "groups": stream.groups()}
     pixels = learner.as_input
     normalise = [pixels.mean, pixels.std] if isinstance(pixels, Normalise) else None
     state = {name: tensor.cpu() for name, tensor in learner.state_dict().items()}
     visible = learner.visible.nonzero().flatten().tolist()
+    method = {"method": run.method.state_dict()} if type(run.method).enter is not Method.enter else {}
     with atomic_write(folder.model, "wb") as file:
-        save_sealed({"state_dict": state, "visible": visible, "normalise": normalise, **shape}, file)
+        save_sealed({"state_dict": state, "visible": visible, "normalise": normalise, **shape, **method}, file)
 
 
 def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:

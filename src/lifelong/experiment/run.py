@@ -26,6 +26,7 @@ from lifelong.experiment.errors import composed
 from lifelong.experiment.loggers import log_for_agent, make_loggers
 from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
+from lifelong.methods.method import Method
 from lifelong.models.learner import Learner
 from lifelong.runs.checksum import load_sealed
 from lifelong.runs.folder import RunFolder, whole
@@ -77,6 +78,25 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     learner.load_state_dict(saved["state_dict"])
     learner.show(saved["visible"])
     return learner.eval()
+
+
+def load_method(folder: str | Path, learner: Learner, trusted: Sequence[str] = ()) -> Method:
+    """The method of a finished run, wired to what `load` returned: `enter(task)` makes that what it is on the task.
+
+    Raises:
+        As `load`.
+    """
+    paths = RunFolder(Path(folder))
+    with whole(paths.config):
+        config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
+    check_group(config, "method", trusted)  # type: ignore[arg-type]
+    with whole(paths.model):
+        state = load_sealed(paths.model).get("method")
+    method: Method = build(config.method, "method")
+    method.learner = learner
+    if state is not None:
+        method.load_state_dict(state)
+    return method
 
 
 def make_learner(config: DictConfig, input_shape: tuple[int, ...], num_classes: int, groups: Tensor | None) -> Learner:

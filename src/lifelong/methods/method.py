@@ -27,6 +27,8 @@ class Learned(Protocol):
 
     backbone: nn.Module
     groups: Tensor | None  # (K,) the head that owns each column, where heads differ
+    training: bool
+    num_steps: int  # optimiser steps of the task in work, if it is not stopped early
     as_input: Callable[[Tensor], Tensor]  # what examples hold → what the backbone takes
 
     @property
@@ -169,6 +171,7 @@ class Method(Stateful):
         learner: Any = pl_module
         self.learner = learner
         self._params = self.penalised(learner.backbone)
+        self._position = 0, 0  # not that of the task before, which a resumed run does not know
         self._before: Params = {}
         self._raw: Params = {}
         learner.terms = [self._term] if self._overrides("extra_loss") else []
