@@ -21,7 +21,7 @@ from lifelong.config.schema import ConfigError, choice
 from lifelong.data.stream import Task, TaskStream
 from lifelong.experiment.errors import composed
 from lifelong.experiment.run import load, load_method, make_stream
-from lifelong.models.evaluation import accuracy, as_it_is
+from lifelong.models.evaluation import accuracy
 from lifelong.models.learner import Learner
 from lifelong.runs.atomic import atomic_write
 from lifelong.runs.checksum import load_sealed
@@ -86,7 +86,7 @@ def check_fits(stream: TaskStream, learner: Learner, input_shape: tuple[int, int
         )
 
 
-def accuracies(learner: Learner, stream: TaskStream, enter: Callable[[Task | None], None] = as_it_is) -> list[float]:
+def accuracies(learner: Learner, stream: TaskStream, enter: Callable[[Task | None], object]) -> list[float]:
     """(T,) test accuracy in [0, 1] on every task, which is entered before."""
     shown = learner.visible.nonzero().flatten().tolist()
     found = []
