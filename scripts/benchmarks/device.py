@@ -7,6 +7,7 @@ from statistics import median
 
 import torch
 
+from benchmarks.steps import drivable
 from benchmarks.stream import WORKLOADS, Workload, learn_ours, read_source
 from benchmarks.table import Cell, Settings, Table, in_turn, ratio
 from lifelong.config.groups import choices
@@ -20,7 +21,7 @@ ALL: dict[str, Workload] = {
     "W3": Workload(100, 2_560, 100),
     "ResNet-18": Workload(5, 10_000, 2_000, image_shape=(3, 32, 32), network=RESNET),
 }
-OVER_MEMORY = ("agem",)
+OVER_MEMORY = ("agem", "er", "gem")
 COLUMNS = {
     "": "",
     "whole, s": ".2f",
@@ -51,7 +52,7 @@ def measure(settings: Settings, workloads: Mapping[str, Workload] = ALL) -> Tabl
 def rows_of(name: str, work: Workload, settings: Settings, repetitions: int) -> list[list[Cell]]:
     """One for each method on one workload, finetune first."""
     source = read_source(work, None)
-    methods = sorted(choices("method"), key=lambda method: method != "finetune")
+    methods = sorted(filter(drivable, choices("method")), key=lambda method: method != "finetune")
     runs = {m: partial(timed, work, source, m, settings.device) for m in methods}
     found = in_turn(runs, repetitions, warm_up=repetitions > 1)
     base = [seconds["train"] for seconds in found["finetune"]]

@@ -8,7 +8,7 @@ from statistics import median
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.steps import BATCH_SIZE, Driver
+from benchmarks.steps import BATCH_SIZE, Driver, drivable
 from benchmarks.table import Cell, Settings, Table, in_turn, ratio, seconds
 from lifelong.config.groups import choices
 
@@ -19,7 +19,7 @@ NUM_STEPS = 20
 
 def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples: int = 4000) -> Table:
     num_samples = max(num_samples // settings.shrink, 16)
-    drivers = {method: Driver(method, widths, num_samples) for method in choices("method")}
+    drivers = {method: Driver(method, widths, num_samples) for method in filter(drivable, choices("method"))}
     at_rest: dict[str, int] = {}
     for method, driver in drivers.items():
         driver.learn(NUM_TASKS, NUM_STEPS)

@@ -19,6 +19,12 @@ from lifelong.training.loop import importance_batches
 BATCH_SIZE = 128
 
 
+def drivable(method: str) -> bool:
+    """Whether a driver can run it: on one head, without a memory that is filled while a real Trainer trains."""
+    built: Method = build(compose([f"method={method}"]).method, "method")
+    return "domain" in built.scenarios and not getattr(built, "needs_logits", False)
+
+
 class Driver:
     """A learner with a method that learns tasks of the same random batches.
 
@@ -36,7 +42,8 @@ class Driver:
         self.examples = Examples(images, torch.randint(10, (num_samples,)))
         if self.method.needs_memory:
             self.method.memory = build(config.memory, "memory")
-        self.trainer: Any = SimpleNamespace(current_epoch=0, estimated_stepping_batches=10**9)
+        loader = SimpleNamespace(batch_size=BATCH_SIZE)
+        self.trainer: Any = SimpleNamespace(current_epoch=0, estimated_stepping_batches=10**9, train_dataloader=loader)
         batches = [Batch(torch.rand(BATCH_SIZE, 1, 28, 28), torch.randint(10, (BATCH_SIZE,))) for _ in range(8)]
         self.batches: Iterator[Batch] = cycle(batches)
 
