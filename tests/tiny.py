@@ -234,7 +234,7 @@ def replaying(method: Method, memory: Memory, scenario: str = "class") -> Any:
 def fill(memory: Memory, learner: Any, task: Task) -> None:
     """A task's samples offered as one batch, and its end."""
     memory.offer(learner, task.train, np.arange(len(task.train)), task.index, seed=task.index)
-    memory.after_task(learner, task.train, task.given, torch.Generator().manual_seed(task.index))
+    memory.after_task(learner, task.train, task.base, torch.Generator().manual_seed(task.index))
 
 
 def vector(tensors: Iterable[Tensor]) -> Tensor:
