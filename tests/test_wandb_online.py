@@ -29,9 +29,9 @@ def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.
     result = run(tmp_path, *SHORT, "name=my_sweep", "logger.wandb.entity=us")
     kept = arrived(server, result)
     assert scalars(kept.rows) == history(result)
-    assert (kept.base("groupName"), kept.base("jobType")) == ("my_sweep", "ewc")
-    assert (kept.base("project"), kept.base("entity"), kept.base("tags")) == ("lifelong", "us", ["tiny"])
-    assert kept.base("displayName") == "ewc λ=1000 · rotated digits · seed 0"
+    assert (kept.given("groupName"), kept.given("jobType")) == ("my_sweep", "ewc")
+    assert (kept.given("project"), kept.given("entity"), kept.given("tags")) == ("lifelong", "us", ["tiny"])
+    assert kept.given("displayName") == "ewc λ=1000 · rotated digits · seed 0"
     assert kept.config["method.strength"] == 1000
     known = {key: value for key, value in result.metrics.items() if value is not None}
     assert {key: kept.summary[key] for key in known} == known
@@ -61,8 +61,8 @@ def test_secrets_are_in_no_file_of_the_run_and_in_nothing_sent(
 def test_jobs_of_a_multirun_are_runs_of_one_group(tmp_path: Path, server: Server) -> None:
     done = command("-m", *TINY, *SHORT, f"root={tmp_path}", "method=ewc,si", "name=both")
     assert done.code == 0, done.err
-    assert {kept.base("jobType") for kept in server.runs.values()} == {"ewc", "si"}
-    assert {kept.base("groupName") for kept in server.runs.values()} == {"both"}
+    assert {kept.given("jobType") for kept in server.runs.values()} == {"ewc", "si"}
+    assert {kept.given("groupName") for kept in server.runs.values()} == {"both"}
     for name, kept in server.runs.items():
         steps = [row["step"] for row in read_history(tmp_path / "both" / name / "history.jsonl")]
         assert [row["step"] for row in kept.rows] == steps
@@ -91,7 +91,7 @@ def test_trial_of_an_agent_logs_its_objective_also_if_it_was_finished_before(
         assert (said[trial].code, said[trial].err) == (0, "")
     assert ["finished before" in said[trial].out for trial in trials] == [False, False, True]
     assert list(server.runs) == list(trials)
-    assert {kept.base("sweep") for kept in server.runs.values()} == {"sweep1"}
+    assert {kept.given("sweep") for kept in server.runs.values()} == {"sweep1"}
     kept = [server.runs[trial] for trial in trials]
     assert [run.config["method.strength"] for run in kept] == list(trials.values())
     assert scalars(kept[2].rows) == scalars(kept[0].rows)

@@ -48,7 +48,7 @@ def test_sync_uploads_offline_runs_once(tmp_path: Path, server: Server, monkeypa
         assert scalars(kept.rows) == history(result)
         assert all("cost/samples_per_second" in row for row in kept.rows if "train/loss" in row)
         assert kept.summary["average_accuracy"] == result.metrics["average_accuracy"]
-        assert (kept.base("groupName"), kept.base("jobType")) == ("default", "ewc")
+        assert (kept.given("groupName"), kept.given("jobType")) == ("default", "ewc")
         tables = [name for name in kept.files if name.startswith("media/table/accuracy_matrix_")]
         assert len(tables) == 2
         assert sum(any(key.startswith("importance/") for key in row) for row in kept.rows) == 2

@@ -36,7 +36,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """Without W&B's own entries."""
-        found = json.loads(self.base("config") or "{}")
+        found = json.loads(self.given("config") or "{}")
         return {key: entry["value"] for key, entry in found.items() if not key.startswith("_")}
 
     @property
@@ -105,10 +105,10 @@ class Server:
         run = self.runs[name]
         history = run.lines.get("wandb-history.jsonl", [])
         return {
-            "id": f"UnVu{name}", "name": name, "displayName": run.base("displayName") or name, "description": None,
-            "config": run.base("config") or "{}", "summaryMetrics": json.dumps(run.summary), "sweepName": None,
+            "id": f"UnVu{name}", "name": name, "displayName": run.given("displayName") or name, "description": None,
+            "config": run.given("config") or "{}", "summaryMetrics": json.dumps(run.summary), "sweepName": None,
             "historyLineCount": len(history), "historyTail": json.dumps(history[-1:]), "logLineCount": 0,
-            "eventsLineCount": 0, "eventsTail": "[]", "tags": run.base("tags") or [], "notes": None,
+            "eventsLineCount": 0, "eventsTail": "[]", "tags": run.given("tags") or [], "notes": None,
             "wandbConfig": json.dumps({"t": 1}),
         }  # fmt: skip
 
