@@ -181,7 +181,7 @@ def test_sample_of_the_examples_is_all_of_them_if_they_are_few() -> None:
         (["samples=none"], "samples must be an integer >= 1, got 'none'"),
         (["methods="], "methods must not be empty"),
         (["methods=ewk:1"], "method must be one of"),
-        (["methods=ewc:strong"], "method.strength must be a number"),
+        (["methods=ewc:strong"], "method.strength must be a valid number"),
         (["dataset.angles=[0,10,20]"], "dataset must have two tasks to be drawn, got 3"),
         (["dataset=permuted"], "dataset must have two tasks to be drawn, got 5"),
     ],
