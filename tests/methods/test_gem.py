@@ -32,7 +32,7 @@ def prepared(num_tasks: int, margin: float = 0.0, memory: Memory | None = None) 
     assert held is not None
     rows = []
     for k in range(num_tasks):
-        own = held.subset(torch.from_numpy(memory.tasks == k))
+        own = held.subset(torch.from_numpy(memory.tasks == k).nonzero().flatten())
         loss = reference.task_loss(learner.backbone, learner.as_input(own.inputs), own.labels, visible)
         rows.append(vector(reference.gradient(learner.backbone, loss).values()))
     return method, learner, torch.stack(rows)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from lifelong.methods.guards import check_number
@@ -45,6 +44,8 @@ def dual(gram: Tensor, along: Tensor) -> Tensor:
 
     gram (k, k) = GGᵀ, along (k,) = Gg. Rows of G are scaled to length 1 meanwhile, so that no task is lost in rounding.
     """
+    from scipy.optimize import nnls  # a quarter of a second, for GEM alone
+
     lengths = torch.where(gram.diagonal() > 0, gram.diagonal().sqrt(), 1.0)
     values, vectors = torch.linalg.eigh(gram / lengths.outer(lengths))
     kept = values > len(values) * torch.finfo(torch.float64).eps * values[-1]
