@@ -13,7 +13,7 @@ from lifelong.config.schema import ConfigError
 from lifelong.experiment.run import Result
 from lifelong.training.checkpoint import Checkpoints, Interrupted
 
-SAMPLERS = sorted(path.stem for path in (CONFIGS / "memory").glob("*.yaml") if path.stem != "none")
+SAMPLERS = sorted(path.stem for path in (CONFIGS / "memory").glob("*.yaml") if path.stem not in ("none", "reservoir"))
 TINY = ("dataset=split", "dataset/source=digits", "scenario=class", "method=finetune", "batch_size=32")
 TINY += ("backbone.widths=[64]", "optimizer.lr=3e-3", "trainer=cpu", "logger=none", "progress=false")
 
