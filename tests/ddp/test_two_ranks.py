@@ -33,7 +33,7 @@ EQUAL: dict[str, tuple[str, ...]] = {
     "proximal": ("method=ewc", "method.step=proximal"),
     "joined replay": ("method=rwalk", *INTERVAL, "memory=uniform", *THREE),
     "balanced replay": ("method=rwalk", *INTERVAL, "memory=entropy", *THREE, "memory.replay=balanced"),
-    "a reservoir joined": ("method=finetune", "memory=reservoir", "memory.total=30"),
+    "a reservoir joined": ("method=finetune", "optimizer=sgd", "memory=reservoir", "memory.total=30"),
     "a reservoir of earlier tasks": ("method=er", "method.weight=tasks", "memory=reservoir", "memory.total=30"),
     "herding": ("method=finetune", "memory=mean_of_features", *THREE),
     "plane distance": ("method=si", "memory=plane_distance", *THREE),
