@@ -123,3 +123,20 @@ def at_every_batch(patch: pytest.MonkeyPatch, action: Callable[[Any, int], None]
         original(self, trainer, *rest)
 
     patch.setattr(Checkpoints, "on_train_batch_end", acting)
+
+
+class Killed(BaseException):
+    """As kill -9."""
+
+
+def run_killed(root: Path, *overrides: str, step: int = 8) -> None:
+    """A tiny run that is killed at the end of a step, before a checkpoint is made there."""
+
+    def kill(_: Any, done: int) -> None:
+        if done == step:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_every_batch(patch, kill)
+        with pytest.raises(Killed):
+            run(root, *overrides)

@@ -18,13 +18,9 @@ from lifelong.runs.checksum import load_sealed, save_sealed
 from lifelong.runs.folder import RunFolderError
 from lifelong.training import checkpoint_files
 from lifelong.training.checkpoint_files import CheckpointFiles
-from runs import assert_same_run, at_every_batch, run
+from runs import Killed, assert_same_run, at_every_batch, run, run_killed
 
 SETTINGS = ("method=ewc", "backbone.dropout=0.2", "checkpoint_steps=2")
-
-
-class Killed(BaseException):
-    """As kill -9."""
 
 
 @pytest.fixture(autouse=True)
@@ -109,15 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 def killed_at(root: Path, step: int, *settings: str) -> Path:
     """The folder of a run that was killed in this step."""
-
-    def kill(_: Any, done: int) -> None:
-        if done == step:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        at_every_batch(patch, kill)
-        with pytest.raises(Killed):
-            run(root, *settings)
+    run_killed(root, *settings, step=step)
     return next(root.rglob("last.ckpt")).parent
 
 

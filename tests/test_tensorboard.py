@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runs import run
-from wandb_session import history, run_killed
+from runs import run, run_killed
+from wandb_session import history
 
 event_accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="needs the extra `tensorboard`"

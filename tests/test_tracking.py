@@ -12,8 +12,8 @@ from lifelong.experiment.run import Result
 from lifelong.methods.penalty import Penalty
 from lifelong.tracking import About, DivergedError, History, Tracker, read_history
 from lifelong.tracking.gallery import MAX_LAYERS, NUM_BINS, importance_histograms
-from runs import NUM_STEPS, run
-from wandb_session import history, run_killed, scalars
+from runs import NUM_STEPS, run, run_killed
+from wandb_session import history, scalars
 
 
 @pytest.fixture(autouse=True)

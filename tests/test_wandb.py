@@ -10,9 +10,9 @@ from PIL import Image
 
 from lifelong.tracking import DivergedError
 from lifelong.tracking.loggers.wandb import kept_rows
-from runs import run
+from runs import run, run_killed
 from wandb_log import rows, run_record, summary
-from wandb_session import WANDB, history, run_killed, scalars, wandb_file
+from wandb_session import WANDB, history, scalars, wandb_file
 
 
 def test_offline_run_has_rows_configuration_and_measures(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from runs import run
+from runs import run, run_killed
 from wandb_server import Server
-from wandb_session import SHORT, WANDB, history, run_killed, run_with_fault, scalars
+from wandb_session import SHORT, WANDB, history, run_with_fault, scalars
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 pytestmark = pytest.mark.system  # each call starts Python and W&B's own process

@@ -40,23 +40,6 @@ def server(monkeypatch: pytest.MonkeyPatch, wandb_afresh: None) -> Iterator[Serv
         yield told
 
 
-class Killed(BaseException):
-    """As kill -9."""
-
-
-def run_killed(root: Path, *overrides: str, step: int = 8) -> None:
-    """A tiny run that is killed at the end of a step, before a checkpoint is made there."""
-
-    def kill(_: Any, done: int) -> None:
-        if done == step:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        at_every_batch(patch, kill)
-        with pytest.raises(Killed):
-            run(root, *overrides)
-
-
 def run_with_fault(root: Path, *overrides: str, server: Server, fault: dict[str, Any], step: int = 8) -> Result:
     """A tiny run whose server fails from a step on; it has taken the run up before."""
 
