@@ -20,7 +20,8 @@ from lifelong.config.groups import choices
 from lifelong.config.schema import ConfigError, choice
 from lifelong.data.stream import Task, TaskStream
 from lifelong.experiment.errors import composed
-from lifelong.experiment.run import load, load_method, make_stream
+from lifelong.experiment.load import load, load_method
+from lifelong.experiment.parts import make_stream
 from lifelong.models.evaluation import accuracy
 from lifelong.models.learner import Learner
 from lifelong.runs.atomic import atomic_write

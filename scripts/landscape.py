@@ -33,7 +33,9 @@ from lifelong.data.examples import Examples
 from lifelong.data.seeds import derived_generator
 from lifelong.data.stream import TaskStream
 from lifelong.experiment.errors import composed
-from lifelong.experiment.run import load, make_stream, run_experiment
+from lifelong.experiment.load import load
+from lifelong.experiment.parts import make_stream
+from lifelong.experiment.run import run_experiment
 from lifelong.methods.penalty import Penalty
 from lifelong.models.learner import Learner
 from lifelong.plots.figures import COLOURS, empty_figure, save_figure

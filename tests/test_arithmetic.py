@@ -13,7 +13,7 @@ from torch.optim import SGD, Adam
 
 import tiny
 from lifelong.experiment import result
-from lifelong.experiment.run import load
+from lifelong.experiment.load import load
 from lifelong.training import precision
 from lifelong.training.precision import check_precision, set_tf32
 from runs import TINY, assert_refused, assert_resumes, assert_same_run, run, weights

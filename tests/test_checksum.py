@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong.experiment.run import load
+from lifelong.experiment.load import load
 from lifelong.runs import checksum
 from lifelong.runs.checksum import load_sealed, save_sealed
 from lifelong.runs.folder import DamagedError, RunFolderError

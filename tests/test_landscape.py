@@ -8,7 +8,8 @@ from torch import Tensor
 
 import landscape
 from lifelong.config.schema import ConfigError
-from lifelong.experiment.run import load, run_experiment
+from lifelong.experiment.load import load
+from lifelong.experiment.run import run_experiment
 from lifelong.models.learner import Learner
 from lifelong.plots.landscape import Footprints, Plane, flat, losses, penalty_on, weights_of
 from runs import assert_same_run, composed_tiny, run, weights

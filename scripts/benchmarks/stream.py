@@ -21,7 +21,8 @@ from lifelong.data.examples import Examples
 from lifelong.data.source import Source
 from lifelong.data.sources.idx import idx
 from lifelong.data.stream import Task
-from lifelong.experiment.run import Request, build_run, watched
+from lifelong.experiment.parts import build_run
+from lifelong.experiment.run import Request, watched
 from lifelong.runs.folder import RunFolder
 from lifelong.tracking import quiet_libraries
 from lifelong.training.loop import Run, new_garbage, run_stream

@@ -12,7 +12,7 @@ import torch
 from lifelong.config.schema import compose
 from lifelong.data.loader import Batches
 from lifelong.data.sources.arrays import arrays
-from lifelong.experiment.run import make_stream
+from lifelong.experiment.parts import make_stream
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 3, 6, 5), dtype=np.uint8)
