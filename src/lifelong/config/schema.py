@@ -44,6 +44,8 @@ class Config:
     compile: bool = False  # torch.compile for training steps; importance and evaluation run the module itself
     tf32: bool = False  # on a GPU: float32 products and convolutions by TF32
     keep_optimizer: bool = False  # its state (moments) goes on from task to task; false: made anew for each
+    init_from: str | None = None  # a finished run's folder or a file of weights, from which the backbone starts
+    extend: str | None = None  # a finished run's folder: learn the tasks that this run has beyond that one's
     name: str = "default"  # runs/<name>/<run id>/
     root: str = "runs"
     rerun: bool = False  # train again although the run is finished

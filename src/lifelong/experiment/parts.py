@@ -16,6 +16,7 @@ from lifelong.config.schema import ConfigError
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import this_share
+from lifelong.experiment.weights import load_weights
 from lifelong.launch.jobs import multirun_job
 from lifelong.models.learner import Learner
 from lifelong.training.loop import Run
@@ -36,6 +37,8 @@ def build_run(config: DictConfig, stream: TaskStream | None = None) -> Run:
     stream = stream or make_stream(config)
     torch.manual_seed(derive_seed(config.seed))
     learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
+    if config.init_from is not None:
+        load_weights(learner.backbone, config.init_from)
     learner.as_input = build(config.normalise, "normalise", stream=stream)
     learner.make_scheduler = factory(config.scheduler, "scheduler")
     method, memory = build(config.method, "method"), build(config.memory, "memory")
@@ -111,7 +114,12 @@ def make_learner(config: DictConfig, input_shape: tuple[int, ...], num_classes: 
     backbone = build(config.backbone, "backbone", input_shape=tuple(input_shape), num_classes=num_classes)
     make_optimizer = factory(config.optimizer, "optimizer")
     make_optimizer([torch.nn.Parameter(torch.zeros(1))])  # refuses impossible settings before any training
-    return Learner(backbone, make_optimizer, num_classes, groups)
+    learner = Learner(backbone, make_optimizer, num_classes, groups)
+    try:
+        learner.freeze_parts(config.backbone.get("freeze") or [])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return learner
 
 
 def own_device(config: DictConfig) -> dict[str, list[int]]:

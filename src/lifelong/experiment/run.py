@@ -16,6 +16,7 @@ from lifelong.config.schema import ConfigError, folded
 from lifelong.data.stream import Task
 from lifelong.distributed.ranks import from_rank_zero, is_first, losing_contact, wait_for_all
 from lifelong.experiment.errors import composed
+from lifelong.experiment.extend import extend
 from lifelong.experiment.loggers import log_for_agent, make_loggers
 from lifelong.experiment.parts import build_run, own_device, task_trainer
 from lifelong.experiment.result import Result, read_result, show, write_result
@@ -148,8 +149,10 @@ def train(run: Run, request: Request) -> Result:
 def watched(run: Run, request: Request) -> Iterator[Tracker]:
     """Within it the run takes up its checkpoint, if there is one, and has history, loggers, bar and checkpoints."""
     config, folder, method, stream = request.config, request.folder, run.method, run.stream
-    history = History(folder.history) if is_first() else NoHistory()
     files = CheckpointFiles(folder.checkpoint, identity(config))
+    if config.extend is not None and not from_rank_zero(files.exist):
+        extend(run, config, folder, files)
+    history = History(folder.history) if is_first() else NoHistory()
     every = (config.checkpoint_seconds, config.checkpoint_steps)
     run.checkpoints = checkpoints = Checkpoints(files, run.record, run.memory, history.position, *every)
     history.truncate(checkpoints.load(run.learner, method) or 0)

@@ -19,6 +19,7 @@ from lifelong.runs.folder import run_id
 ENVIRONMENT_KEYS = (
     "name",
     "root",
+    "extend",
     "rerun",
     "progress",
     "num_threads",
@@ -35,6 +36,9 @@ ENVIRONMENT_KEYS = (
 RECIPES = ("experiment", "sweep", "strength_factor", "choices")
 """What has set other keys and has no meaning of its own."""
 
+ADDED = ("init_from",)
+"""Root keys that came later: left out while null, so that older runs keep their ids."""
+
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """What decides the run's numbers, resolved and plain; a group is named by its choice, not by an import path."""
@@ -44,7 +48,8 @@ def identity(config: DictConfig) -> dict[str, Any]:
         node = reduce(dict.__getitem__, above, plain)[last]
         node["_target_"] = name
         node.pop("cache", None)
-    return {k: v for k, v in plain.items() if k not in (*ENVIRONMENT_KEYS, *RECIPES)}
+    left_out = [*ENVIRONMENT_KEYS, *RECIPES, *(key for key in ADDED if plain.get(key) is None)]
+    return {k: v for k, v in plain.items() if k not in left_out}
 
 
 def setting(config: DictConfig) -> dict[str, Any]:

@@ -183,4 +183,5 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # a first step that overflowed
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what is logged is the same on every rank
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # backbone.freeze
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # on every login node
