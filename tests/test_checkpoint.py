@@ -17,7 +17,7 @@ from lifelong.methods.penalty import Penalty
 from lifelong.methods.rwalk import RWalk
 from lifelong.methods.si import SI
 from lifelong.runs import folder as run_folder
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import Tracker, read_history
 from lifelong.training import checkpoint, loop
@@ -136,7 +136,7 @@ def test_signal_during_the_validation_of_an_epoch_is_saved_at_its_end(
         with pytest.raises(Interrupted) as interrupted:
             run(tmp_path, *SETTINGS["ewc"])
     assert interrupted.value.signum == signum
-    assert load_sealed(last_checkpoint(tmp_path))["global_step"] == 3 * (epoch % 2 + 1)
+    assert load_with_checksum(last_checkpoint(tmp_path))["global_step"] == 3 * (epoch % 2 + 1)
     assert_same_run(run(tmp_path, *SETTINGS["ewc"]), whole["ewc"])
 
 
@@ -298,5 +298,5 @@ def test_checkpoint_holds_the_seconds_of_the_task_in_work(tmp_path: Path, monkey
         stop(patch, lambda _, done: done == 8, terminate)
         with pytest.raises(Interrupted):
             run(tmp_path, *SETTINGS["ewc"])
-    seconds = load_sealed(last_checkpoint(tmp_path))["record"]["seconds"]
+    seconds = load_with_checksum(last_checkpoint(tmp_path))["record"]["seconds"]
     assert all(seconds[phase] > 0 for phase in ("train", "importance", "evaluation"))

@@ -12,7 +12,7 @@ import torch
 
 from lifelong.experiment.run import load
 from lifelong.runs import checksum
-from lifelong.runs.checksum import load_sealed, save_sealed
+from lifelong.runs.checksum import load_with_checksum, save_with_checksum
 from lifelong.runs.folder import DamagedError, RunFolderError
 from runs import run
 
@@ -20,7 +20,7 @@ from runs import run
 def save(value: dict[str, Any], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb+") as file:
-        save_sealed(value, file)
+        save_with_checksum(value, file)
     return path
 
 
@@ -32,7 +32,7 @@ def small(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("block_bytes", [7, checksum.BLOCK_BYTES])
 def test_file_is_read_back_by_us_and_by_torch(block_bytes: int, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checksum, "BLOCK_BYTES", block_bytes)
-    for saved in (load_sealed(small), torch.load(small, weights_only=True)):
+    for saved in (load_with_checksum(small), torch.load(small, weights_only=True)):
         assert torch.equal(saved["weights"], torch.arange(8.0))
         assert saved["steps"] == 3
 
@@ -44,7 +44,7 @@ def test_any_flipped_byte_is_seen(small: Path) -> None:
         data[i] ^= 1 << i % 8
         small.write_bytes(data)
         with pytest.raises(DamagedError):
-            load_sealed(small)
+            load_with_checksum(small)
         data[i] ^= 1 << i % 8
 
 
@@ -53,7 +53,7 @@ def test_any_missing_or_added_end_is_seen(small: Path) -> None:
     for changed in (*(data[:length] for length in range(len(data))), data + b"\n"):
         small.write_bytes(changed)
         with pytest.raises(DamagedError):
-            load_sealed(small)
+            load_with_checksum(small)
 
 
 class Malicious:
@@ -75,7 +75,7 @@ def test_file_that_would_run_code_is_refused_and_runs_none(
     made = tmp_path / "made"
     path = save({"weights": Malicious(made)}, tmp_path / "last.ckpt")
     with pytest.raises(RunFolderError, match="holds more than tensors and plain values") as error:
-        load_sealed(path)
+        load_with_checksum(path)
     assert "\n" not in str(error.value)
     assert not made.exists()
     with suppress(RuntimeError):  # a bare pickle is not torch's, which is seen once it has run

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 from lifelong.data.loader import Batch
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.identity import identifier
 from runs import NUM_STEPS, assert_resumes, composed_tiny, run
 
@@ -26,9 +26,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Any
 
 def test_kept_optimizer_counts_the_steps_of_all_tasks(whole: dict[tuple[str, ...], Any], tmp_path: Path) -> None:
     """Adam's bias correction starts over with an optimiser that is made anew; its step count says which it is."""
-    kept = load_sealed(whole[KEPT].folder / "last.ckpt")["optimizer"]
+    kept = load_with_checksum(whole[KEPT].folder / "last.ckpt")["optimizer"]
     assert {int(state["step"]) for state in kept.values()} == {NUM_STEPS}
-    assert load_sealed(run(tmp_path, "method=si").folder / "last.ckpt")["optimizer"] is None
+    assert load_with_checksum(run(tmp_path, "method=si").folder / "last.ckpt")["optimizer"] is None
 
 
 def test_kept_optimizer_changes_the_second_task_alone(whole: dict[tuple[str, ...], Any], tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ from lifelong.config.schema import ConfigError, folded
 from lifelong.data.normalise import Normalise
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task, TaskStream
-from lifelong.distributed.ranks import from_rank_zero, is_first, losing_contact, this_share, wait_for_all
+from lifelong.distributed.ranks import from_rank_zero, is_first, losing_contact, this_shard, wait_for_all
 from lifelong.experiment.errors import composed
 from lifelong.experiment.loggers import log_for_agent, make_loggers
 from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
 from lifelong.methods.method import Method
 from lifelong.models.learner import Learner
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolder, whole
 from lifelong.runs.identity import changed_code, identifier, identity
 from lifelong.tracking import History, NoHistory, Tracker, quiet_libraries
@@ -71,7 +71,7 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     for group in ("backbone", "optimizer"):
         check_group(config, group, trusted)  # type: ignore[arg-type]
     with whole(paths.model):
-        saved = load_sealed(paths.model)
+        saved = load_with_checksum(paths.model)
     learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
     if saved.get("normalise"):
         learner.as_input = Normalise(*saved["normalise"])
@@ -91,7 +91,7 @@ def load_method(folder: str | Path, learner: Learner, trusted: Sequence[str] = (
         config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
     check_group(config, "method", trusted)  # type: ignore[arg-type]
     with whole(paths.model):
-        state = load_sealed(paths.model).get("method")
+        state = load_with_checksum(paths.model).get("method")
     method: Method = build(config.method, "method")
     method.learner = learner
     if state is not None:
@@ -247,7 +247,7 @@ def task_trainer(
     watching: logger and folder; replaced: options of the configuration's trainer.
     """
     stopping = build(config.early_stopping, "early_stopping")
-    return make_trainer(config, this_share().of, replaced, callbacks=[*first, *stopping, *last], **watching)
+    return make_trainer(config, this_shard().of, replaced, callbacks=[*first, *stopping, *last], **watching)
 
 
 def check_together(config: DictConfig, run: Run) -> None:

@@ -14,17 +14,17 @@ END_BYTES = len(MARK) + hashlib.sha256().digest_size
 BLOCK_BYTES = 2**20
 
 
-def save_sealed(value: dict[str, Any], file: IO[bytes]) -> None:
+def save_with_checksum(value: dict[str, Any], file: IO[bytes]) -> None:
     """torch.save into an empty file open for writing and reading, then the checksum, which torch.load does not mind."""
     torch.save(value, file)
     file.write(_end(file, file.tell()))
 
 
-def load_sealed(path: Path) -> dict[str, Any]:
+def load_with_checksum(path: Path) -> dict[str, Any]:
     """torch.load onto the CPU, of tensors and plain values alone, after a look at every byte.
 
     Raises:
-        DamagedError: the file is not what save_sealed wrote.
+        DamagedError: the file is not what save_with_checksum wrote.
         RunFolderError: it is, but holds what would run code when loaded.
     """
     with open(path, "rb") as file:
