@@ -27,9 +27,6 @@ from lifelong.runs.interrupted import SIGNALS, Interrupted
 from lifelong.runs.record import Record
 from lifelong.training.checkpoint_files import CheckpointFiles, refusal
 
-FIRST = 128
-"""More than the number of any signal."""
-
 
 class Checkpoints(Callback):
     """Saves the run every `every_seconds`, every `every_steps` optimiser steps and on request, always behind a whole
@@ -169,8 +166,8 @@ class Checkpoints(Callback):
 
     def _signum_of_all(self, due: bool = False) -> tuple[int, bool]:
         """The signal that came to any rank, SIGUSR2 before others, and whether any rank is due."""
-        asked, is_due = largest_over_ranks(self.signum + FIRST * (self.signum == signal.SIGUSR2), due)
-        return asked % FIRST, bool(is_due)
+        warned, signum, is_due = largest_over_ranks(self.signum == signal.SIGUSR2, self.signum, due)
+        return signal.SIGUSR2 if warned else signum, bool(is_due)
 
     def _interrupted(self, signum: int) -> Interrupted:
         then = "continues" if self.files.exist else "starts over (nothing was saved yet)"
