@@ -20,12 +20,9 @@ from lifelong.training import checkpoint_files
 from lifelong.training.checkpoint_files import CheckpointFiles
 from runs import Killed, assert_same_run, at_every_batch, run, run_killed
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 SETTINGS = ("method=ewc", "backbone.dropout=0.2", "checkpoint_steps=2")
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
 
 
 # Two generations ----------------------------------------------------------------------------------------------------

@@ -23,12 +23,9 @@ from lifelong.runs.checksum import load_with_checksum
 from lifelong.training.checkpoint import Checkpoints
 from runs import TINY, Said, assert_same_run, at_every_batch, command, run
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 SETTINGS = ("backbone.dropout=0.2", "checkpoint_steps=1")
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import tiny
 from lifelong.data.loader import Batch
 from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.identity import identifier
-from runs import NUM_STEPS, assert_resumes, composed_tiny, run
+from runs import NUM_STEPS, composed_tiny, run
 
 KEPT = ("method=si", "keep_optimizer=true")
 BY_STEPS = ("method=ewc", "trainer.max_epochs=-1", "trainer.max_steps=7")  # an epoch has three
@@ -46,13 +46,6 @@ def test_kept_state_does_not_bring_its_learning_rate() -> None:
     before.param_groups[0]["lr"] = 123.0
     learner.optimizer_state = before.state_dict()["state"]
     assert learner.configure_optimizers().param_groups[0]["lr"] != 123.0
-
-
-@pytest.mark.parametrize(("settings", "steps"), [(KEPT, (2, 3, 6, 7, 9, 12)), (BY_STEPS, (2, 3, 6, 7, 8, 10, 13))])
-def test_interrupted_and_resumed_equals_uninterrupted(
-    settings: tuple[str, ...], steps: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert_resumes(monkeypatch, tmp_path, steps, *settings)
 
 
 # Iterations ----------------------------------------------------------------------------------------------------------
