@@ -25,7 +25,7 @@ from lifelong.experiment.parts import make_stream
 from lifelong.models.evaluation import accuracy
 from lifelong.models.learner import Learner
 from lifelong.runs.atomic import atomic_write
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolder, run_id, whole
 from lifelong.runs.identity import identity, source_names
 from own_options import run_script
@@ -113,7 +113,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
         run: DictConfig = OmegaConf.create(paths.config.read_text(encoding="utf-8"))  # type: ignore[assignment]
     config = stream_config(run, overrides)
     learner, stream = load(folder, config.trusted), make_stream(config)
-    check_fits(stream, learner, tuple(load_sealed(paths.model)["input_shape"]))
+    check_fits(stream, learner, tuple(load_with_checksum(paths.model)["input_shape"]))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
     found = accuracies(learner, stream, load_method(folder, learner, config.trusted).enter)
     result = {

@@ -14,7 +14,7 @@ from importance_models import ROUNDING, cnn, mlp
 from lifelong.importance import closed, estimators, fisher, local, mas, sliced_cramer
 from lifelong.importance.local import local_mas
 from lifelong.importance.sums import over_batches, ran_out
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from runs import TINY, command
 
 LIMIT = 5
@@ -104,5 +104,5 @@ def test_one_sample_that_does_not_fit_is_one_line_and_the_last_checkpoint_stands
         "error: importance does not fit into memory, even one sample at a time: "
         "CUDA out of memory. Tried to allocate 1 GiB.\n"
     )
-    assert load_sealed(next(tmp_path.rglob("last.ckpt")))["global_step"] == 6
+    assert load_with_checksum(next(tmp_path.rglob("last.ckpt")))["global_step"] == 6
     assert command(*settings).code == 0

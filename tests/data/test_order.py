@@ -10,7 +10,7 @@ import lifelong
 import tiny
 from lifelong.config.schema import ConfigError
 from lifelong.data.order import ORDER, as_order, plain_names
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import Uniform
 from lifelong.methods.joint import Joint
 from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row

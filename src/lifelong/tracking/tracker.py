@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lifelong.data.stream import TaskStream
-from lifelong.distributed.ranks import gathered, sum_over_ranks_, this_share
+from lifelong.distributed.ranks import gathered, sum_over_ranks_, this_shard
 from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.environment import peak_memory_bytes
@@ -116,14 +116,14 @@ class Tracker(Callback):
         """The summed losses, mean over ranks; not finite, all ranks raise DivergedError. The host waits for it."""
         total = self._loss.clone()
         sum_over_ranks_([total])
-        if not math.isfinite(loss := float(total) / this_share().of):
+        if not math.isfinite(loss := float(total) / this_shard().of):
             raise self._diverged(f"train/loss is {loss}", trainer)
         return loss
 
     def _costs(self, device: torch.device) -> dict[str, float]:
         """Since the row before, the validations between left out; called behind a wait for the device."""
         now = perf_counter()
-        speed = self._samples * this_share().of / (now - self._since)
+        speed = self._samples * this_shard().of / (now - self._since)
         self._since, self._samples = now, 0
         return {"cost/samples_per_second": speed, "cost/peak_memory_bytes": peak_memory_bytes(device)}
 
@@ -173,7 +173,7 @@ class Tracker(Callback):
         return {"loss": gathered(self._loss), "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loss, self._count = state_dict["loss"][this_share().rank], state_dict["count"]
+        self._loss, self._count = state_dict["loss"][this_shard().rank], state_dict["count"]
 
 
 def quiet_libraries() -> None:
