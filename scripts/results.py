@@ -16,9 +16,9 @@ from pandas import DataFrame, Series
 
 from compare import differences
 from lifelong.experiment.errors import composed, one_line_errors
-from lifelong.plots.report.runs import flattened, read_runs
+from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import half_width, number, plus_minus
-from lifelong.runs.identity import setting
+from lifelong.runs.identity import flattened, setting
 from studies.pages import markdown, power, read_csv, renew, write_csv
 from studies.protocols import BOUNDS, DATA, METHODS, Protocol, protocol, read_protocols
 

@@ -20,10 +20,9 @@ import report as script
 import table
 from lifelong.config.schema import compose
 from lifelong.experiment.errors import one_line_errors
-from lifelong.plots.report.missing import missing
 from lifelong.plots.report.page import FIGURES, write_report
 from lifelong.plots.report.plots import mean_curves, pareto_front, plane_figure
-from lifelong.plots.report.runs import notes, read_runs
+from lifelong.plots.report.runs import missing, notes, read_runs
 from lifelong.plots.report.tables import half_width, mean_matrix, number, plus_minus, summary
 from lifelong.runs.identity import setting
 from run_folders import NAMES, failed, finished, unfinished
@@ -207,24 +206,6 @@ def test_run_with_half_a_history_or_none_is_reported(tmp_path: Path, history: st
 
 
 # What is missing -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("grid", "seeds", "expected"),
-    [
-        pytest.param({"ewc": [1, 10], "mas": [1, 10]}, (0, 1), [], id="full grid"),
-        pytest.param({"ewc": [1, 10, 100], "si": [1, 100]}, (0,), ["si, λ = 10: no run of any seed"], id="same sweep"),
-        pytest.param(  # EWC's own strength is 1000, that of MAS 1: factors 0.1, 1, 10
-            {"ewc": [100, 1000, 10000], "mas": [0.1, 10]}, (0,), ["mas, λ = 1: no run of any seed"], id="factors"
-        ),
-        pytest.param({"ewc": [3, 30, 300], "mas": [1], "si": [0.5, 0.7, 2]}, (0,), [], id="sweeps of their own"),
-    ],
-)
-def test_missing_strengths(tmp_path: Path, grid: dict[str, list[float]], seeds: tuple[int, ...], expected: Any) -> None:
-    for method, strengths in grid.items():
-        for strength, seed in itertools.product(strengths, seeds):
-            finished(tmp_path, f"method={method}", f"method.strength={strength}", f"seed={seed}")
-    assert missing(read_runs(tmp_path)) == expected
 
 
 def test_seed_that_others_have_is_missed_and_one_that_has_begun_is_not(tmp_path: Path) -> None:
