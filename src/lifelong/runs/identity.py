@@ -34,6 +34,15 @@ def identity(config: DictConfig) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if k not in LEFT_OUT | added}
 
 
+def flattened(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys, {"method.strength": 1000.0, …}; lists and empty ones stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        nested = isinstance(value, Mapping) and value
+        flat |= flattened(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
 def setting(config: DictConfig) -> dict[str, Any]:
     """What decides a run's numbers but for the seed: runs that share it may be averaged."""
     plain = identity(config)
