@@ -59,6 +59,18 @@ def fisher_of_labels(model: nn.Module, x: Tensor, y: Tensor, visible: list[int])
     return total
 
 
+def fisher_of_reversed_logits(model: nn.Module, x: Tensor, y: Tensor, visible: list[int]) -> Params:
+    """(1/N) Σ_n (∂ log(exp(−z_y)/Σ_c exp(−z_c))/∂θ)² for the labels y (N,)."""
+    model, x = frozen_copy(model), x.double()
+    total = zeros(model)
+    for x_n, y_n in zip(x, y.tolist(), strict=True):
+        z = model(x_n.unsqueeze(0))[0]
+        log_p = -z[y_n] - torch.stack([torch.exp(-z[c]) for c in visible]).sum().log()
+        for name, g in gradient(model, log_p).items():
+            total[name] += g**2 / len(x)
+    return total
+
+
 def mas(model: nn.Module, x: Tensor, visible: list[int]) -> Params:
     """(1/N) Σ_n |∂‖z_n‖²/∂θ|, the norm over the visible columns."""
     model, x = frozen_copy(model), x.double()

@@ -69,7 +69,7 @@ def overrides(method: str) -> tuple[str, ...]:
     return (f"method={method}", *memory, *(() if "domain" in made.scenarios else ("scenario=task",)))
 
 
-HALVED = {"ewc", "online_ewc", "ewcpp"}
+HALVED = {"ewc", "online_ewc", "ewcpp", "ewc_dr"}
 """c = ½ for the EWC family and 1 for all others."""
 HOLDING = [method for method in METHODS if isinstance(make_penalty(method), Penalty)]
 """The methods that hold weights by a quadratic."""
