@@ -220,6 +220,30 @@ def distillation(z: Tensor, z_old: Tensor, heads: list[list[int]], temperature: 
     return torch.tensor(total / len(z), dtype=torch.float64)
 
 
+def distilled_binary_cross_entropy(z: Tensor, z_old: Tensor, y: Tensor, old: list[int], new: list[int]) -> Tensor:
+    """(1/N) Σ_n −Σ_c q log σ(z_c) + (1 − q) log(1 − σ(z_c)): q = σ(z_old) of an old column, one-hot of a new one."""
+
+    def sigmoid(value: float) -> float:
+        return 1 / (1 + math.exp(-value))
+
+    total = 0.0
+    for row, row_old, label in zip(z.tolist(), z_old.tolist(), y.tolist(), strict=True):
+        for c in [*old, *new]:
+            q = sigmoid(row_old[c]) if c in old else float(c == label)
+            total -= q * math.log(sigmoid(row[c])) + (1 - q) * math.log(1 - sigmoid(row[c]))
+    return torch.tensor(total / len(z), dtype=torch.float64)
+
+
+def nearest_mean(features: Tensor, exemplars: dict[int, Tensor]) -> list[int]:
+    """argmin_c ‖φ/‖φ‖ − μ_c‖, μ_c the mean of φ/‖φ‖ over the exemplars (m, D) of the class, of length 1 again."""
+    means = {c: sum(phi / phi.norm() for phi in own) / len(own) for c, own in exemplars.items()}
+    found = []
+    for phi in features:
+        distances = {c: float((phi / phi.norm() - mean / mean.norm()).norm()) for c, mean in means.items()}
+        found.append(min(distances, key=distances.__getitem__))
+    return found
+
+
 def projected(g: Tensor, ref: Tensor) -> Tensor:
     """A-GEM, eq. 11: g − (gᵀ g_ref / g_refᵀ g_ref) g_ref where gᵀ g_ref < 0, else g; one number at a time."""
     dot, square = (math.fsum(a * b for a, b in zip(v.tolist(), ref.tolist(), strict=True)) for v in (g, ref))
