@@ -71,6 +71,48 @@ def fisher_of_reversed_logits(model: nn.Module, x: Tensor, y: Tensor, visible: l
     return total
 
 
+def kronecker_factors(model: nn.Module, x: Tensor, layer: str, visible: list[int]) -> tuple[Tensor, Tensor]:
+    """A (1/NT) Σ_n Σ_t a aᵀ and G (1/N) Σ_n Σ_y p(y|x_n) Σ_t g gᵀ of a linear layer or convolution, t its positions:
+    a its input there with 1 behind it for a bias, g the gradient of log p(y|x_n) at its output."""
+    model, x = frozen_copy(model), x.double()
+    module, seen = model.get_submodule(layer), []
+    module.register_forward_hook(lambda _, inputs, z: seen.append((inputs[0], z)))
+    A, G = 0.0, 0.0
+    for x_n in x:
+        for y in visible:
+            seen.clear()
+            log_p = log_probability(model, x_n, y, visible)
+            (inputs, outputs), *_ = seen
+            (slope,) = torch.autograd.grad(log_p, outputs)
+            rows = patches(module, inputs[0].detach()) if isinstance(module, nn.Conv2d) else [inputs[0].detach()]
+            slopes = slope[0].flatten(1).T if isinstance(module, nn.Conv2d) else slope
+            for a, g in zip(rows, slopes, strict=True):
+                a = a if module.bias is None else torch.cat([a, torch.ones(1, dtype=a.dtype)])
+                A = A + torch.outer(a, a) / (len(x) * len(rows) * len(visible))
+                G = G + log_p.detach().exp() * torch.outer(g, g) / len(x)
+    return A, G
+
+
+def patches(conv: nn.Conv2d, image: Tensor) -> list[Tensor]:
+    """What each pixel of the output sees of an image (C, H, W), row by row; square kernels, strides and paddings."""
+    k, s, p = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+    padded = image.new_zeros(len(image), image.shape[1] + 2 * p, image.shape[2] + 2 * p)
+    padded[:, p : p + image.shape[1], p : p + image.shape[2]] = image
+    starts = itertools.product(*(range(0, size - k + 1, s) for size in padded.shape[1:]))
+    return [padded[:, i : i + k, j : j + k].flatten() for i, j in starts]
+
+
+def fisher_block(model: nn.Module, x_n: Tensor, names: list[str], visible: list[int]) -> Tensor:
+    """Σ_y p(y|x_n) ∇ ∇ᵀ of the named parameters of a layer, ∇ = ∂ log p/∂(weight and bias), one row an output."""
+    model, total = frozen_copy(model), 0.0
+    for y in visible:
+        log_p = log_probability(model, x_n.double(), y, visible)
+        found = gradient(model, log_p)
+        flat = torch.cat([found[n].reshape(len(found[n]), -1) for n in names], 1).flatten()
+        total = total + log_p.detach().exp() * torch.outer(flat, flat)
+    return total
+
+
 def mas(model: nn.Module, x: Tensor, visible: list[int]) -> Params:
     """(1/N) Σ_n |∂‖z_n‖²/∂θ|, the norm over the visible columns."""
     model, x = frozen_copy(model), x.double()
@@ -116,6 +158,15 @@ def penalty_gradient(params: Tensors, anchor: Tensors, importance: Tensors, *, c
     """∂ penalty_value/∂θ by autograd, float64."""
     theta = [p.detach().double().requires_grad_() for p in params]
     return list(torch.autograd.grad(penalty_value(theta, anchor, importance, c=c, strength=strength), theta))
+
+
+def kronecker_value(departures: Tensors, pairs: list[list[tuple[Tensor, Tensor]]]) -> Tensor:
+    """Σ_layers Σ_pairs vec(ΔW)ᵀ (G ⊗ A) vec(ΔW), ΔW (O, D) of each layer, by the dense matrix; differentiable."""
+    total = torch.zeros((), dtype=torch.float64)
+    for departure, own in zip(departures, pairs, strict=True):
+        for A, G in own:
+            total = total + departure.flatten() @ torch.kron(G.double(), A.double()) @ departure.flatten()
+    return total
 
 
 def sum_of_quadratics(theta: Tensor, anchors: Tensor, importances: Tensor) -> tuple[Tensor, Tensor]:
