@@ -3,8 +3,11 @@
 Legend: B batch, D features, K output columns, N candidates of one class.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from lifelong.data.examples import Examples
 from lifelong.memory.base import ExemplarMemory, Learned, in_batches
@@ -56,13 +59,22 @@ def nearness(distance: Tensor) -> Tensor:
 class MeanOfFeatures(ExemplarMemory):
     """The k-th exemplar is argmin_x ‖mean(φ) − (φ(x) + Σ_chosen φ)/k‖ among those not chosen yet; no chance in it.
 
-    iCaRL, algorithm 4 (Rebuffi et al. 2017, arXiv 1611.07725). φ as the head sees it, not scaled to length 1 as there.
+    iCaRL, algorithm 4 (Rebuffi et al. 2017, arXiv 1611.07725). φ as the head sees it.
+
+    Args:
+        unit_length: φ is scaled to length 1 first, as iCaRL does, which classifies by the nearest mean.
+        per_class, exemplars: as in ExemplarMemory.
     """
 
     needs = ("features",)
 
+    def __init__(self, per_class: int | None = 20, *, unit_length: bool = False, **exemplars: Any) -> None:
+        super().__init__(per_class, **exemplars)
+        self.unit_length = unit_length
+
     def choose(self, learner: Learned, candidates: Examples, num: int, generator: torch.Generator) -> Tensor:
-        return herded(in_batches(learner.backbone.features, learner, candidates), num)
+        features = in_batches(learner.backbone.features, learner, candidates)
+        return herded(normalize(features) if self.unit_length else features, num)
 
 
 def herded(features: Tensor, num: int) -> Tensor:

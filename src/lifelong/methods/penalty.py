@@ -93,7 +93,7 @@ class Penalty(Method):
         weights = self.weights()
         self.merge({name: new[name] for name in weights if name in new}, weights)
         if self.strength > 0:
-            check_importance(self.importance, self.penalised(self.learner.backbone))
+            check_importance(self.importance_shown, self.penalised(self.learner.backbone))
 
     def value(self, backbone: nn.Module) -> Tensor:
         """The penalty at the current weights, c·strength·q(θ), a float64 scalar."""

@@ -118,7 +118,7 @@ class Footprints(Callback):
         backbone: Any = pl_module.backbone
         held = [callback for callback in trainer.callbacks if isinstance(callback, Penalty)]  # type: ignore[attr-defined]
         self.anchors.append(flat(held[0].anchor if held else {}, backbone))
-        self.importances.append(flat(held[0].importance if held else {}, backbone))
+        self.importances.append(flat(held[0].importance_shown if held else {}, backbone))
         self.steps.append([])
         self.points.append([])
         self.on_train_end(trainer, pl_module)
