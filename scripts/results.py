@@ -1,4 +1,4 @@
-"""Renew the tables of docs/results.md: python scripts/results.py [runs]
+"""Renew the tables of docs/results.md, and of all methods in docs/methods.md: python scripts/results.py [runs]
 
 The runs below RUNS/results that scripts/tune.py had trained go to docs/data/results.csv (a line per reported run) and
 docs/data/tuning.csv (a line per run that chose a strength); what is not found stays there as it was. The tables are
@@ -19,7 +19,7 @@ from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import half_width, number, plus_minus
 from lifelong.runs.identity import flattened, setting
 from studies.pages import collected, markdown, power, read_csv, renew, renewed, write_csv
-from studies.protocols import BOUNDS, DATA, METHODS, Protocol, protocol, read_protocols
+from studies.protocols import BOUNDS, DATA, METHODS, Protocol, default_strength, protocol, read_protocols
 
 HELD = [method for method in METHODS if method not in BOUNDS]
 SITE = ["protocol", "data", "method"]
@@ -28,11 +28,12 @@ SITE = ["protocol", "data", "method"]
 def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol) -> DataFrame:
     """The finished and the failed of `runs` as rows of a file in docs/data."""
     known = runs[runs["state"].isin(["finished", "failed"])]
-    strength = known["strength"].where(~known["method"].isin(BOUNDS))
+    strength = known["strength"].where([default_strength(method) is not None for method in known["method"]])
     composed_of = {method: composed(plan.of_method(method, 1.0)) for method in known["method"].unique()}
     protocols = {method: flattened(setting(config)) for method, config in composed_of.items()}
     changes = [changed(protocols[run.method], run.config) for run in known.itertuples()]
-    more = {"protocol": plan.name, "data": plan.data, "chosen_with": " ".join(plan.choose)}
+    kept = known[["method_state_bytes", "memory_bytes"]].sum(axis=1)
+    more = {"protocol": plan.name, "data": plan.data, "chosen_with": " ".join(plan.choose), "kept_bytes": kept}
     return collected(known, columns, strength=strength, changed=changes, **more)
 
 
@@ -91,7 +92,7 @@ def results_table(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> DataFra
         lost = f" ({len(ours) - len(done)} diverged)" if len(done) < len(ours) else ""
         shown.append({
             "method": method,
-            "λ (tried)": "" if method in BOUNDS else power(ours["strength"].iloc[0]) + around,
+            "λ (tried)": "" if default_strength(method) is None else power(ours["strength"].iloc[0]) + around,
             "average accuracy": plus_minus(done["average_accuracy"]),
             "forgetting": plus_minus(done["forgetting"]),
             "learning accuracy": plus_minus(done["learning_accuracy"]),
@@ -138,11 +139,34 @@ def page_tables(results: DataFrame, tuning: DataFrame) -> dict[str, str]:
     known, tables, found = read_protocols(), {}, {}
     for name, data in itertools.product(known["protocols"], known["sources"]):
         rows, grid = (table[(table["protocol"] == name) & (table["data"] == data)] for table in (results, tuning))
-        if len(rows):
-            plan = protocol(name, data)
+        plan = protocol(name, data)
+        if len(rows) and not plan.own:
             tables[name, data] = rows
             found[f"{name} {data}"] = f"{described(plan, rows, grid)}\n\n{markdown(results_table(plan, rows, grid))}"
     return {"overview": markdown(overview(tables)), **found}
+
+
+def all_methods(results: DataFrame) -> DataFrame:
+    """Cells of text: a row per method, a column per stream that all methods were run on."""
+    plans = [protocol(name, "mnist5k") for name, entry in read_protocols()["protocols"].items() if "own" in entry]
+    ours = results[results["protocol"].isin([plan.name for plan in plans])]
+    shown = []
+    for method in dict.fromkeys(method for plan in plans for method in plan.methods):
+        rows = ours[ours["method"] == method]
+        if rows.empty:
+            continue
+        cells = {plan.name.removeprefix("families_"): _cell(rows[rows["protocol"] == plan.name]) for plan in plans}
+        seconds, kept = number(rows["seconds"].mean(), 0), number(rows["kept_bytes"].max() / 1e6)
+        shown.append({"method": method, **cells, "seconds": seconds, "kept, MB": kept})
+    return DataFrame(shown)
+
+
+def _cell(rows: DataFrame) -> str:
+    """accuracy ± its interval, forgetting in brackets, and λ."""
+    if rows.empty:
+        return ""
+    at = "" if rows["strength"].isna().all() else f", λ {power(rows['strength'].iloc[0])}"
+    return f"{plus_minus(rows['average_accuracy'])} ({number(100 * rows['forgetting'].mean())}){at}"
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
@@ -164,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     write_csv(paths["tuning"], tuning)
     page: Path = args.docs / "results.md"
     renew(page, page_tables(results, tuning))
+    if len(table := all_methods(results)):
+        renew(args.docs / "methods.md", {"all methods": markdown(table)})
     return page
 
 
