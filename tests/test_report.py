@@ -29,9 +29,6 @@ def means(runs: DataFrame, key: str) -> dict[str, float]:
     return {line: round(value, 6) for (_, line, _), value in summary(runs)[key].items()}
 
 
-# Reading ------------------------------------------------------------------------------------------------------------
-
-
 def test_runs_are_read_in_every_state(tmp_path: Path) -> None:
     finished(tmp_path, "seed=0")
     unfinished(tmp_path, "seed=1")
@@ -46,9 +43,6 @@ def test_runs_are_read_in_every_state(tmp_path: Path) -> None:
         "interrupted or still running: 0 tasks learned",
         "DivergedError: train/loss is nan",
     ]
-
-
-# Numbers ------------------------------------------------------------------------------------------------------------
 
 
 def test_interval_is_students_by_the_printed_table() -> None:
@@ -68,9 +62,6 @@ def test_pareto_front_is_what_nothing_dominates() -> None:
     front = pareto_front(points)
     assert sorted(front) == [i for i, p in enumerate(points) if not dominated(p)]
     assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
-
-
-# What is averaged, what is kept apart --------------------------------------------------------------------------------
 
 
 def test_seeds_alone_are_averaged(tmp_path: Path) -> None:
@@ -174,9 +165,6 @@ def test_curves_of_methods_with_other_numbers_of_steps_share_an_axis(tmp_path: P
     assert ewc.loc[(ewc["task"] == "rot0") & (ewc["position"] == 1), "accuracy"].tolist() == pytest.approx([90])
 
 
-# What is missing -----------------------------------------------------------------------------------------------------
-
-
 def test_seed_that_others_have_is_missed_and_one_that_has_begun_is_not(tmp_path: Path) -> None:
     finished(tmp_path, "method=ewc", "seed=0")
     finished(tmp_path, "method=ewc", "seed=1")
@@ -184,9 +172,6 @@ def test_seed_that_others_have_is_missed_and_one_that_has_begun_is_not(tmp_path:
     unfinished(tmp_path, "method=si", "seed=0")
     finished(tmp_path, "method=si", "seed=1")
     assert missing(read_runs(tmp_path)) == ["mas, λ = 1: no run of seed 0"]
-
-
-# The report ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -266,9 +251,6 @@ def test_command_says_where_the_page_is_or_in_one_line_why_not(tmp_path: Path) -
     assert "0 of 1 runs finished" in path.read_text()
 
 
-# Figures -------------------------------------------------------------------------------------------------------------
-
-
 def beyond_the_limits(axis: Any) -> list[Text]:
     """Labels of ticks outside the axis, which are made and never drawn."""
     low, high = sorted(axis.get_view_interval())
@@ -298,9 +280,6 @@ def test_figure_cuts_no_text_off_and_nothing_lies_on_a_title_a_label_or_the_lege
         assert not any(box.overlaps(panel) for panel in panels)
         assert not any(box.overlaps(label.get_window_extent()) for label in ticks)
     assert all(figure.bbox.count_contains(legend.get_window_extent().corners()) == 4 for legend in figure.legends)
-
-
-# The table in the terminal --------------------------------------------------------------------------------------------
 
 
 def terminal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[list[str]], str]:

@@ -25,9 +25,6 @@ def rows_of_training(result: Result) -> list[dict[str, float]]:
     return [row for row in history(result) if "train/loss" in row]
 
 
-# history.jsonl ------------------------------------------------------------------------------------------------------
-
-
 def test_steps_run_on_through_the_stream(tmp_path: Path) -> None:
     """Losses every 2 steps, validation of all tasks so far at each epoch's end, tests at each task's end."""
     found = history(run(tmp_path))
@@ -95,9 +92,6 @@ def test_diverged_run_ends_with_the_step_and_the_task(tmp_path: Path) -> None:
         run(tmp_path, "optimizer=sgd", "optimizer.lr=1e30")
 
 
-# csv ----------------------------------------------------------------------------------------------------------------
-
-
 def csv_rows(folder: Path) -> list[dict[str, float]]:
     with open(folder / "metrics.csv", newline="") as file:
         return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
@@ -121,9 +115,6 @@ def test_several_loggers_have_the_same_rows_and_none_has_none(tmp_path: Path) ->
     assert scalars(csv_rows(several.folder)) == history(several)
     files = [{path.name for path in result.folder.iterdir()} for result in (several, none)]
     assert files[0] - files[1] == {"metrics.csv", "tensorboard"}
-
-
-# What loggers are told ------------------------------------------------------------------------------------------------
 
 
 def test_flat_config_has_dotted_keys_and_whole_lists(tmp_path: Path) -> None:

@@ -143,9 +143,6 @@ def learn_ours(
     return floor.Outcome(weights, matrix, seconds)
 
 
-# Images -------------------------------------------------------------------------------------------------------------
-
-
 def read_source(work: Workload, fashion_mnist: Path | None) -> Source:
     """The first images of Fashion-MNIST, or blurred classes under noise of the same shape."""
     if fashion_mnist is None:

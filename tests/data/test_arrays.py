@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lifelong.config.schema import compose
-from lifelong.data.loader import Batches
 from lifelong.data.sources.arrays import arrays
-from lifelong.experiment.run import make_stream
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 3, 6, 5), dtype=np.uint8)
@@ -86,27 +83,6 @@ def test_inputs_are_kept_as_they_are_and_given_as_a_backbone_takes_them(
     assert x.dtype == given
     expected = torch.as_tensor(inputs).double() / (255 if kept == torch.uint8 else 1)
     torch.testing.assert_close(x.double(), expected, atol=0, rtol=1e-6)  # to float32
-
-
-@pytest.mark.parametrize("stream", ["dataset=split", "dataset=permuted"])
-@pytest.mark.parametrize("kind", ["features", "tokens"])
-def test_batches_of_features_and_tokens_are_the_same_resident_or_not(tmp_path: Path, stream: str, kind: str) -> None:
-    inputs = RNG.normal(size=(40, 7)).astype(np.float32) if kind == "features" else RNG.integers(0, 900, (40, 7))
-    path = as_pt(tmp_path, {"inputs": inputs, "labels": np.arange(40) % 4})
-    batches = []
-    for bound in ("1e9", "100"):
-        config = compose([stream, "dataset/source=arrays", f"dataset.source.path={path}", f"resident_bytes={bound}"])
-        made = make_stream(config)
-        examples = made.task(1).train
-        assert examples.lazy == (bound == "100")
-        loaded = Batches(examples, 5, seed=0, as_input=made.as_input, resident_bytes=config.resident_bytes)
-        batches.append([(x, y) for x, y, _ in loaded])
-        assert batches[-1][0][0].dtype == (torch.float32 if kind == "features" else torch.int64)
-        seen = {tuple(sorted(row)) for row in torch.cat([x for x, *_ in loaded]).tolist()}
-        assert seen <= {tuple(sorted(row)) for row in inputs.tolist()}
-    for (x, y), (z, w) in zip(*batches, strict=True):
-        assert x.equal(z)
-        assert y.equal(w)
 
 
 def test_a_pt_file_is_mapped_and_stays_as_it_is_when_written_to(tmp_path: Path) -> None:

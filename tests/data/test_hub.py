@@ -11,7 +11,7 @@ from lifelong.config.build import build
 from lifelong.config.schema import compose
 from lifelong.data.sources import cache as module
 from lifelong.data.sources.hub import hub
-from parquet_files import CLASS_LABEL, encoded, labels, pixels, write
+from parquet_files import CLASS_LABEL, labels, pixels, write
 
 datasets = pytest.importorskip("datasets", reason="needs the extra hub")
 
@@ -77,8 +77,6 @@ def test_labels_are_classes_integers_or_texts(
     assert source.test.inputs.tolist() == channels_first(pixels(3))
 
 
-# Presets -----------------------------------------------------------------------------------------------------------
-
 PRESETS = {
     "mnist": ("image", "label", "L", "test", 10),
     "fashion_mnist": ("image", "label", "L", "test", 10),
@@ -106,9 +104,6 @@ def test_preset_reads_a_set_with_its_columns_and_refuses_other_counts(preset: st
     source = build(node, "dataset.source")
     assert source.train.inputs.shape == (3, 1 if mode == "L" else 3, 6, 5)
     assert len(source.classes) == num_classes
-
-
-# Refusals -----------------------------------------------------------------------------------------------------------
 
 
 def refused(message: str, **options: Any) -> None:
@@ -150,7 +145,6 @@ UNUSED = r"^dataset.source: image 2 of test cannot be used"
     ("images", "values", "message"),
     [
         ([*pixels(2), b"no image"], THREE, rf"{UNUSED} \(.*\)$"),
-        ([*pixels(2), encoded(pixels(1)[0])[:60]], THREE, UNUSED),
         ([*pixels(2), None], THREE, rf"{UNUSED} \(there is none\)$"),
         ([*pixels(2), pixels(1)[0, :4]], THREE, r"^dataset.source.size must be set .* image 2 of test is \(3, 4, 5\)"),
         ([*pixels(2), pixels(1, mode="L")[0]], THREE, "^dataset.source.mode must be set where images differ: image 2"),
@@ -159,8 +153,6 @@ UNUSED = r"^dataset.source: image 2 of test cannot be used"
             [0, 1, None],
             "^dataset.source.label must name .*, got 'label' with missing labels$",
         ),
-        ([*pixels(3)], [-1, -1, -1], r"^dataset.source zoo: test labels must be >= 0, got -1\.\.-1$"),
-        ([*pixels(3, mode="L")], THREE, "train and test part must be of one type and shape"),
     ],
 )
 def test_data_that_cannot_be_used_are_refused_and_named(

@@ -176,9 +176,6 @@ def test_settings_not_allowed_are_refused(folder: Path, cache: str, options: dic
         image_folder(str(folder), **options, cache=cache)
 
 
-# The cache ---------------------------------------------------------------------------------------------------------
-
-
 def test_the_cache_is_where_the_environment_says(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIFELONG_CACHE", str(tmp_path / "elsewhere"))
     image_folder(str(folder))

@@ -142,7 +142,7 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
 def loading(run: Run, device: torch.device) -> dict[str, Any]:
     """How batches of any kind are loaded."""
     return {"device": device, "as_input": run.learner.as_input, "resident_bytes": run.resident_bytes,
-            "share": this_share()}  # fmt: skip
+            "shard": this_share()}  # fmt: skip
 
 
 def importance_batches(
