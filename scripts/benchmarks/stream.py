@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
-from lightning.pytorch import Callback
 from rich.console import Console
 from torch import Tensor
 
@@ -113,7 +112,6 @@ def learn_ours(
     work: Workload,
     source: Source,
     *,
-    callbacks: Sequence[Callback] = (),
     on_row: Callable[[Run], None] = lambda run: None,
     settings: Sequence[str] = EWC_ON_CPU,
 ) -> floor.Outcome:
@@ -129,7 +127,7 @@ def learn_ours(
     with TemporaryDirectory() as folder:
         start = perf_counter()
         run = build_run(config, build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes))
-        with watched(run, Request(config, RunFolder(Path(folder)), Console(quiet=True), callbacks=callbacks)):
+        with watched(run, Request(config, RunFolder(Path(folder)), Console(quiet=True))):
             logged = run.on_row
 
             def row(task: Task) -> None:
