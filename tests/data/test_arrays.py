@@ -98,7 +98,6 @@ def test_a_pt_file_is_mapped_and_stays_as_it_is_when_written_to(tmp_path: Path) 
     ("content", "message"),
     [
         ({"x_train": IMAGES, "y_train": LABELS}, "must hold images, labels and maybe .*, got x_train, y_train$"),
-        ({}, "must hold images, labels and maybe .*, got nothing$"),
         (GOOD | {"test_images": IMAGES}, "must hold .*, got images, labels, test_images$"),
         (GOOD | {"images": IMAGES / 255}, r": images must be uint8, 0 to 255, got torch.float64 "),
         (GOOD | {"images": IMAGES[:, :2]}, r"with C = 1 or 3, got \(20, 2, 6, 5\)$"),
@@ -107,15 +106,11 @@ def test_a_pt_file_is_mapped_and_stays_as_it_is_when_written_to(tmp_path: Path) 
             r"with C = 1 or 3, got \(20, 3, 6, 3\)$",
         ),
         (GOOD | {"labels": LABELS / 1}, ": labels must be an integer for each of the images, got torch.float64"),
-        (GOOD | {"labels": LABELS > 1}, ": labels must be an integer for each of the images, got torch.bool"),
         (GOOD | {"labels": LABELS[:-1]}, ": labels must be an integer for each of the images, got"),
         (GOOD | {"labels": LABELS - 1}, r"^dataset.source mine: train labels must be >= 0, got -1\.\.2$"),
-        (GOOD | {"labels": LABELS * 0 - 1}, r"^dataset.source mine: train labels must be >= 0, got -1\.\.-1$"),
         ({"inputs": IMAGES[:, 0, 0, 0], "labels": LABELS}, r": inputs must be floats or integers \(N, ...\), got"),
-        ({"inputs": IMAGES > 9, "labels": LABELS}, r": inputs must be floats or integers .* got torch.bool"),
         ({"inputs": np.full((20, 2), np.nan), "labels": LABELS}, ": inputs must be finite, got NaN or infinity"),
         (GOOD | {"inputs": IMAGES}, "must hold images, labels and maybe .*, got images, inputs, labels$"),
-        (WITH_TEST | {"test_labels": LABELS[:5] + 4}, r"test labels must be 0\.\.3, got 4\.\.7$"),
         (WITH_TEST | {"test_images": IMAGES[:5, :, :4]}, "train and test part must be of one type and shape"),
     ],
 )

@@ -77,32 +77,23 @@ def test_labels_are_classes_integers_or_texts(
     assert source.test.inputs.tolist() == channels_first(pixels(3))
 
 
-PRESETS = {
-    "mnist": ("image", "label", "L", "test", 10),
-    "fashion_mnist": ("image", "label", "L", "test", 10),
-    "kmnist": ("image", "label", "L", "test", 10),
-    "cifar10": ("img", "label", "RGB", "test", 10),
-    "cifar100": ("img", "fine_label", "RGB", "test", 100),
-    "svhn": ("image", "label", "RGB", "test", 10),
-    "tiny_imagenet": ("image", "label", "RGB", "valid", 200),
-}
+PRESETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn", "tiny_imagenet")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_preset_reads_a_set_with_its_columns_and_refuses_other_counts(preset: str, tmp_path: Path, cache: str) -> None:
-    image, label, mode, test_split, num_classes = PRESETS[preset]
     node = compose([f"dataset/source={preset}", f"dataset.source.path={tmp_path}", f"dataset.source.cache={cache}"])
-    node = node.dataset.source
+    node, num_classes = node.dataset.source, node.dataset.source.counts[2]
     feature = {"names": [str(c) for c in range(num_classes)], "_type": "ClassLabel"}
-    for part in ("train", test_split):
+    for part in (node.train_split, node.test_split):
         path = tmp_path / (node.config or "data") / f"{part}-00000-of-00001.parquet"
-        write(path, [*pixels(3)], labels(3), (image, label), feature)
+        write(path, [*pixels(3)], labels(3), (node.image, node.label), feature)
     found = rf"{node.name.split('/')[1]} has \[3, 3, {num_classes}\] \(train, test, classes\), got \[\d+, \d+, \d+\]"
     with pytest.raises(ValueError, match=rf"^dataset.source.counts must be those of the set, .*: {found}$"):
         build(node, "dataset.source")
     node.counts = [3, 3, num_classes]
     source = build(node, "dataset.source")
-    assert source.train.inputs.shape == (3, 1 if mode == "L" else 3, 6, 5)
+    assert source.train.inputs.shape == (3, 1 if node.mode == "L" else 3, 6, 5)
     assert len(source.classes) == num_classes
 
 
