@@ -259,7 +259,7 @@ def beyond_the_limits(axis: Any) -> list[Text]:
 
 
 @pytest.mark.parametrize("draw", list(FIGURES.values()), ids=list(FIGURES))
-def test_figure_cuts_no_text_off_and_nothing_lies_on_a_title_a_label_or_the_legend(
+def test_figure_cuts_no_text_off_and_lays_nothing_on_another(
     draw: Callable[[DataFrame], Figure | None], written: Path
 ) -> None:
     runs = read_runs(written)
@@ -289,9 +289,7 @@ def terminal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines], out
 
 
-def test_table_averages_seeds_alone_and_names_the_unfinished(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_averages_seeds_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finished(tmp_path, "method=ewc", "seed=0", average_accuracy=0.70)
     finished(tmp_path, "method=ewc", "seed=1", average_accuracy=0.74, method_code="b" * 64)
     finished(tmp_path, "method=mas", "seed=0", average_accuracy=0.60, forgetting=None, strength=1000.0)
@@ -311,9 +309,7 @@ def test_table_averages_seeds_alone_and_names_the_unfinished(
     assert "unfinished: " in out
 
 
-def test_orders_are_averaged_over_seeds_and_then_over_orders(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_orders_are_averaged_over_seeds_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """given: 0.5 and 0.7; over the orders: the mean of 0.6 and 0.8, not of three runs."""
     for seed, order, accuracy in ((0, [0, 1, 2], 0.5), (1, [0, 1, 2], 0.7), (0, [2, 1, 0], 0.8)):
         finished(tmp_path, f"seed={seed}", order=order, average_accuracy=accuracy, forgetting=None)

@@ -98,9 +98,7 @@ def csv_rows(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.filterwarnings("error")
-def test_csv_has_the_rows_of_the_history_also_of_a_killed_and_resumed_run(
-    tmp_path: Path,
-) -> None:
+def test_csv_of_a_killed_and_resumed_run_has_the_rows_of_the_history(tmp_path: Path) -> None:
     run_killed(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
     result = run(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
     rows = csv_rows(result.folder)

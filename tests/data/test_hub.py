@@ -122,9 +122,7 @@ def refused(message: str, **options: Any) -> None:
         ({"path": "/none"}, "^dataset.source.path must be a folder of parquet files or one such file, got '/none'$"),
     ],
 )
-def test_settings_that_do_not_fit_the_set_are_refused(
-    zoo: Path, cache: str, options: dict[str, Any], message: str
-) -> None:
+def test_settings_that_do_not_fit_are_refused(zoo: Path, cache: str, options: dict[str, Any], message: str) -> None:
     refused(message, **({"path": str(zoo), "cache": cache} | options))
 
 
@@ -146,9 +144,7 @@ UNUSED = r"^dataset.source: image 2 of test cannot be used"
         ),
     ],
 )
-def test_data_that_cannot_be_used_are_refused_and_named(
-    zoo: Path, cache: str, images: list, values: list, message: str
-) -> None:
+def test_unusable_data_are_refused_and_named(zoo: Path, cache: str, images: list, values: list, message: str) -> None:
     write(zoo / "data" / "test-00000-of-00001.parquet", images, values)
     refused(message, path=str(zoo), cache=cache)
     assert not list(Path(cache).glob("*/")), "nothing is kept of what was refused"
