@@ -108,16 +108,14 @@ def overview(tables: dict[tuple[str, str], DataFrame]) -> DataFrame:
     """The shares of the gap closed: a row per protocol, a column per method."""
     shown = []
     for (name, data), rows in tables.items():
-        cells = {method: _gap_or_divergence(rows, method) for method in HELD}
+        cells = {}
+        for method in HELD:
+            lost: Series = rows.loc[rows["method"] == method, "failed"] != ""
+            cells[method] = f"{lost.sum()} of {len(lost)} diverged" if lost.any() else gap_closed(rows, method)
         if any(cells.values()):
             title = protocol(name, data).data_title.split(" (")[0]
             shown.append({"gap closed, %": f"{name}, {title}", **cells, "seeds": str(rows["seed"].nunique())})
     return DataFrame(shown)
-
-
-def _gap_or_divergence(rows: DataFrame, method: str) -> str:
-    lost: Series = rows.loc[rows["method"] == method, "failed"] != ""
-    return f"{lost.sum()} of {len(lost)} diverged" if lost.any() else gap_closed(rows, method)
 
 
 def described(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> str:

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 import tiny
-from benchmarks import device, floor, growth, importance, methods, stream
+from benchmarks import device, growth, importance, methods, stream
 from benchmarks.steps import Driver
 from benchmarks.table import Settings, Spread, Table, in_turn
 from lifelong import importance as estimators
@@ -20,17 +20,9 @@ TINY = stream.Workload(num_tasks=3, num_train=600, num_test=200, batch_size=50, 
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-6}  # sums in another order, carried along 36 steps of Adam
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> tuple[floor.Outcome, floor.Outcome]:
+def test_floor_learns_the_weights_and_the_accuracies_of_ours() -> None:
     source = stream.read_source(TINY, None)
-    return stream.learn_ours(TINY, source), stream.learn_floor(TINY, source)
-
-
-# Equal work ---------------------------------------------------------------------------------------------------------
-
-
-def test_floor_learns_the_weights_and_the_accuracies_of_ours(outcomes: tuple[floor.Outcome, floor.Outcome]) -> None:
-    ours, base = outcomes
+    ours, base = stream.learn_ours(TINY, source), stream.learn_floor(TINY, source)
     assert_close(base.weights, ours.weights, **FLOAT32)
     assert_close(base.matrix.double(), ours.matrix, rtol=0, atol=1e-6)
 
@@ -41,13 +33,6 @@ def test_penalty_is_more_than_rounding_in_that_comparison() -> None:
     assert (with_penalty - without).abs().max() > 100 * FLOAT32["atol"]
 
 
-def test_phases_of_both_are_parts_of_the_whole(outcomes: tuple[floor.Outcome, floor.Outcome]) -> None:
-    for outcome in outcomes:
-        parts = [outcome.seconds[phase] for phase in stream.PHASES]
-        assert min(parts) > 0
-        assert sum(parts) < outcome.seconds["whole"]
-
-
 def test_loop_over_single_samples_finds_the_fisher_information() -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
     x, y = torch.rand(6, 1, 3, 3), torch.randint(4, (6,))
@@ -55,8 +40,6 @@ def test_loop_over_single_samples_finds_the_fisher_information() -> None:
         expected = list(estimators.fisher(model, [(x, y)], labels=labels).values())
         assert_close(importance.lean_loop(model, x, y, labels), expected)
 
-
-# Sections -----------------------------------------------------------------------------------------------------------
 
 SMALL = Settings(repetitions=1, shrink=500)
 NARROW = replace(device.ALL["ResNet-18"], network=("backbone=resnet18", "backbone.width=4"))
@@ -104,9 +87,6 @@ def test_driven_steps_are_those_of_a_trainer(method: str) -> None:
     tiny.make_trainer(fitted.method).fit(fitted.learner, DataLoader(batches, batch_size=None))
     assert_close(driven.learner.state_dict(), fitted.learner.state_dict(), rtol=0, atol=0)
     assert_close(driven.method.state_dict(), fitted.method.state_dict(), rtol=0, atol=0)
-
-
-# Timing -------------------------------------------------------------------------------------------------------------
 
 
 def test_runs_take_turns_after_a_warm_up() -> None:

@@ -11,10 +11,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 from matplotlib.text import Text
 
-from lifelong.plots.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
+from lifelong.plots.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure
 from runs import run
 
 TITLE = "split_cifar100 · ewc · strength 100 · seed 0"
@@ -162,16 +161,6 @@ def test_figures_of_an_unfinished_stream_show_the_tasks_so_far() -> None:
     axes = accuracy_curves_figure(points, names_of(5), boundaries, TITLE).axes[0]
     shown = (axes.child_axes[0].get_xticklabels(), axes.get_legend().get_texts())
     assert [texts_of(labels) for labels in shown] == [names_of(2)] * 2
-
-
-@both_kinds
-def test_saved_figure_is_a_whole_png_of_150_dots_per_inch(kind: str, tmp_path: Path) -> None:
-    """Reading a PNG that lacks a part of its pixels is an error."""
-    figure = drawn(kind, 5)
-    save_figure(figure, tmp_path / "figure.png")
-    height, width, _ = imread(tmp_path / "figure.png", format="png").shape
-    assert [width, height] == [int(150 * inches) for inches in figure.get_size_inches()]
-    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
 
 
 def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

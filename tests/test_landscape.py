@@ -11,9 +11,9 @@ from lifelong.config.schema import ConfigError
 from lifelong.experiment.load import load
 from lifelong.experiment.run import run_experiment
 from lifelong.models.learner import Learner
-from lifelong.plots.landscape import Footprints, Plane, flat, losses, penalty_on, weights_of
-from runs import assert_same_run, composed_tiny, run, weights
-from tiny import after_two_tasks, make_learner, split
+from lifelong.plots.landscape import Footprints, Plane, losses, penalty_on, weights_of
+from runs import assert_same_run, composed_tiny, run
+from tiny import make_learner, split
 from tiny import weights_of as state_of
 
 
@@ -23,9 +23,6 @@ def random_points(num: int, size: int, seed: int = 0) -> Tensor:
 
 def set_weights(learner: Learner, point: Tensor) -> None:
     torch.nn.utils.vector_to_parameters(point.to(torch.float32), learner.backbone.parameters())
-
-
-# The plane ------------------------------------------------------------------------------------------------------------
 
 
 def test_axes_are_orthonormal_and_the_three_points_lie_on_the_plane() -> None:
@@ -57,35 +54,12 @@ def test_points_on_a_line_have_no_plane(third: float) -> None:
         Plane.through(a, b, a + third * (b - a))
 
 
-# The penalty on it ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["ewc", "mas"])
-def test_penalty_on_the_plane_is_the_method_s_own_up_to_a_constant(method: str) -> None:
-    penalty, learner = after_two_tasks(method, exclude=["head"])
-    start = weights_of(learner.backbone)
-    plane = Plane.through(start, *(start + 0.1 * random_points(2, len(start))))
-    held = (flat(params, learner.backbone) for params in (penalty.anchor, penalty.importance))
-    places = random_points(6, 2, seed=1)
-    drawn = penalty.coefficient * penalty.strength * penalty_on(plane, places, *held)
-    true = []
-    for point in plane.points(places):
-        set_weights(learner, point)
-        true.append(penalty.value(learner.backbone))
-    differences = torch.stack(true) - drawn
-    assert float(torch.stack(true).std()) > 0
-    torch.testing.assert_close(differences, differences[:1].expand(6), rtol=1e-4, atol=1e-4 * float(max(true)))
-
-
 def test_penalty_on_the_plane_is_the_sum_over_weights() -> None:
     anchor, importance = random_points(2, 50, seed=1)
     plane = Plane.through(*random_points(3, 50))
     places = random_points(5, 2, seed=2)
     slow = [sum(importance[i].abs() * (point[i] - anchor[i]) ** 2 for i in range(50)) for point in plane.points(places)]
     torch.testing.assert_close(penalty_on(plane, places, anchor, importance.abs()), torch.stack(slow))
-
-
-# The losses on it -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])
@@ -108,9 +82,6 @@ def test_loss_at_a_point_is_the_mean_over_single_samples(scenario: str, monkeypa
         assert loss == pytest.approx(sum(slow) / len(slow), rel=1e-5)
 
 
-# Footprints -----------------------------------------------------------------------------------------------------------
-
-
 def test_footprints_end_where_the_run_does_and_leave_it_as_it_was(tmp_path: Path) -> None:
     footprints = Footprints(every=2)
     watched = run_experiment(composed_tiny(tmp_path / "watched", "method=ewc"), callbacks=[footprints])
@@ -123,19 +94,6 @@ def test_footprints_end_where_the_run_does_and_leave_it_as_it_was(tmp_path: Path
     assert float(footprints.importances[0].sum()) == 0
     assert float(footprints.importances[1].sum()) > 0
 
-
-@pytest.mark.parametrize("method", ["si", "joint"])
-def test_task_one_is_the_same_whatever_the_method_and_whatever_follows(tmp_path: Path, method: str) -> None:
-    alone = weights(run(tmp_path, "method=finetune", "dataset.angles=[0]"))
-    footprints = Footprints()
-    config = composed_tiny(tmp_path, f"method={method}", "dataset.angles=[0,30]")
-    run_experiment(config, callbacks=[footprints])
-    learned = torch.cat([w.flatten() for w in alone.values()]).to(torch.float64)
-    assert torch.equal(footprints.path(0)[-1], learned)
-    assert not torch.equal(footprints.path(1)[-1], learned)
-
-
-# The script -----------------------------------------------------------------------------------------------------------
 
 QUICK = ["points=3", "samples=20", "trainer.max_epochs=2", "dataset.source.test_fraction=0.8"]
 

@@ -29,9 +29,6 @@ def means(runs: DataFrame, key: str) -> dict[str, float]:
     return {line: round(value, 6) for (_, line, _), value in summary(runs)[key].items()}
 
 
-# Reading ------------------------------------------------------------------------------------------------------------
-
-
 def test_runs_are_read_in_every_state(tmp_path: Path) -> None:
     finished(tmp_path, "seed=0")
     unfinished(tmp_path, "seed=1")
@@ -46,9 +43,6 @@ def test_runs_are_read_in_every_state(tmp_path: Path) -> None:
         "interrupted or still running: 0 tasks learned",
         "DivergedError: train/loss is nan",
     ]
-
-
-# Numbers ------------------------------------------------------------------------------------------------------------
 
 
 def test_interval_is_students_by_the_printed_table() -> None:
@@ -68,9 +62,6 @@ def test_pareto_front_is_what_nothing_dominates() -> None:
     front = pareto_front(points)
     assert sorted(front) == [i for i, p in enumerate(points) if not dominated(p)]
     assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
-
-
-# What is averaged, what is kept apart --------------------------------------------------------------------------------
 
 
 def test_seeds_alone_are_averaged(tmp_path: Path) -> None:
@@ -174,9 +165,6 @@ def test_curves_of_methods_with_other_numbers_of_steps_share_an_axis(tmp_path: P
     assert ewc.loc[(ewc["task"] == "rot0") & (ewc["position"] == 1), "accuracy"].tolist() == pytest.approx([90])
 
 
-# What is missing -----------------------------------------------------------------------------------------------------
-
-
 def test_seed_that_others_have_is_missed_and_one_that_has_begun_is_not(tmp_path: Path) -> None:
     finished(tmp_path, "method=ewc", "seed=0")
     finished(tmp_path, "method=ewc", "seed=1")
@@ -184,9 +172,6 @@ def test_seed_that_others_have_is_missed_and_one_that_has_begun_is_not(tmp_path:
     unfinished(tmp_path, "method=si", "seed=0")
     finished(tmp_path, "method=si", "seed=1")
     assert missing(read_runs(tmp_path)) == ["mas, λ = 1: no run of seed 0"]
-
-
-# The report ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -266,9 +251,6 @@ def test_command_says_where_the_page_is_or_in_one_line_why_not(tmp_path: Path) -
     assert "0 of 1 runs finished" in path.read_text()
 
 
-# Figures -------------------------------------------------------------------------------------------------------------
-
-
 def beyond_the_limits(axis: Any) -> list[Text]:
     """Labels of ticks outside the axis, which are made and never drawn."""
     low, high = sorted(axis.get_view_interval())
@@ -277,7 +259,7 @@ def beyond_the_limits(axis: Any) -> list[Text]:
 
 
 @pytest.mark.parametrize("draw", list(FIGURES.values()), ids=list(FIGURES))
-def test_figure_cuts_no_text_off_and_nothing_lies_on_a_title_a_label_or_the_legend(
+def test_figure_cuts_no_text_off_and_lays_nothing_on_another(
     draw: Callable[[DataFrame], Figure | None], written: Path
 ) -> None:
     runs = read_runs(written)
@@ -300,9 +282,6 @@ def test_figure_cuts_no_text_off_and_nothing_lies_on_a_title_a_label_or_the_lege
     assert all(figure.bbox.count_contains(legend.get_window_extent().corners()) == 4 for legend in figure.legends)
 
 
-# The table in the terminal --------------------------------------------------------------------------------------------
-
-
 def terminal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[list[str]], str]:
     table.main(arguments)
     out = capsys.readouterr().out
@@ -310,9 +289,7 @@ def terminal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines], out
 
 
-def test_table_averages_seeds_alone_and_names_the_unfinished(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_averages_seeds_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finished(tmp_path, "method=ewc", "seed=0", average_accuracy=0.70)
     finished(tmp_path, "method=ewc", "seed=1", average_accuracy=0.74, method_code="b" * 64)
     finished(tmp_path, "method=mas", "seed=0", average_accuracy=0.60, forgetting=None, strength=1000.0)
@@ -332,9 +309,7 @@ def test_table_averages_seeds_alone_and_names_the_unfinished(
     assert "unfinished: " in out
 
 
-def test_orders_are_averaged_over_seeds_and_then_over_orders(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_orders_are_averaged_over_seeds_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """given: 0.5 and 0.7; over the orders: the mean of 0.6 and 0.8, not of three runs."""
     for seed, order, accuracy in ((0, [0, 1, 2], 0.5), (1, [0, 1, 2], 0.7), (0, [2, 1, 0], 0.8)):
         finished(tmp_path, f"seed={seed}", order=order, average_accuracy=accuracy, forgetting=None)

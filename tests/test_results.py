@@ -93,9 +93,6 @@ def test_table_without_a_place_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "has no place for a table: write <!-- begin new --> and <!-- end new --> in it" in capsys.readouterr().err
 
 
-# Statistics -----------------------------------------------------------------------------------------------------------
-
-
 def test_gap_closed_is_a_ratio_of_means_of_the_same_seeds() -> None:
     share = (10 + 20) / (40 + 40)
     rest = [(10 - share * 40) / 40, (20 - share * 40) / 40]

@@ -44,7 +44,7 @@ def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.
     assert is_uploaded(result.folder)
 
 
-def test_secrets_are_in_no_file_of_the_run_and_in_nothing_sent(
+def test_secrets_are_in_no_file_and_in_nothing_sent(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789")

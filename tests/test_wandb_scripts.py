@@ -58,7 +58,7 @@ def test_sync_uploads_offline_runs_once(tmp_path: Path, server: Server, monkeypa
     assert len(server.requests) == asked
 
 
-def test_sync_without_a_server_says_what_is_left_and_fails(
+def test_sync_without_a_server_says_what_is_left(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And leaves alone what is being trained."""
@@ -104,6 +104,5 @@ def test_dashboard_shows_measures_that_runs_have(tmp_path: Path) -> None:
     for section in dashboard.workspace("us", "lifelong").sections:
         for panel in section.panels:
             axes = [getattr(panel, axis, None) or [] for axis in ("x", "y")]
-            axes += [column.metric for column in getattr(panel, "columns", [])]
             named = [key for axis in axes for key in (axis if isinstance(axis, list) else [axis])]
             assert {getattr(key, "name", key) for key in named} <= keys

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
-from lightning.pytorch import Callback
 from rich.console import Console
 from torch import Tensor
 
@@ -114,7 +113,6 @@ def learn_ours(
     work: Workload,
     source: Source,
     *,
-    callbacks: Sequence[Callback] = (),
     on_row: Callable[[Run], None] = lambda run: None,
     settings: Sequence[str] = EWC_ON_CPU,
 ) -> floor.Outcome:
@@ -130,7 +128,7 @@ def learn_ours(
     with TemporaryDirectory() as folder:
         start = perf_counter()
         run = build_run(config, build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes))
-        with watched(run, Request(config, RunFolder(Path(folder)), Console(quiet=True), callbacks=callbacks)):
+        with watched(run, Request(config, RunFolder(Path(folder)), Console(quiet=True))):
             logged = run.on_row
 
             def row(task: Task) -> None:
@@ -142,9 +140,6 @@ def learn_ours(
         seconds = {**run.record.seconds, "whole": perf_counter() - start}
     weights = torch.cat([p.detach().flatten() for p in run.learner.backbone.parameters()])
     return floor.Outcome(weights, matrix, seconds)
-
-
-# Images -------------------------------------------------------------------------------------------------------------
 
 
 def read_source(work: Workload, fashion_mnist: Path | None) -> Source:

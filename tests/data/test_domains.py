@@ -116,9 +116,6 @@ def test_no_sources_or_such_as_a_network_cannot_share_are_refused() -> None:
             Domains(sources)
 
 
-# From the command line ----------------------------------------------------------------------------------------------
-
-
 def test_third_source_is_added_on_the_command_line(tmp_path: Path) -> None:
     third = ("+dataset/source@dataset.sources.c=digits", "dataset.sources.c.test_fraction=0.5")
     result = lifelong.run(*SMALL, *TINY, *third, "dataset.size=6", "scenario=class", f"root={tmp_path}")

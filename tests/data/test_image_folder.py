@@ -115,9 +115,7 @@ def test_photographs_are_turned_upright(tmp_path: Path, cache: str) -> None:
         ("I;16", "it has more than 8 bits per channel, mode I;16"),
     ],
 )
-def test_modes_that_are_neither_grey_nor_colour_are_refused(
-    tmp_path: Path, cache: str, mode: str, message: str
-) -> None:
+def test_modes_neither_grey_nor_colour_are_refused(tmp_path: Path, cache: str, mode: str, message: str) -> None:
     for i in range(5):
         path = tmp_path / "other" / "a" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,16 +174,13 @@ def test_settings_not_allowed_are_refused(folder: Path, cache: str, options: dic
         image_folder(str(folder), **options, cache=cache)
 
 
-# The cache ---------------------------------------------------------------------------------------------------------
-
-
 def test_the_cache_is_where_the_environment_says(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIFELONG_CACHE", str(tmp_path / "elsewhere"))
     image_folder(str(folder))
     assert len(list((tmp_path / "elsewhere").glob("pets-*.pt"))) == 1
 
 
-def test_images_are_decoded_once_and_again_when_a_file_has_changed(
+def test_images_are_decoded_once_and_when_a_file_changes(
     folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = image_folder(str(folder), test_fraction=0.4, cache=cache)
@@ -220,7 +215,7 @@ def test_images_are_mapped_and_the_file_is_safe_from_writing(folder: Path, cache
     assert image_folder(str(folder), cache=cache).train.inputs.equal(before)
 
 
-def test_a_process_killed_while_decoding_leaves_nothing_that_counts(
+def test_process_killed_while_decoding_leaves_nothing(
     folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = os.fork()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from lifelong.data.domains import Domains
 from lifelong.data.examples import Examples, Lazy
@@ -68,9 +69,10 @@ def assert_same(ours: Examples, theirs: Examples) -> None:
 def test_lazy_examples_are_what_they_would_be_in_memory() -> None:
     assert_same(backwards(), in_memory())
     assert_same(backwards().subset(INDEX), in_memory().subset(INDEX))
-    for rows in (slice(None), slice(1, 50, 3)):
-        for ours, theirs in zip(backwards().chunks(7, rows), in_memory().chunks(7, rows), strict=True):
-            assert_same(ours, theirs)
+    for ours, theirs in zip(
+        backwards().chunks(7, slice(1, 50, 3)), in_memory().chunks(7, slice(1, 50, 3)), strict=True
+    ):
+        assert_same(ours, theirs)
 
 
 def test_lazy_parts_are_joined_without_making_them() -> None:
@@ -97,9 +99,6 @@ def test_large_parts_of_a_task_are_lazy_and_the_same(kind: str) -> None:
         assert ours.train.lazy
 
 
-# Batches ------------------------------------------------------------------------------------------------------------
-
-
 class FromHost(Batches):
     """Streams although the examples are in memory, as it would to another device."""
 
@@ -123,9 +122,7 @@ def test_streamed_batches_equal_resident_ones(batch_size: int, shuffle: bool) ->
     for streamed, resident in ((ours[0], theirs[0]), (ours[1], theirs[0]), (mixed, theirs[1])):
         assert (streamed.resident, resident.resident) == (False, True)
         resident.load_state_dict({"epoch": 0, "position": 0})
-        for (x, y), (z, w) in zip(epochs(streamed), epochs(resident), strict=True):
-            assert y.equal(w)
-            assert x.equal(z)
+        assert_close(epochs(streamed), epochs(resident), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("bound", "place"), [(100, "cpu"), (1e9, "meta")])
@@ -191,9 +188,6 @@ def own_mebibytes() -> float:
     """Memory of this process that no file stands behind (Linux)."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1024
-
-
-# Whole runs ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,6 @@ def test_names_are_fit_for_keys_and_headers() -> None:
     assert plain_names(names) == ["a_b_c", "a_b_c_1", "rot-20.5", "é"]
 
 
-# Cycles -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])
 def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> None:
     once, stream = (tiny.split(scenario, order="reversed", cycles=cycles) for cycles in (1, 3))
@@ -81,9 +78,6 @@ def test_cycles_and_order_from_the_command_line(memory: list[str], tmp_path: Pat
     result = lifelong.run(*TINY, *settings, f"root={tmp_path}")
     assert result.names == ["5-6-7-8-9", "0-1-2-3-4", "5-6-7-8-9_cycle2", "0-1-2-3-4_cycle2"]
     assert (result.metrics["order"], result.metrics["cycles"], result.metrics["num_tasks"]) == ([1, 0], 2, 4)
-
-
-# Epochs -------------------------------------------------------------------------------------------------------------
 
 
 def test_each_task_has_its_own_epochs(tmp_path: Path) -> None:

@@ -138,9 +138,6 @@ def test_impossible_streams_are_refused(make: Callable[..., TaskStream], key: st
         make(source(), **{key: value})
 
 
-# Inputs that are no images ------------------------------------------------------------------------------------------
-
-
 def features(dtype: torch.dtype = torch.float32) -> Source:
     inputs = torch.randint(0, 900, (40, 7), generator=torch.Generator().manual_seed(1)).to(dtype)
     examples = Examples(inputs, torch.arange(40) % 4)
@@ -165,9 +162,6 @@ def test_what_is_no_image_is_not_rotated() -> None:
         Rotated(features(), [0, 10])
     with pytest.raises(ValueError, match=r"^augment takes images alone"):
         Split(features()).check_images("augment")
-
-
-# Rotated ----------------------------------------------------------------------------------------------------------
 
 
 def smooth_image(size: int = 28) -> torch.Tensor:
@@ -211,9 +205,6 @@ def test_rotation_of_many_is_the_rotation_of_each_whatever_the_batch(chunk: int,
     assert rotate(NOISE[:0], 50.0).shape == (0, 3, 9, 12)
 
 
-# Permuted ---------------------------------------------------------------------------------------------------------
-
-
 @given(seed=st.integers(0, 2**40), given_task=st.integers(0, 9))
 @settings(max_examples=25, deadline=None)
 def test_permutation_is_a_bijection_of_its_own_seed(seed: int, given_task: int) -> None:
@@ -234,9 +225,6 @@ def test_permuted_images_hold_the_permuted_pixels_of_every_channel() -> None:
         for c in range(3):
             pixels = rgb.inputs[n, c].flatten().tolist()
             assert got[n, c].flatten().tolist() == [pixels[p] for p in permutation.tolist()]
-
-
-# Split ------------------------------------------------------------------------------------------------------------
 
 
 @given(order=st.permutations(range(10)), size=st.sampled_from([1, 2, 5, 10]))

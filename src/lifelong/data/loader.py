@@ -6,8 +6,7 @@ next batch while the model works on the present one. The batches are the same, b
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -21,8 +20,6 @@ from lifelong.distributed.ranks import Shard
 DRAWS = 4
 """Keeps the draws of augmentation apart from the other draws of an epoch."""
 
-Gather = Callable[[int], tuple[Tensor, Tensor]]
-"""Position of a batch in its epoch → its stored inputs and labels, on the device."""
 WHOLE = Shard()
 
 
@@ -107,14 +104,12 @@ class Batches:
         order = self._order()
         self._ordered = order.numpy()
         draws = self._draws(len(order))
-        with self._gathering(order) as gather:
-            while self.position < len(self):
-                rows, weight = self._rows(self.position)
-                inputs, labels = gather(self.position)
-                if self.augment is not None:
-                    inputs = self.augment(inputs, draws[rows])
-                self.position += 1
-                yield Batch(self.as_input(inputs), labels, weight)
+        for k, (inputs, labels) in enumerate(self._gathered(order), self.position):
+            rows, weight = self._rows(k)
+            if self.augment is not None:
+                inputs = self.augment(inputs, draws[rows])
+            self.position = k + 1
+            yield Batch(self.as_input(inputs), labels, weight)
 
     def positions(self, k: int) -> np.ndarray:
         """Where in `examples` the samples of batch k of this epoch stand, those of all ranks."""
@@ -137,10 +132,10 @@ class Batches:
         each = self.augment.num_draws if self.augment else 0
         return torch.rand(num, each, generator=derived_generator(self.seed, self.epoch, DRAWS)).to(self.device)
 
-    @contextmanager
-    def _gathering(self, order: Tensor) -> Iterator[Gather]:
-        """Where the examples are resident, positions move to them; else batches move to the device, gathered one ahead
-        by a thread. A CUDA device copies them from pinned memory while it works."""
+    def _gathered(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Stored inputs and labels of the batches from the position on, on the device. Where the examples are resident,
+        positions move to them; else batches move to the device, gathered one ahead by a thread. A CUDA device copies
+        them from pinned memory while it works."""
         order = order.to(self.examples.labels.device)
 
         def selected(k: int) -> tuple[Tensor, Tensor]:
@@ -148,19 +143,17 @@ class Batches:
             pinned = self.device.type == "cuda" and not self.resident
             return (batch.inputs.pin_memory(), batch.labels.pin_memory()) if pinned else (batch.inputs, batch.labels)
 
+        batches = range(self.position, len(self))
         if self.resident:
-            yield selected
+            yield from map(selected, batches)
             return
-        ready: Future[tuple[Tensor, Tensor]] | None = None
-
-        def moved(k: int) -> tuple[Tensor, Tensor]:
-            nonlocal ready
-            inputs, labels = (ready or thread.submit(selected, k)).result()
-            ready = thread.submit(selected, k + 1) if k + 1 < len(self) else None
-            return inputs.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-
         with ThreadPoolExecutor(1) as thread:
-            yield moved
+            ahead = thread.submit(selected, batches[0])
+            for k in batches:
+                inputs, labels = ahead.result()
+                if k + 1 in batches:
+                    ahead = thread.submit(selected, k + 1)
+                yield inputs.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

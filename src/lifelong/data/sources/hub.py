@@ -30,17 +30,10 @@ def hub(
     counts: Sequence[int] | None = None,
     cache: str | None = None,
 ) -> Source:
-    """A set by its name on the hub, downloaded and decoded once; or a copy of one on this machine.
+    """A set by its name on the hub, downloaded and decoded once; or a copy of one on this machine, in `path`.
 
-    Args:
-        path: a folder as `hf download` leaves it, or one parquet file, read instead of asking the hub.
-        config, revision: as `datasets.load_dataset` takes them; of a folder, config may be one below it.
-        train_split, test_split: splits, or parts of them: "train[:1000]"; test_split None: held out of train_split.
-        image, label: names of the columns. Labels are class labels, integers from 0, or texts (sorted).
-        mode, size: what images are brought to, see PixelFormat.
-        test_fraction: where test_split is None, the stratified share held out; None: a fifth.
-        counts: known numbers of training images, test images and classes, checked.
-        cache: see `cache.cached`.
+    The options are explained in configs/dataset/source/hub.yaml; config and revision are those of
+    `datasets.load_dataset`, of a folder config may be one below it. For mode and size see PixelFormat.
 
     Raises:
         ValueError: the set, a split or a column is not there, the hub cannot be reached, `datasets` is not installed,
@@ -53,6 +46,10 @@ def hub(
 
     def decode(scratch: str) -> Decoding:
         sets = [_loaded(name, path, config, revision, split, scratch) for split in splits]
+        for option, column in (("image", image), ("label", label)):
+            if column not in (names := sets[0].column_names):
+                message = f"must be one of the columns {', '.join(names)}, got {column!r}"
+                raise ValueError(f"dataset.source.{option} {message}")
         classes, labels = integer_labels(sets, label)
         images = [openings(dataset, image, split) for dataset, split in zip(sets, splits, strict=True)]
         return classes, list(zip(labels, images, strict=True))
@@ -119,7 +116,7 @@ def integer_labels(sets: Sequence[Dataset], column: str) -> tuple[list[str], lis
 
     Class labels keep their names and order; of integers the number is the name, 0 up to the largest; texts are sorted.
     """
-    feature = _feature(sets[0], column, "label")
+    feature: Any = sets[0].features[column]
     kind = str(getattr(feature, "dtype", feature))
     allowed = "dataset.source.label must name a column of class labels, integers or texts"
     if not kind.startswith(("int", "uint", "string", "large_string")):
@@ -137,7 +134,7 @@ def integer_labels(sets: Sequence[Dataset], column: str) -> tuple[list[str], lis
 
 def openings(dataset: Dataset, column: str, split: str) -> list[Opening]:
     """The images of a column; raises ValueError for one that is not of images."""
-    feature, image = _feature(dataset, column, "image"), _library().Image()
+    feature, image = dataset.features[column], _library().Image()
     encoded = isinstance(feature, dict) and set(feature) == {"bytes", "path"}  # an image column without its metadata
     if not isinstance(feature, type(image)) and not encoded:
         got = f"{column!r} of {feature}; dataset/source=arrays takes pixels"
@@ -148,13 +145,6 @@ def openings(dataset: Dataset, column: str, split: str) -> list[Opening]:
         return images[i][column]
 
     return [(f"image {i} of {split}", partial(opened, i)) for i in range(len(images))]
-
-
-def _feature(dataset: Dataset, column: str, option: str) -> Any:
-    names = dataset.column_names
-    if column not in names:
-        raise ValueError(f"dataset.source.{option} must be one of the columns {', '.join(names)}, got {column!r}")
-    return dataset.features[column]
 
 
 def _reason(error: BaseException) -> str:
