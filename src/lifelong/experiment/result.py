@@ -112,14 +112,6 @@ def validation(val: Tensor) -> dict[str, float]:
     return {f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")}
 
 
-def val_matrix(folder: Path) -> Tensor | None:
-    """(T, T) float64 validation accuracies of a finished run; None without validation data."""
-    paths = RunFolder(folder)
-    if not paths.val_matrix.exists():
-        return None
-    return torch.tensor(paths.read_matrix(paths.val_matrix)[1], dtype=torch.float64)
-
-
 def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, title: str) -> None:
     """accuracy_matrix.png and accuracy_curves.png."""
     save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
@@ -135,7 +127,7 @@ def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, ti
 
 
 def read_result(folder: RunFolder) -> Result:
-    """What a finished run left behind."""
+    """What a finished run has written."""
     names, rows = folder.read_matrix()
     return Result(folder.path, names, torch.tensor(rows, dtype=torch.float64), folder.read_metrics())
 
