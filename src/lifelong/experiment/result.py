@@ -49,6 +49,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     """Write weights, matrix, pictures and, last, metrics.json; returns what can be read of them."""
     stream, learner, record = run.stream, run.learner, run.record
     matrix, baseline, val = (torch.tensor(a, dtype=torch.float64) for a in (record.test, record.baseline, record.val))
+    found = measures(val)  # what hyperparameters may be chosen by; nan without validation data
     write_model(run, folder)
     folder.write_text(folder.matrix, to_csv(matrix, stream.names))
     if not val.isnan().any():
@@ -57,7 +58,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     folder.write_metrics(
         {
             **measures(matrix, baseline),
-            **validation(val),
+            **{f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")},
             "final_accuracy_per_task": record.test[-1],
             "baseline_accuracy_per_task": record.baseline,
             "num_tasks": stream.num_tasks,
@@ -104,12 +105,6 @@ def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:
         "scenario": config.scenario,
         "seed": config.seed,
     }
-
-
-def validation(val: Tensor) -> dict[str, float]:
-    """What hyperparameters may be chosen by; nan without validation data."""
-    found = measures(val)
-    return {f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")}
 
 
 def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, title: str) -> None:
