@@ -57,7 +57,7 @@ def run(root: Path, *overrides: str) -> Result:
 
 @dataclass(frozen=True)
 class Said:
-    """What a command left behind: exit code and the text of both streams."""
+    """What a command ended with: exit code and the text of both streams."""
 
     code: int
     out: str

@@ -9,8 +9,7 @@ import torch
 import tiny
 from lifelong.data.loader import Batch
 from lifelong.runs.checksum import load_with_checksum
-from lifelong.runs.identity import identifier
-from runs import NUM_STEPS, composed_tiny, run
+from runs import NUM_STEPS, run
 
 KEPT = ("method=si", "keep_optimizer=true")
 BY_STEPS = ("method=ewc", "trainer.max_epochs=-1", "trainer.max_steps=7")  # an epoch has three
@@ -95,11 +94,3 @@ def test_other_windows_are_refused(window: Any) -> None:
     allowed = r"^dataset.window must be \[first, stop\] with 0 <= first < stop <= 3 or null"
     with pytest.raises(ValueError, match=allowed):
         tiny.permuted(num_tasks=3, window=window)
-
-
-# Run ids -------------------------------------------------------------------------------------------------------------
-
-
-def test_each_option_changes_the_run_id(tmp_path: Path) -> None:
-    options = ("keep_optimizer=true", "dataset.window=[0,1]", "trainer.max_steps=5")
-    assert len({identifier(composed_tiny(tmp_path, *option)) for option in ((), *((o,) for o in options))}) == 4

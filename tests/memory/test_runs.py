@@ -6,7 +6,6 @@ import pytest
 
 import lifelong
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import ConfigError
 from lifelong.experiment.run import Result
 
 SAMPLERS = sorted(path.stem for path in (CONFIGS / "memory").glob("*.yaml") if path.stem not in ("none", "reservoir"))
@@ -44,23 +43,3 @@ def test_exemplars_lift_class_incremental_learning_far_above_fine_tuning(
 def test_run_without_memory_says_so(forgetful: Result) -> None:
     assert forgetful.metrics["memory"] == "none"
     assert forgetful.metrics["memory_bytes"] == 0
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["method=joint", "memory=uniform"], "memory must be none with method=joint, which keeps all data"),
-        (["memory=uniform", "memory.per_class=-3"], "memory.per_class must be an integer >= 1 or null, got -3"),
-        (["memory=uniform", "memory.total=50"], "memory.per_class must be null if memory.total is set"),
-        (["memory=entropy", "memory.per_class=null", "memory.total=9"], "memory.total must be at least one for each"),
-        (["memory=uniform", "memory.replay=balanced", "batch_size=1"], "batch_size must be an integer >= 2"),
-    ],
-)
-def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(
-    overrides: list[str], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError) as error:
-        run(tmp_path, *overrides)
-    assert str(error.value).startswith(message)
-    assert "\n" not in str(error.value)
-    assert not list(tmp_path.iterdir())

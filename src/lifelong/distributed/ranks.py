@@ -96,9 +96,9 @@ def sum_over_ranks_(tensors: Iterable[Tensor]) -> None:
 def mean_over_ranks_(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor by its mean over ranks."""
     if _joined():
-        held = list(tensors)
-        sum_over_ranks_(held)
-        for tensor in held:
+        tensors = list(tensors)
+        sum_over_ranks_(tensors)
+        for tensor in tensors:
             tensor.div_(dist.get_world_size())
 
 
@@ -132,9 +132,9 @@ def from_rank_zero(value: Any) -> Any:
     """Rank 0's value, anything that can be pickled; its tensors must lie on the CPU."""
     if not _joined():
         return value
-    held = [value]
-    dist.broadcast_object_list(held, src=0, group=_control())
-    return held[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=_control())
+    return values[0]
 
 
 def copy_from_rank_zero_(tensors: Iterable[Tensor]) -> None:

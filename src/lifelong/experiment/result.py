@@ -49,6 +49,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     """Write weights, matrix, pictures and, last, metrics.json; returns what can be read of them."""
     stream, learner, record = run.stream, run.learner, run.record
     matrix, baseline, val = (torch.tensor(a, dtype=torch.float64) for a in (record.test, record.baseline, record.val))
+    found = measures(val)  # what hyperparameters may be chosen by; nan without validation data
     write_model(run, folder)
     folder.write_text(folder.matrix, to_csv(matrix, stream.names))
     if not val.isnan().any():
@@ -57,7 +58,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     folder.write_metrics(
         {
             **measures(matrix, baseline),
-            **validation(val),
+            **{f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")},
             "final_accuracy_per_task": record.test[-1],
             "baseline_accuracy_per_task": record.baseline,
             "num_tasks": stream.num_tasks,
@@ -106,20 +107,6 @@ def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:
     }
 
 
-def validation(val: Tensor) -> dict[str, float]:
-    """What hyperparameters may be chosen by; nan without validation data."""
-    found = measures(val)
-    return {f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")}
-
-
-def val_matrix(folder: Path) -> Tensor | None:
-    """(T, T) float64 validation accuracies of a finished run; None without validation data."""
-    paths = RunFolder(folder)
-    if not paths.val_matrix.exists():
-        return None
-    return torch.tensor(paths.read_matrix(paths.val_matrix)[1], dtype=torch.float64)
-
-
 def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, title: str) -> None:
     """accuracy_matrix.png and accuracy_curves.png."""
     save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
@@ -135,7 +122,7 @@ def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, ti
 
 
 def read_result(folder: RunFolder) -> Result:
-    """What a finished run left behind."""
+    """What a finished run has written."""
     names, rows = folder.read_matrix()
     return Result(folder.path, names, torch.tensor(rows, dtype=torch.float64), folder.read_metrics())
 

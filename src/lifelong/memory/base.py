@@ -37,7 +37,7 @@ class ExemplarError(RuntimeError):
     """The scores by which exemplars are chosen are not finite."""
 
 
-class Held(NamedTuple):
+class Exemplars(NamedTuple):
     """N exemplars and, where they are kept, their logits (N, K) of when they were chosen."""
 
     examples: Examples
@@ -79,9 +79,9 @@ class Memory:
         counts = [len(images) for images in self.cells.values()]
         return np.repeat(np.array([task for task, _ in self.cells], np.int64), counts)
 
-    def held(self, device: torch.device) -> Held | None:
+    def exemplars(self, device: torch.device) -> Exemplars | None:
         """All exemplars, on the device; None before the first."""
-        return Held(self.examples.to(device)) if self.examples else None
+        return Exemplars(self.examples.to(device)) if self.examples else None
 
     def for_training(self) -> Examples | None:
         """What is mixed into the batches of the task that starts or resumes, if the method does not draw it itself."""

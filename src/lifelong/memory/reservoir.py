@@ -9,7 +9,7 @@ from torch import Tensor
 from lifelong.data.examples import Examples
 from lifelong.distributed.ranks import copy_from_rank_zero_
 from lifelong.importance.traceless import as_model_input, leaving_no_trace
-from lifelong.memory.base import Held, Learned, Memory
+from lifelong.memory.base import Exemplars, Learned, Memory
 
 STATE = ("images", "labels", "logits", "num_offered", "joined")
 
@@ -63,9 +63,9 @@ class Reservoir(Memory):
     def examples(self) -> Examples | None:
         return Examples(self.images, self.labels) if len(self.labels) else None
 
-    def held(self, device: torch.device) -> Held | None:
+    def exemplars(self, device: torch.device) -> Exemplars | None:
         self.images, self.labels, self.logits = (t.to(device) for t in (self.images, self.labels, self.logits))
-        return Held(Examples(self.images, self.labels), self.logits) if len(self.labels) else None
+        return Exemplars(Examples(self.images, self.labels), self.logits) if len(self.labels) else None
 
     def for_training(self) -> Examples | None:
         if self.joined is None:
@@ -93,11 +93,11 @@ def logits_of(learner: Learned, images: Tensor) -> Tensor:
     return z
 
 
-def _written(held: Tensor, slots: list[int], rows: Tensor) -> Tensor:
-    """`held` with the rows in these slots, longer if there are slots beyond its end."""
-    longer = max(slots) + 1 - len(held)
+def _written(kept: Tensor, slots: list[int], rows: Tensor) -> Tensor:
+    """`kept` with the rows in these slots, longer if there are slots beyond its end."""
+    longer = max(slots) + 1 - len(kept)
     if longer > 0:
-        old = held.to(rows.device) if len(held) else rows[:0]
-        held = torch.cat([old, rows.new_empty(longer, *rows.shape[1:])])
-    held[torch.tensor(slots).to(held.device)] = rows.to(held.device)
-    return held
+        begin = kept.to(rows.device) if len(kept) else rows[:0]
+        kept = torch.cat([begin, rows.new_empty(longer, *rows.shape[1:])])
+    kept[torch.tensor(slots).to(kept.device)] = rows.to(kept.device)
+    return kept

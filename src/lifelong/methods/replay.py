@@ -53,7 +53,7 @@ class Replay(Method):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._device = pl_module.device
-        self._held = self.memory.held(self._device)
+        self._exemplars = self.memory.exemplars(self._device)
         self._num = self.batch_size or trainer.train_dataloader.batch_size  # type: ignore[union-attr]
 
     def rows(self) -> np.ndarray:
@@ -69,7 +69,7 @@ class Replay(Method):
 
         purpose: keeps draws of one batch apart; rows: the positions to draw from; None: `rows()`.
         """
-        held = self.memory.held(self._device) if self.memory.offered else self._held
+        held = self.memory.exemplars(self._device) if self.memory.offered else self._exemplars
         rows, generator, shard = self.rows() if rows is None else rows, self.generator(*purpose), this_shard()
         order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)[: self._num]]
         draws = torch.rand(len(order), self.augment.num_draws, generator=generator) if self.augment else None

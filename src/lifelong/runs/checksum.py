@@ -21,8 +21,8 @@ def load_with_checksum(path: Path) -> dict[str, Any]:
         RunFolderError: it is, but holds what would run code when loaded.
     """
     try:
-        torch._C.PyTorchFileReader(str(path))  # of the archive's own bytes torch refuses more than zipfile
         with ZipFile(path) as archive:
+            torch._C.PyTorchFileReader(str(path))  # of the archive's own bytes torch refuses more than zipfile
             if archive.testzip() or any(part.external_attr for part in archive.infolist()):  # torch skips a "folder"
                 raise BadZipFile
     except (OSError, MemoryError):

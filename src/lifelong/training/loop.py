@@ -130,7 +130,7 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
         **loading(run, device),
     )
     learner.num_steps = planned_steps(trainer, len(batches))
-    resumed = run.checkpoints.resume_from(task) if run.checkpoints else None
+    resumed = run.checkpoints.resume_from if run.checkpoints else None
     trainer.fit(learner, batches, ckpt_path=resumed, weights_only=True)
     learner.to(device)
     if run.keep_optimizer:
