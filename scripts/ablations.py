@@ -23,7 +23,7 @@ from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.figures import COLOURS, MARKERS, empty_figure, save_figure
 from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import half_width, number, plus_minus
-from studies.pages import markdown, read_csv, renew, write_csv
+from studies.pages import collected, markdown, read_csv, renew, renewed, write_csv
 from studies.protocols import BOUNDS, DATA, launch, sweep
 
 ACCURACY, CRITERION = "average_accuracy", "val_average_accuracy"
@@ -60,21 +60,17 @@ class Ablation:
 
     def rows(self, runs: Path, columns: Sequence[str]) -> DataFrame:
         """The finished and the failed runs below `runs`/ablations, as rows of docs/data/ablations.csv."""
-        found = []
+        found = [DataFrame(columns=list(columns))]
         for arm in self.arms:
             place = runs / "ablations" / self.name / folder(arm)
             if place.exists():
-                rows = read_runs(place)
-                rows["x"] = ""
+                rows, x = read_runs(place), ""
                 if self.orders:
-                    rows["x"] = rows["config"].map(lambda config: config["dataset.order"])
+                    x = rows["config"].map(lambda config: config["dataset.order"])
                 elif self.decades:
-                    rows["x"] = rows["strength"].map(lambda strength: f"{strength:g}")
-                found.append(rows[rows["state"].isin(["finished", "failed"])].assign(arm=arm))
-        if not found:
-            return DataFrame(columns=list(columns))
-        table = pd.concat(found).assign(ablation=self.name)
-        return table.assign(failed=table["reason"], run_id=[p.name for p in table["path"]])[list(columns)]
+                    x = rows["strength"].map("{:g}".format)
+                found.append(collected(rows.assign(x=x, arm=arm, ablation=self.name), columns))
+        return pd.concat(found[1:] or found)
 
     def compared(self, rows: DataFrame, arm: str) -> DataFrame:
         """The arm's runs; where λ varies those at the λ best on validation data, none of which failed."""
@@ -211,8 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     rows, tables = read_csv(path), {}
     for name, ablation in ablations.items():
         found = ablation.rows(Path(args.root), list(rows))
-        if len(found):
-            rows = pd.concat([rows[~((rows["ablation"] == name) & rows["arm"].isin(found["arm"]))], found])
+        rows = renewed(rows, found, ["ablation", "arm"])
         own = rows[(rows["ablation"] == name) & rows["arm"].isin(ablation.arms)]
         if len(own):
             head = f"{own['seed'].nunique()} seeds, {len(own)} runs."

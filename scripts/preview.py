@@ -10,7 +10,7 @@ from lifelong.config.checks import check
 from lifelong.config.schema import ConfigError
 from lifelong.data.preview import preview_figure
 from lifelong.experiment.errors import composed
-from lifelong.experiment.run import make_stream
+from lifelong.experiment.parts import make_stream
 from lifelong.plots.figures import save_figure
 from own_options import own_options, run_script, whole_number
 

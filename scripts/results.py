@@ -11,35 +11,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from pandas import DataFrame, Series
 
 from compare import differences
 from lifelong.experiment.errors import composed, one_line_errors
-from lifelong.plots.report.runs import flattened, read_runs
+from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import half_width, number, plus_minus
-from lifelong.runs.identity import setting
-from studies.pages import markdown, power, read_csv, renew, write_csv
+from lifelong.runs.identity import flattened, setting
+from studies.pages import collected, markdown, power, read_csv, renew, renewed, write_csv
 from studies.protocols import BOUNDS, DATA, METHODS, Protocol, protocol, read_protocols
 
 HELD = [method for method in METHODS if method not in BOUNDS]
 SITE = ["protocol", "data", "method"]
 
 
-def collected(runs: DataFrame, columns: Sequence[str], plan: Protocol) -> DataFrame:
+def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol) -> DataFrame:
     """The finished and the failed of `runs` as rows of a file in docs/data."""
-    rows = runs[runs["state"].isin(["finished", "failed"])].copy()
-    rows["protocol"], rows["data"], rows["failed"] = plan.name, plan.data, rows["reason"]
-    rows["run_id"] = rows["path"].map(lambda path: path.name)
-    rows["strength"] = rows["strength"].where(~rows["method"].isin(BOUNDS))
-    rows["chosen_with"] = " ".join(plan.choose)
-    protocols = {method: _protocol_config(plan, method) for method in rows["method"].unique()}
-    rows["changed"] = [changed(protocols[run.method], run.config) for run in rows.itertuples()]
-    return rows.reindex(columns=list(columns))
-
-
-def _protocol_config(plan: Protocol, method: str) -> dict:
-    return flattened(setting(composed(plan.of_method(method, None if method in BOUNDS else 1.0))))
+    known = runs[runs["state"].isin(["finished", "failed"])]
+    strength = known["strength"].where(~known["method"].isin(BOUNDS))
+    composed_of = {method: composed(plan.of_method(method, 1.0)) for method in known["method"].unique()}
+    protocols = {method: flattened(setting(config)) for method, config in composed_of.items()}
+    changes = [changed(protocols[run.method], run.config) for run in known.itertuples()]
+    more = {"protocol": plan.name, "data": plan.data, "chosen_with": " ".join(plan.choose)}
+    return collected(known, columns, strength=strength, changed=changes, **more)
 
 
 def changed(plan: dict, config: dict) -> str:
@@ -58,20 +52,11 @@ def _typed(value: object) -> str:
 
 def with_choice(grid: DataFrame, reported: DataFrame) -> DataFrame:
     """`grid` with its columns chosen, at_edge: "yes" at the reported strength, and where that is the grid's end."""
-    strengths = reported.groupby(SITE)["strength"].first()
-    ours = pd.Series([strengths.get(tuple(site)) for site in grid[SITE].to_numpy()], index=grid.index, dtype=float)
-    ends = grid.groupby(SITE)["strength"].agg(["min", "max"])
-    at_end = [strengths.get(site) in ends.loc[site].tolist() for site in map(tuple, grid[SITE].to_numpy())]
-    chosen = (grid["strength"] == ours).map({True: "yes", False: ""})
-    return grid.assign(chosen=chosen, at_edge=["yes" if end else "" for end in at_end])
-
-
-def renewed(old: DataFrame, found: DataFrame) -> DataFrame:
-    """The old rows, but for those of a protocol, data and method that were found again."""
-    fresh = set(map(tuple, found[SITE].to_numpy()))
-    kept = old[[tuple(site) not in fresh for site in old[SITE].to_numpy()]]
-    rows = pd.concat([part for part in (kept, found) if len(part)]) if len(found) else old
-    return rows.sort_values([*SITE, "strength", "seed"], ignore_index=True)
+    ours = grid[SITE].join(reported.groupby(SITE)["strength"].first(), on=SITE)["strength"]
+    of_site = grid.groupby(SITE)["strength"]
+    chosen, at_edge = grid["strength"] == ours, (ours == of_site.transform("min")) | (ours == of_site.transform("max"))
+    words = {True: "yes", False: ""}
+    return grid.assign(chosen=chosen.map(words), at_edge=at_edge.map(words))
 
 
 def gap_closed(rows: DataFrame, method: str) -> str:
@@ -171,9 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     for folder in sorted(args.runs.glob("results/*/*/")):
         runs, plan = read_runs(folder), protocol(*folder.parts[-2:])
         chose = runs["path"].map(lambda path: path.parent.name == "choose")
-        reported = collected(runs[~chose], list(results), plan)
-        results = renewed(results, reported)
-        tuning = renewed(tuning, with_choice(collected(runs[chose], list(tuning), plan), reported))
+        reported = rows_of(runs[~chose], list(results), plan)
+        grid = with_choice(rows_of(runs[chose], list(tuning), plan), reported)
+        results, tuning = renewed(results, reported, SITE), renewed(tuning, grid, SITE)
+    results, tuning = (table.sort_values([*SITE, "strength", "seed"], ignore_index=True) for table in (results, tuning))
     write_csv(paths["results"], results)
     write_csv(paths["tuning"], tuning)
     page: Path = args.docs / "results.md"

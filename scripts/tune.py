@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
-from lifelong.config.groups import CONFIGS
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed, one_line_errors
 from lifelong.plots.report.runs import read_run
 from lifelong.runs.identity import identifier
-from studies.protocols import BOUNDS, METHODS, Protocol, launch, protocol, sweep
+from studies.protocols import Protocol, default_strength, launch, protocol, sweep
 
 CRITERION = "val_average_accuracy"
 Scores = dict[int, float]
@@ -35,8 +33,7 @@ Scores = dict[int, float]
 
 def strength_at(method: str, decade: int) -> float:
     """The method's default strength times 10^decade, without the dust of powers of ten."""
-    default = yaml.safe_load((CONFIGS / "method" / f"{method}.yaml").read_text(encoding="utf-8"))["strength"]
-    return float(f"{float(default) * 10.0**decade:.12g}")
+    return float(f"{(default_strength(method) or 0.0) * 10.0**decade:.12g}")
 
 
 def best_decade(scores: Scores) -> int:
@@ -99,7 +96,7 @@ class Tuning:
     def commands(self, method: str, seeds: Sequence[int], jobs: int) -> list[list[str]]:
         """The sweep that is wanted next for a method, if any: of its grid, then of the reported seeds."""
         strength = None
-        if method not in BOUNDS:
+        if default_strength(method) is not None:
             scores = self.scores(method)
             if decades := next_decades(scores, self.around, self.reach):
                 grid = ",".join(repr(strength_at(method, decade)) for decade in decades)
@@ -137,7 +134,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", help="a name of docs/data/protocols.yaml")
     parser.add_argument("--data", default="mnist5k", help="a source of docs/data/protocols.yaml")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", help="the protocol's, unless said otherwise")
     parser.add_argument("--seeds", default="0,1,2", help="reported")
     parser.add_argument("--choose-seeds", type=int, default=3, help="how many of them strengths are chosen at")
     parser.add_argument("--run", action="store_true", help="run the commands")
@@ -149,7 +146,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_intermixed_args(arguments)
     if args.choose_seeds < 1:
         raise ConfigError(f"--choose-seeds must be an integer >= 1, got {args.choose_seeds}")
-    args.methods = parts_of(args.methods, "methods", METHODS)
+    methods = protocol(args.protocol, args.data).methods
+    args.methods = parts_of(args.methods, "methods", methods) if args.methods is not None else methods
     args.seeds = [int(seed) for seed in parts_of(args.seeds, "seeds")]
     return args
 
@@ -167,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         before = commands
     for method in args.methods:
-        if method not in BOUNDS:
+        if default_strength(method) is not None:
             print(tuning.said(method))
 
 

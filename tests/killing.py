@@ -27,7 +27,7 @@ from lifelong.models.learner import Learner
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import History, read_history
-from lifelong.training import checkpoint_files, loop
+from lifelong.training import loop
 from lifelong.training.checkpoint import Checkpoints
 from runs import composed_tiny, run
 from tiny import METHODS, overrides
@@ -65,7 +65,7 @@ AIMS = (
     Aim("evaluation", loop, "accuracy_row"),
     Aim("memory selection", ExemplarMemory, "choose"),
     Aim("a step", Learner, "training_step"),
-    Aim("checkpoint, half written", checkpoint_files, "save_sealed", torn=True),
+    Aim("checkpoint, half written", torch, "save", torn=True),
     Aim("metrics, before they are there", os, "replace", onto("metrics.json")),
     Aim("history, half a row", History, "append", torn=True),
     Aim("importance, folded in", penalty, "check_importance"),
@@ -92,7 +92,7 @@ def aimed(aim: Aim, nth: int, signum: int) -> None:
 
 
 def tear(first: Any, second: Any) -> None:
-    """Half of what History.append(row) or save_sealed(checkpoint, file) writes."""
+    """Half of what History.append(row) or torch.save(checkpoint, file) writes."""
     file = first._file if isinstance(first, History) else second
     file.write(json.dumps(second).encode()[:9] if isinstance(first, History) else b"PK, half a checkpoint")
     file.flush()

@@ -59,6 +59,24 @@ def fisher_of_labels(model: nn.Module, x: Tensor, y: Tensor, visible: list[int])
     return total
 
 
+def fisher_of_predictions(model: nn.Module, x: Tensor, visible: list[int]) -> Params:
+    """(1/N) Σ_n (∂ log p(ŷ_n|x_n)/∂θ)², ŷ_n the visible column of the largest logit."""
+    twin = frozen_copy(model)
+    predicted = [max(visible, key=twin(x_n.double().unsqueeze(0))[0].tolist().__getitem__) for x_n in x]
+    return fisher_of_labels(model, x, torch.tensor(predicted), visible)
+
+
+def squared_batch_means(model: nn.Module, x: Tensor, y: Tensor, visible: list[int], batch_size: int) -> Params:
+    """Σ_batches (B/N) (∂/∂θ (1/B) Σ_n log p(y_n|x_n))²: no Fisher information."""
+    model = frozen_copy(model)
+    total = zeros(model)
+    for x_b, y_b in zip(x.double().split(batch_size), y.split(batch_size), strict=True):
+        log_p = [log_probability(model, x_n, y_n, visible) for x_n, y_n in zip(x_b, y_b.tolist(), strict=True)]
+        for name, g in gradient(model, torch.stack(log_p).mean()).items():
+            total[name] += len(x_b) / len(x) * g**2
+    return total
+
+
 def fisher_of_reversed_logits(model: nn.Module, x: Tensor, y: Tensor, visible: list[int]) -> Params:
     """(1/N) Σ_n (∂ log(exp(−z_y)/Σ_c exp(−z_c))/∂θ)² for the labels y (N,)."""
     model, x = frozen_copy(model), x.double()

@@ -12,20 +12,16 @@ import torch
 from torch.optim import SGD, Adam
 
 import tiny
-from lifelong.experiment import result
-from lifelong.experiment.run import load
+from lifelong.experiment.load import load
 from lifelong.training import precision
 from lifelong.training.precision import check_precision, set_tf32
 from runs import TINY, assert_refused, assert_resumes, assert_same_run, run, weights
 from syncs import QUIET, VARIANTS, settings, waits_of_steps
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.device("cuda")
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result, "draw", lambda *_: None)
 
 
 # Refused ------------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ VALUES = {
     "dataset.window=3": "dataset.window must be a valid list or null, got 3",
     # outside what is allowed
     "method.strength=nan": "method.strength must be a finite number >= 0, got nan",
-    "method.labels=foo": "method.labels must be one of exact, sampled, empirical, got 'foo'",
+    "method.labels=foo": "method.labels must be one of exact, sampled, empirical, pred, batched, got 'foo'",
     "method.exclude=[foo]": "method.exclude must hold prefixes of body.1.weight, ",
     "trainer.max_epochs=0": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
     "trainer.max_epochs=-1": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",

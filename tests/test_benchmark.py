@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 import tiny
-from benchmarks import device, floor, growth, importance, methods, page, startup, stream
+from benchmarks import device, floor, growth, importance, methods, stream
 from benchmarks.steps import Driver
 from benchmarks.table import Settings, Spread, Table, in_turn
 from lifelong import importance as estimators
@@ -94,13 +93,6 @@ def test_state_of_the_methods_is_what_their_papers_keep() -> None:
     assert {method: round(state[method], 2) for method in expected} == expected
 
 
-@pytest.mark.system
-def test_start_up_is_measured_until_the_first_step_is_on_disk() -> None:
-    assert startup.until_first_step(startup.DIGITS) > 0
-    with pytest.raises(RuntimeError, match=r"made no step: .*method\.strength"):
-        startup.until_first_step(["method.strength=-1"])
-
-
 @pytest.mark.parametrize("method", ["ewc", "rwalk"])
 def test_driven_steps_are_those_of_a_trainer(method: str) -> None:
     """To the last bit, what the penalty saw included: the hooks come once a step and in a Trainer's order."""
@@ -115,7 +107,7 @@ def test_driven_steps_are_those_of_a_trainer(method: str) -> None:
     assert_close(driven.method.state_dict(), fitted.method.state_dict(), rtol=0, atol=0)
 
 
-# Tables and page ----------------------------------------------------------------------------------------------------
+# Timing -------------------------------------------------------------------------------------------------------------
 
 
 def test_runs_take_turns_after_a_warm_up() -> None:
@@ -123,14 +115,3 @@ def test_runs_take_turns_after_a_warm_up() -> None:
     results = in_turn({name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}, 2)
     assert calls == list("ababab")
     assert results == {"a": [3, 5], "b": [4, 6]}
-
-
-def test_page_keeps_what_other_sections_measured(tmp_path: Path) -> None:
-    old, new = (Table("About.", {"": "", "s": ".1f"}, [[s, Spread(1.0, 0.5, 2.0)], ["b", None]], "Note.") for s in "ax")
-    ran_on = {"cpu": "X", "command": "python scripts/benchmark.py"}
-    for section, table in (("methods", old), ("startup", old), ("methods", new)):
-        page.save(tmp_path, section, table, ran_on)
-    text = (tmp_path / "performance.md").read_text()
-    row = "| {}   | 1.0 (0.5–2.0) |\n| b   |             – |\n\nNote.\n"
-    assert text.index(row.format("x")) < text.index(row.format("a"))
-    assert text.count("\n## ") == text.count("`python scripts/benchmark.py`, on cpu X.\n") == 2

@@ -19,16 +19,13 @@ from torch import Tensor
 from lifelong.experiment.run import Result
 from lifelong.models.learner import Learner
 from lifelong.runs import atomic
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.training.checkpoint import Checkpoints
 from runs import TINY, Said, assert_same_run, at_every_batch, command, run
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 SETTINGS = ("backbone.dropout=0.2", "checkpoint_steps=1")
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +38,7 @@ def train(root: Path, *settings: str) -> Said:
 
 
 def checkpoint_of(root: Path) -> dict[str, Any]:
-    return load_sealed(next(root.rglob("last.ckpt")))
+    return load_with_checksum(next(root.rglob("last.ckpt")))
 
 
 def step_of(checkpoint: dict[str, Any]) -> int:

@@ -12,7 +12,7 @@ from lifelong.config.checks import check
 from lifelong.config.groups import CONFIGS
 from lifelong.config.schema import ConfigError
 from lifelong.data.stream import TaskStream
-from lifelong.experiment.run import make_stream
+from lifelong.experiment.parts import make_stream
 from lifelong.memory.base import Memory
 from lifelong.methods.method import Method
 from lifelong.tracking import About

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 import tiny
 from lifelong.data.stream import Task
-from lifelong.experiment.run import make_learner
+from lifelong.experiment.parts import make_learner
 from lifelong.models.learner import Learner
 from runs import run
 
@@ -64,7 +64,7 @@ def test_finished_run_leaves_nothing_to_the_next_one_of_its_process(
         made.append(ref(learner))
         return learner
 
-    monkeypatch.setattr("lifelong.experiment.run.make_learner", noting)
+    monkeypatch.setattr("lifelong.experiment.parts.make_learner", noting)
     run(tmp_path)
     assert [learner() for learner in made] == [None]
     assert gc.get_freeze_count() == 0

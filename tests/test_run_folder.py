@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 import lifelong
 from lifelong.config.schema import ConfigError
 from lifelong.data.examples import as_input
-from lifelong.experiment.run import Result, make_stream
+from lifelong.experiment.parts import make_stream
+from lifelong.experiment.run import Result
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id
 from lifelong.runs.identity import identifier
@@ -159,7 +160,7 @@ def test_rerun_keeps_the_old_result_until_the_border_is_passed(folder: Path, mon
         raise ConfigError("memory must be none")
 
     before = contents(folder)
-    monkeypatch.setattr("lifelong.experiment.run.check_together", refuse)
+    monkeypatch.setattr("lifelong.experiment.parts.check_together", refuse)
     assert command(*TINY, f"root={folder.parent.parent}", "rerun=true").code == 1
     assert contents(folder) == before
 

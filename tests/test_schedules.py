@@ -1,10 +1,8 @@
 """Learning rates and early stopping: each task's own, exact when a run is interrupted."""
 
 import math
-import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,23 +14,17 @@ import tiny
 from lifelong.config.build import build
 from lifelong.config.groups import choices
 from lifelong.config.schema import compose
-from lifelong.experiment import result
 from lifelong.experiment.run import Result
-from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import read_history
 from lifelong.training import schedules as schedulers
-from lifelong.training.stopping import Patience
 from probe import Probe
-from runs import assert_refused, assert_resumes, assert_same_run, run
+from runs import assert_refused, run
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 LR = 0.01
 EACH_STEP = ("log_every_n_steps=1",)
 STOPPING = ("early_stopping=patience", "early_stopping.epochs=1", "trainer.max_epochs=6")
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result, "draw", lambda *_: None)
 
 
 def rates(done: Result) -> list[list[float]]:
@@ -163,52 +155,6 @@ def test_steps_run_on_through_tasks_of_different_length(tmp_path: Path) -> None:
     assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 3 * sum(epochs) + 1))
     assert [row["step"] for row in rows if "test/average_accuracy" in row] == [3 * epochs[0], 3 * sum(epochs)]
     assert done.metrics["num_steps"] == 3 * sum(epochs)
-
-
-# Interrupted --------------------------------------------------------------------------------------------------------
-
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "cosine": ("method=si", "scheduler=cosine", "optimizer=sgd", "optimizer.momentum=0.9", *EACH_STEP),
-    "one_cycle": ("method=ewc", "method.step=proximal", "scheduler=one_cycle", *EACH_STEP),
-    "stopping": ("method=rwalk", "method.interval=4", *STOPPING),
-    "stopping, cosine": (*STOPPING, "scheduler=cosine", "trainer.accumulate_grad_batches=2"),
-}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(result, "draw", lambda *_: None)
-        return {kind: run(tmp_path_factory.mktemp("whole"), *settings) for kind, settings in SETTINGS.items()}
-
-
-@pytest.mark.parametrize("kind", SETTINGS)
-def test_interrupted_at_every_step_equals_uninterrupted(
-    kind: str, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One run, stopped again and again: the schedule and the patience go on where they were."""
-    steps = range(1, whole[kind].metrics["num_steps"] + 1)
-    assert_resumes(monkeypatch, tmp_path, steps, *SETTINGS[kind])
-
-
-def test_interrupted_behind_its_decision_to_stop_a_task_is_not_trained_on(
-    whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original, stopped = Patience.on_train_epoch_end, []
-
-    def then_terminate(self: Patience, trainer: Any, *rest: Any) -> None:
-        original(self, trainer, *rest)
-        if trainer.should_stop and not stopped:
-            stopped.append(trainer.current_epoch)
-            signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Patience, "on_train_epoch_end", then_terminate)
-        with pytest.raises(Interrupted):
-            run(tmp_path, *SETTINGS["stopping"])
-    assert stopped
-    assert stopped[0] + 1 < 6
-    assert_same_run(run(tmp_path, *SETTINGS["stopping"]), whole["stopping"])
 
 
 # Refused ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from lifelong.experiment.run import own_device
+from lifelong.experiment.parts import own_device
 
 ONE = OmegaConf.create({"trainer": {"accelerator": "gpu", "devices": 1}})
 TWO = OmegaConf.create({"trainer": {"accelerator": "gpu", "devices": 2}})

@@ -12,7 +12,7 @@ from lifelong.config.schema import compose
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batch
 from lifelong.data.stream import Task
-from lifelong.experiment.run import make_learner
+from lifelong.experiment.parts import make_learner
 from lifelong.methods.method import Method
 from lifelong.models.learner import Learner
 from lifelong.training.loop import importance_batches

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lifelong.config.groups import CONFIGS
 from lifelong.config.schema import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,7 @@ class Protocol:
     Attributes:
         overrides: of train.py, but for method, strength and seed.
         penalties: further ones of the methods that have a penalty.
+        own: further ones of single methods; those named here are run besides METHODS.
         choose: further ones while strengths are chosen.
         published: method → final average accuracy in percent, on the source's own data set.
     """
@@ -40,6 +42,11 @@ class Protocol:
     published: dict[str, float]
     source: str
     penalties: list[str] = field(default_factory=list)
+    own: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys([*METHODS, *self.own]))
 
     @property
     def run_name(self) -> str:
@@ -48,8 +55,14 @@ class Protocol:
     def of_method(self, method: str, strength: float | None = None) -> list[str]:
         """Overrides of a method at a strength, None: at its default."""
         held = () if method in BOUNDS else self.penalties
-        at = [] if method in BOUNDS or strength is None else [f"method.strength={strength!r}"]
-        return [*self.overrides, f"method={method}", *held, *at]
+        at = [] if strength is None else [f"method.strength={strength!r}"]
+        return [*self.overrides, f"method={method}", *held, *self.own.get(method, ()), *at]
+
+
+def default_strength(method: str) -> float | None:
+    """Of the method's yaml; None for a method that has no strength."""
+    strength = yaml.safe_load((CONFIGS / "method" / f"{method}.yaml").read_text(encoding="utf-8")).get("strength")
+    return None if strength is None else float(strength)
 
 
 @functools.cache
@@ -66,7 +79,7 @@ def protocol(name: str, data: str) -> Protocol:
             raise ConfigError(f"{kind[:-1]} must be one of {', '.join(known[kind])}, got {key!r}")
     entry, source = known["protocols"][name], known["sources"][data]
     overrides = [*entry["overrides"], *source["overrides"]]
-    rest = {key: entry[key] for key in ("choose", "published", "source", "penalties") if key in entry}
+    rest = {key: entry[key] for key in ("choose", "published", "source", "penalties", "own") if key in entry}
     return Protocol(name, data, source["title"], overrides, **rest)
 
 

@@ -62,12 +62,13 @@ def forward_transfer(R: Tensor, baseline: Tensor) -> Tensor:
 def forgetting(R: Tensor) -> Tensor:
     """F: mean drop on each earlier task from its best previous row to the last row (Chaudhry et al. 2018).
 
-    The last row is not among those the best is taken from, so a task that has improved counts negative.
+    The last row is not among those the best is taken from, so a task that has improved counts negative; nor is a cell
+    that is nan, not known.
     """
     R = _square(R)
     if len(R) == 1:
         return R.new_tensor(torch.nan)
-    return (R[:-1].amax(dim=0) - R[-1])[:-1].mean()
+    return (R[:-1].nan_to_num(nan=-torch.inf).amax(dim=0) - R[-1])[:-1].mean()
 
 
 def intransigence(R: Tensor, reference: Tensor) -> Tensor:

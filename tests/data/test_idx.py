@@ -2,7 +2,6 @@
 
 import gzip
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +80,8 @@ def test_a_damaged_image_file_is_refused_by_name(folder: Path, content: bytes | 
     assert str(error.value).startswith("dataset.source.path")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [gzip.decompress, lambda content: content[: len(content) // 2], lambda content: content[:-8] + bytes(8)],
-    ids=["no gzip", "half", "checksum"],
-)
-def test_a_damaged_gz_file_is_refused_by_name(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_gz_file_is_refused_by_name(folder: Path) -> None:
     file = folder / "t10k-labels-idx1-ubyte.gz"
-    file.write_bytes(damage(file.read_bytes()))
+    file.write_bytes(file.read_bytes()[:-8] + bytes(8))  # a wrong checksum
     with pytest.raises(ValueError, match=r"^dataset.source.path: .*t10k-labels-idx1-ubyte.gz cannot be read \(.*\)$"):
         idx(str(folder))

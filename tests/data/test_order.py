@@ -10,10 +10,8 @@ import lifelong
 import tiny
 from lifelong.config.schema import ConfigError
 from lifelong.data.order import ORDER, as_order, plain_names
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import Uniform
 from lifelong.methods.joint import Joint
-from lifelong.methods.method import Method
-from lifelong.models.evaluation import accuracy_row
 from lifelong.tracking import read_history
 
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
@@ -59,29 +57,6 @@ def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> N
         assert stream.visible(i, i) == once.visible(min(i, 2), i % 3)
     ours, theirs = stream.groups(), once.groups()
     assert (ours is None and theirs is None) or torch.equal(ours, theirs)  # type: ignore[arg-type]
-
-
-def test_batches_of_visits_differ_as_their_task_indices_do(tmp_path: Path) -> None:
-    seen: list[list[torch.Tensor]] = []
-
-    class Watch(tiny.Callback):
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            seen.append([])
-
-        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            seen[-1].append(batch[0])
-
-    stream = tiny.split(cycles=2)
-    tiny.run(stream, tiny.make_learner(stream), Method(), tmp_path, callbacks=[Watch()])
-    first, second = (torch.cat(seen[i]) for i in (0, 3))
-    assert not first.equal(second)
-    assert first.sum((1, 2, 3)).sort().values.equal(second.sum((1, 2, 3)).sort().values)
-
-
-def test_visits_are_tested_once_and_score_alike() -> None:
-    stream = tiny.split("task", cycles=2)
-    row = accuracy_row(tiny.make_learner(stream), stream, 0, "test")
-    assert row[:3].equal(row[3:])
 
 
 def test_joint_learning_holds_each_task_once() -> None:

@@ -78,12 +78,6 @@ def test_parts_are_disjoint_and_validation_is_stratified(kind: str) -> None:
 
 
 @kinds
-def test_val_fraction_zero_gives_an_empty_validation_set(kind: str) -> None:
-    val = STREAMS[kind](val_fraction=0.0).task(0).val
-    assert val.inputs.shape == (0, 1, 6, 6)
-
-
-@kinds
 def test_order_permutes_the_given_tasks_and_leaves_columns_as_they_are(kind: str) -> None:
     for scenario in ("domain", "task", "class"):
         given_order = STREAMS[kind](scenario=scenario)
@@ -142,12 +136,6 @@ IMPOSSIBLE: list[tuple[Callable[..., TaskStream], str, list[Any], str]] = [
 def test_impossible_streams_are_refused(make: Callable[..., TaskStream], key: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         make(source(), **{key: value})
-
-
-def test_largest_val_fraction_leaves_one_example_of_each_class() -> None:
-    task = Permuted(source(), 1, val_fraction=15 / 16).task(0)
-    assert task.train.labels.bincount().tolist() == [1] * 10
-    assert task.val.labels.bincount().tolist() == [15] * 10
 
 
 # Inputs that are no images ------------------------------------------------------------------------------------------
@@ -221,10 +209,6 @@ def test_rotation_of_many_is_the_rotation_of_each_whatever_the_batch(chunk: int,
     assert turned.dtype == torch.uint8
     assert NOISE.equal(before)
     assert rotate(NOISE[:0], 50.0).shape == (0, 3, 9, 12)
-
-
-def test_equal_angles_get_names_of_their_own() -> None:
-    assert Rotated(source(), [0, 20.5, 0, 20.5000001]).names == ["rot0", "rot20.5", "rot0_1", "rot20.5_1"]
 
 
 # Permuted ---------------------------------------------------------------------------------------------------------

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 from lifelong.data.examples import Examples
 from lifelong.memory.base import ExemplarMemory, Memory
-from lifelong.memory.entropy import Entropy
-from lifelong.memory.mean_of_features import MeanOfFeatures
-from lifelong.memory.plane_distance import PlaneDistance
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import Entropy, MeanOfFeatures, PlaneDistance, Uniform
 from lifelong.models.learner import Learner
 from lifelong.models.mlp import MLP
 

@@ -108,6 +108,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((method, {}) for method in PENALTIES),
     ("ewc", {"labels": "sampled"}),
     ("ewc", {"labels": "empirical"}),
+    ("online_ewc", {"labels": "pred"}),
+    ("ewc", {"labels": "batched", "batch_size": 3}),
+    ("ewcpp", {"labels": "batched"}),
     ("rwalk", {"labels": "sampled"}),
     ("scp", {"slices": 3}),
 ]

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import reference
 import tiny
 from lifelong.data.loader import Batch
-from lifelong.memory.mean_of_features import MeanOfFeatures
+from lifelong.memory.samplers import MeanOfFeatures
 from lifelong.methods.icarl import ICaRL
 from tiny import make_learner
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lifelong.config.build import partial_of
 from lifelong.config.credentials import exposed, refusal
-from lifelong.config.groups import choices, groups_of, is_wired
+from lifelong.config.groups import FREEZE, choices, groups_of, is_wired
 from lifelong.config.options import misfit, must_be, unknown_key
 from lifelong.config.schema import OBJECTIVES, Config, ConfigError
 
@@ -25,6 +25,10 @@ BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "val_fraction": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
     "batch_size": (lambda v: v >= 1, "an integer >= 1"),
     "epochs_per_task": (lambda v: v is None or (v and min(v) >= 1), "a list of integers >= 1 or null"),
+    FREEZE: (
+        lambda v: isinstance(v, ListConfig) and all(isinstance(name, str) for name in v),
+        "a list of names of the backbone's modules or parameters",
+    ),
     "resident_bytes": (lambda v: v > 0, "a number > 0"),
     "name": (
         lambda v: bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)*", v)) and ".." not in v,

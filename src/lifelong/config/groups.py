@@ -20,6 +20,8 @@ GROUPS = (
     "early_stopping",
     "trainer",
 )
+FREEZE = "backbone.freeze"
+"""An option of every backbone, its own class's or not: the learner carries it out."""
 LOGGER = "logger"
 """Holds loggers by name, none or several: logger=[csv,wandb]."""
 SOURCE = "dataset.source"
@@ -38,7 +40,7 @@ def groups_of(config: DictConfig) -> list[str]:
 
 def is_wired(key: str) -> bool:
     """Whether Python hands what stands there to what stands above it."""
-    return key in GROUPS or key == SOURCES or key.rpartition(".")[0] == SOURCES
+    return key in (*GROUPS, SOURCES, FREEZE) or key.rpartition(".")[0] == SOURCES
 
 
 def choices(group: str) -> list[str]:

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples, as_input
 from lifelong.data.seeds import derived_generator
-from lifelong.distributed.ranks import Share
+from lifelong.distributed.ranks import Shard
 
 DRAWS = 4
 """Keeps the draws of augmentation apart from the other draws of an epoch."""
 
 Gather = Callable[[int], tuple[Tensor, Tensor]]
 """Position of a batch in its epoch → its stored inputs and labels, on the device."""
-WHOLE = Share()
+WHOLE = Shard()
 
 
 class Batch(NamedTuple):
@@ -59,7 +59,7 @@ class Batches:
     rank that a short batch leaves without a sample gets its first one with weight 0, to take part in what all do.
 
     Args:
-        share: what of each batch is given; batch_size counts the whole.
+        shard: what of each batch is given; batch_size counts the whole.
         as_input: stored inputs → x, on their device.
         augment: applied to every batch, of images; None: the inputs as they are.
         resident_bytes: larger sets are not moved to the device as a whole.
@@ -80,7 +80,7 @@ class Batches:
         as_input: Callable[[Tensor], Tensor] = as_input,
         augment: Augment | None = None,
         resident_bytes: float = math.inf,
-        share: Share = WHOLE,
+        shard: Shard = WHOLE,
         drop_last: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -92,7 +92,7 @@ class Batches:
         self.resident = examples.nbytes <= resident_bytes or not elsewhere
         self.examples = examples.to(device) if self.resident else examples
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.as_input, self.augment, self.share = as_input, augment, share
+        self.as_input, self.augment, self.shard = as_input, augment, shard
         self.epoch = self.position = 0
         self._started = False
         self.num_batches = num_batches(len(examples), batch_size, drop_last)
@@ -123,8 +123,8 @@ class Batches:
     def _rows(self, k: int) -> tuple[slice, float]:
         """Of the epoch's order, what this rank is given of batch k, and with which weight."""
         start, num = k * self.batch_size, len(self.positions(k))
-        rows = self.share.rows(start, start + num) if self.share.count(num) else slice(start, start + 1)
-        return rows, self.share.weight(num)
+        rows = self.shard.rows(start, start + num) if self.shard.count(num) else slice(start, start + 1)
+        return rows, self.shard.weight(num)
 
     def _order(self) -> Tensor:
         """Positions of the epoch's examples, one batch after the other, on the CPU."""

@@ -12,12 +12,11 @@ from torch import Tensor
 from lifelong.config.schema import choice
 from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
-from lifelong.distributed.ranks import this_share
+from lifelong.distributed.ranks import this_shard
 from lifelong.methods.method import Method
 from lifelong.metrics import measures, to_csv
 from lifelong.plots.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.runs.atomic import atomic_write
-from lifelong.runs.checksum import save_sealed
 from lifelong.runs.environment import environment, peak_memory_bytes
 from lifelong.runs.folder import RunFolder, run_id
 from lifelong.runs.identity import code_hashes, setting, source_names, stream_setting, title
@@ -72,7 +71,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
             "peak_memory_bytes": peak_memory_bytes(learner.device),
             "method_state_bytes": run.method.state_bytes(),
             "memory_bytes": run.memory.state_bytes(),
-            "num_processes": this_share().of,
+            "num_processes": this_shard().of,
             **environment(learner.device),
         }
     )
@@ -89,7 +88,7 @@ def write_model(run: Run, folder: RunFolder) -> None:
     visible = learner.visible.nonzero().flatten().tolist()
     method = {"method": run.method.state_dict()} if type(run.method).enter is not Method.enter else {}
     with atomic_write(folder.model, "wb") as file:
-        save_sealed({"state_dict": state, "visible": visible, "normalise": normalise, **shape, **method}, file)
+        torch.save({"state_dict": state, "visible": visible, "normalise": normalise, **shape, **method}, file)
 
 
 def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:

@@ -15,16 +15,16 @@ STATE = ("images", "labels", "logits", "num_offered", "joined")
 
 
 class Reservoir(Memory):
-    """After n offers each of them is held with probability total/n. Images, labels, task and logits of each.
+    """After n offers each of them is kept with probability total/n. Images, labels, task and logits of each.
 
     The n-th sample takes a slot drawn among n; if there are fewer slots, it is not kept. A sample is offered in the
-    first epoch of a task alone, behind its step. Logits are those of the step's end, in eval mode and without
+    first epoch of a task alone, after its step. Logits are those of the step's end, in eval mode and without
     augmentation (DER's own code keeps those of the training pass, with its dropout).
 
-    A method that does not replay itself trains on the task's data joined with what was held when the task began.
+    A method that does not replay itself trains on the task's data joined with what was kept before the task began.
 
     Args:
-        total: samples held at most.
+        total: samples kept at most.
 
     Raises:
         ValueError: total is no integer >= 1.
@@ -94,7 +94,7 @@ def logits_of(learner: Learned, images: Tensor) -> Tensor:
 
 
 def _written(held: Tensor, slots: list[int], rows: Tensor) -> Tensor:
-    """`held` with the rows in these slots, longer if there are slots behind its end."""
+    """`held` with the rows in these slots, longer if there are slots beyond its end."""
     longer = max(slots) + 1 - len(held)
     if longer > 0:
         old = held.to(rows.device) if len(held) else rows[:0]

@@ -1,7 +1,6 @@
 """The slot: what a continual-learning method may do to ordinary training. One file and one yaml a method."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -13,30 +12,12 @@ from lifelong.data.loader import Augment, Batch
 from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.memory.base import Memory
+from lifelong.methods.learned import Batches, Learned, Params
 from lifelong.methods.state import Stateful
 
-Params = dict[str, Tensor]
-"""Tensors by parameter name of the backbone, each of its parameter's shape."""
-Batches = Iterable[tuple[Tensor, Tensor]]
+__all__ = ["Batches", "Learned", "Method", "Params"]
 OFFER = 2
 """Keeps the draws of a memory apart from those of a method at the same batch."""
-
-
-class Learned(Protocol):
-    """What a method may ask of the learner. B batch, K output columns."""
-
-    backbone: nn.Module
-    groups: Tensor | None  # (K,) the head that owns each column, where heads differ
-    training: bool
-    num_steps: int  # optimiser steps of the task in work, if it is not stopped early
-    as_input: Callable[[Tensor], Tensor]  # what examples hold → what the backbone takes
-
-    @property
-    def visible(self) -> Tensor: ...  # (K,) bool: output columns of the task in work
-
-    def logits(self, x: Tensor) -> Tensor: ...  # x → z (B, K), all columns
-
-    def task_loss(self, z: Tensor, y: Tensor) -> Tensor: ...  # mean cross-entropy over the columns y may be among
 
 
 class Method(Stateful):
@@ -54,9 +35,8 @@ class Method(Stateful):
             after_task(task, batches)
             for other in stream: enter(other); test; enter(None)
 
-    `grads` is the gradient of all that autograd saw, task_loss + extra_loss. A gradient that a method computes itself
-    it reduces over ranks itself. What it draws comes from `generator`, a function of (seed, task, epoch, batch), so
-    that a resumed run draws the same.
+    `grads` is the gradient of all that autograd saw, task_loss + extra_loss; one that a method computes itself it
+    reduces over ranks itself. What it draws comes from `generator`, so that a resumed run draws the same.
 
     Attributes:
         learner, memory: wired by the experiment.
@@ -84,8 +64,6 @@ class Method(Stateful):
     augment: Augment | None = None
     draws: torch.Generator
     _position: tuple[int, int] = (0, 0)
-
-    # The verbs -----------------------------------------------------------------------------------------------------
 
     def check(self, stream: TaskStream, backbone: nn.Module) -> None:
         """Raise ValueError, in one line, if the method cannot work on this stream, with this memory or backbone."""
@@ -131,10 +109,7 @@ class Method(Stateful):
         """Make the learner what it is on this task at test time; None: what it was before."""
 
     def measures(self, learner: Learned) -> dict[str, float]:
-        """Numbers of this step for history and loggers, with the task's gradient in .grad, before `edit_gradients`.
-
-        (Lightning gives every callback a `log` of its own.)
-        """
+        """Numbers of this step for history and loggers, with the task's gradient in .grad, before `edit_gradients`."""
         return {}
 
     @property
@@ -142,14 +117,8 @@ class Method(Stateful):
         """Ω that loggers draw; {} without one."""
         return {}
 
-    # What all methods share ----------------------------------------------------------------------------------------
-
     def penalised(self, backbone: nn.Module) -> Params:
-        """The trainable parameters by name, but for the excluded.
-
-        Raises:
-            ValueError: an excluded prefix matches no parameter, or nothing is left.
-        """
+        """The trainable parameters by name, but for the excluded. Raises ValueError if a prefix matches none."""
         trainable = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
         for prefix in self.exclude:
             if not any(_below(name, prefix) for name in trainable):
@@ -167,15 +136,13 @@ class Method(Stateful):
         """A CPU generator that is a function of the task's seed, the epoch, the batch and `purpose`."""
         return derived_generator(self.seed, *self._position, *purpose)
 
-    # When: Lightning's hooks ---------------------------------------------------------------------------------------
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner: Any = pl_module
         self.learner = learner
         self._params = self.penalised(learner.backbone)
         self._position = 0, 0  # not that of the task before, which a resumed run does not know
-        self._before: Params = {}
         self._raw: Params = {}
+        self._before: Params = {}
         learner.terms = [self._term] if self._overrides("extra_loss") else []
         learner.with_task_loss = not self.replaces_loss
         if trainer.global_step == 0:

@@ -4,7 +4,7 @@ Shapes: B batch, K output columns (width of the head).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -63,10 +63,35 @@ class Learner(LightningModule):
         self.with_task_loss = True
         self.compiled: Callable[[Tensor], Tensor] | None = None
         self.optimizer_state: dict[int, Any] | None = None
+        self._frozen: list[nn.Module] = []
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("visible", torch.ones(num_classes, dtype=torch.bool), persistent=False)
         self.all_visible = True
         self._ddp_params_and_buffers_to_ignore = ["groups", "visible"]  # every rank sets them, DDP need not send them
+
+    def freeze_parts(self, names: Sequence[str]) -> None:
+        """Take the backbone's modules or parameters of these names out of training; frozen modules stay in eval mode,
+        so that running statistics stay too.
+
+        Raises:
+            ValueError: a name that the backbone does not have, or nothing is left to train.
+        """
+        parts = {**dict(self.backbone.named_modules()), **dict(self.backbone.named_parameters())}
+        for name in names:
+            if not name or name not in parts:
+                known = ", ".join(child for child, _ in self.backbone.named_children())
+                raise ValueError(f"backbone.freeze must name parts of the backbone ({known}, …), got {name!r}")
+            parts[name].requires_grad_(False)
+        if not any(p.requires_grad for p in self.backbone.parameters()):
+            raise ValueError(f"backbone.freeze must leave something to train, got {list(names)}")
+        self._frozen = [parts[name] for name in names if isinstance(parts[name], nn.Module)]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def show(self, columns: Sequence[int]) -> None:
         """Make these output columns, and no others, visible."""

@@ -133,8 +133,8 @@ def heat_map(axes: Axes, percent: np.ndarray, decimals: int | None) -> AxesImage
     light = linear @ np.array([0.2126, 0.7152, 0.0722]) > 0.179  # where black and white contrast equally
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9 if decimals else 7}
     for (row, column), value in np.ndenumerate(percent[: None if decimals is not None else 0]):
-        ink = "black" if light[row, column] else "white"
-        axes.text(column, row, f"{value:.{decimals}f}", color=ink, **style)
+        ink = "black" if light[row, column] or np.isnan(value) else "white"
+        axes.text(column, row, "–" if np.isnan(value) else f"{value:.{decimals}f}", color=ink, **style)
     return image
 
 

@@ -9,7 +9,7 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w", keep_as: Path | None = None) -> Iterator[IO]:
-    """Open a temporary file that takes the place of `path` when the block ends without an error; else the old one stays.
+    """Open a temporary file that takes the place of `path` when the block ends without an error.
 
     mode: "w" or "wb"; the file can be read too. keep_as: the new name of the old file; between the two renames it has
     this name alone.

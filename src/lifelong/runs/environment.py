@@ -24,7 +24,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Git commit of the code, with + after it if the tree has changes or src a new file; "unknown" without a checkout."""
+    """Git commit of the code, + after it if the tree has changes or src a new file; "unknown" without a checkout."""
     here = Path(__file__).parent
 
     def git(*args: str) -> str:

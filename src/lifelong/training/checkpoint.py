@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lifelong.data.stream import Task
-from lifelong.distributed.ranks import gathered, is_first, largest_over_ranks, this_share, wait_for_all
+from lifelong.distributed.ranks import gathered, is_first, largest_over_ranks, this_shard, wait_for_all
 from lifelong.launch.cluster import submitted_to
 from lifelong.memory.base import Memory
 from lifelong.methods.method import Method
@@ -26,9 +26,6 @@ from lifelong.models.learner import Learner
 from lifelong.runs.interrupted import SIGNALS, Interrupted
 from lifelong.runs.record import Record
 from lifelong.training.checkpoint_files import CheckpointFiles, refusal
-
-FIRST = 128
-"""More than the number of any signal."""
 
 
 class Checkpoints(Callback):
@@ -83,8 +80,8 @@ class Checkpoints(Callback):
         self.record.load_state_dict(saved["record"])
         self.memory.load_state_dict(saved["memory"])
         if in_work:
-            if (begun := len(saved["rng"])) != this_share().of:
-                raise refusal(path, f"was written by {begun} processes, now there are {this_share().of}")
+            if (begun := len(saved["rng"])) != this_shard().of:
+                raise refusal(path, f"was written by {begun} processes, now there are {this_shard().of}")
             self._resume = found
         else:
             learner.load_state_dict(saved["state_dict"])
@@ -135,7 +132,7 @@ class Checkpoints(Callback):
             if trainer.fit_loop.restarted_on_epoch_end:  # and then would go on in the epoch that is over
                 trainer.fit_loop.reset_restart_stage()
                 trainer.fit_loop.epoch_loop.restarting = False
-            rank = this_share().rank
+            rank = this_shard().rank
             torch.set_rng_state(saved["rng"][rank].clone())  # of a view behind the first row torch 2.13 crashes
             if "cuda_rng" in saved:
                 torch.cuda.set_rng_state(saved["cuda_rng"][rank].clone())
@@ -169,8 +166,8 @@ class Checkpoints(Callback):
 
     def _signum_of_all(self, due: bool = False) -> tuple[int, bool]:
         """The signal that came to any rank, SIGUSR2 before others, and whether any rank is due."""
-        asked, is_due = largest_over_ranks(self.signum + FIRST * (self.signum == signal.SIGUSR2), due)
-        return asked % FIRST, bool(is_due)
+        warned, signum, is_due = largest_over_ranks(self.signum == signal.SIGUSR2, self.signum, due)
+        return signal.SIGUSR2 if warned else signum, bool(is_due)
 
     def _interrupted(self, signum: int) -> Interrupted:
         then = "continues" if self.files.exist else "starts over (nothing was saved yet)"

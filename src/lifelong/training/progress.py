@@ -74,7 +74,8 @@ def result_tables(names: Sequence[str], rows: Sequence[Sequence[float]], measure
     for heading in ("", *names):
         matrix.add_column(heading, justify="right")
     for i, row in enumerate(rows):
-        cells = [f"[bold]{100 * v:.1f}[/]" if i == j else f"{100 * v:.1f}" for j, v in enumerate(row)]
+        texts = ["–" if math.isnan(v) else f"{100 * v:.1f}" for v in row]
+        cells = [f"[bold]{text}[/]" if i == j else text for j, text in enumerate(texts)]
         matrix.add_row(names[i], *cells)
     table = Table(title="measures, in points of 100", title_justify="left")
     table.add_column("measure")

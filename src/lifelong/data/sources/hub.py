@@ -52,15 +52,14 @@ def hub(
     splits = [train_split] if test_split is None else [train_split, test_split]
 
     def decode(scratch: str) -> Decoding:
-        load = partial(_local, path, config, scratch) if path else partial(_remote, str(name), config, revision)
-        sets = [load(split) for split in splits]
+        sets = [_loaded(name, path, config, revision, split, scratch) for split in splits]
         classes, labels = integer_labels(sets, label)
         images = [openings(dataset, image, split) for dataset, split in zip(sets, splits, strict=True)]
         return classes, list(zip(labels, images, strict=True))
 
     asked = {"hub": [None if path else name, config, revision], "splits": splits, "columns": [image, label]}
     asked["files"] = fingerprint(_files(path, revision)) if path else []
-    source = cached(Path(name or str(path)).stem, asked, PixelFormat.of(mode, size), fraction, cache, decode)
+    source = cached(Path(name or str(path)).stem, asked, PixelFormat(mode, size), fraction, cache, decode)
     found = [len(source.train), len(source.test), len(source.classes)]
     if counts is not None and found != list(counts):
         raise ValueError(
@@ -81,23 +80,19 @@ def _files(path: str, revision: str | None) -> list[Path]:
     return [*files, *root.glob("README.md")]  # it says which files are which split
 
 
-def _local(path: str, config: str | None, scratch: str, split: str) -> Dataset:
-    root = Path(path).expanduser().resolve()
-    load = partial(_library().load_dataset, split=split, cache_dir=scratch)
-    try:
-        if root.is_file():
-            return load("parquet", data_files=str(root))
-        return load(str(root / config)) if config and (root / config).is_dir() else load(str(root), config)
-    except Exception as error:  # of three libraries: datasets, fsspec, pyarrow
-        reason = _reason(error.__cause__ or error)
-        raise ValueError(f"dataset.source.path: split {split!r} of {root} cannot be read ({reason})") from error
-
-
-def _remote(name: str, config: str | None, revision: str | None, split: str) -> Dataset:
-    """Downloaded into the cache of `datasets` (HF_HOME)."""
+def _loaded(
+    name: str | None, path: str | None, config: str | None, revision: str | None, split: str, scratch: str
+) -> Dataset:
+    """A split of the set in `path`, or of the one of that name, downloaded into the cache of `datasets` (HF_HOME)."""
     load = _library().load_dataset
     try:
-        return load(name, config, split=split, revision=revision)
+        if path is None:
+            return load(name, config, split=split, revision=revision)
+        root = Path(path).expanduser().resolve()
+        local = partial(load, split=split, cache_dir=scratch)
+        if root.is_file():
+            return local("parquet", data_files=str(root))
+        return local(str(root / config)) if config and (root / config).is_dir() else local(str(root), config)
     except ConnectionError as error:
         raise ValueError(
             f"dataset.source.name {name!r} is neither on this machine nor in reach ({_reason(error)}): fetch "
@@ -105,8 +100,10 @@ def _remote(name: str, config: str | None, revision: str | None, split: str) -> 
             "and set dataset.source.path=DIR"
         ) from error
     except Exception as error:  # of five libraries: datasets, huggingface_hub, httpx, fsspec, pyarrow
+        what = f"dataset.source.path {path!r}" if path else f"dataset.source.name {name!r}"
         options = f"config {config!r}, split {split!r}, revision {revision!r}"
-        raise ValueError(f"dataset.source.name {name!r} cannot be loaded with {options}: {_reason(error)}") from error
+        reason = _reason((path and error.__cause__) or error)
+        raise ValueError(f"{what} cannot be loaded with {options}: {reason}") from error
 
 
 def _library() -> Any:

@@ -86,8 +86,8 @@ class WandbLogger(LightningWandbLogger, Gallery):
     def summarise(self, metrics: Row) -> None:
         self._metrics = metrics
 
-    def close(self, success: bool) -> None:
-        self._exit_code = 0 if success else 1
+    def close(self, status: str) -> None:
+        self._exit_code = int(status != "success")
         self._queue.put(None)
         self._thread.join(self.init_timeout + 2 * self.finish_timeout)
         if self._thread.is_alive():

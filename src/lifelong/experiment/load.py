@@ -1,0 +1,59 @@
+"""A finished run's learner and method, read back from its folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from lifelong.config.build import build
+from lifelong.config.checks import check_group
+from lifelong.data.normalise import Normalise
+from lifelong.experiment.parts import make_learner
+from lifelong.methods.method import Method
+from lifelong.models.learner import Learner
+from lifelong.runs.checksum import load_with_checksum
+from lifelong.runs.folder import RunFolder, whole
+
+
+def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
+    """The learner of a finished run, with its final weights, in eval mode on the CPU.
+
+    `trusted`: prefixes a `_target_` in its config.yaml may have besides our own; what the file itself trusts counts
+    for nothing.
+
+    Raises:
+        RunFolderError: the run is not finished, or its files are damaged.
+        ConfigError: config.yaml has a `_target_` from elsewhere.
+    """
+    paths = RunFolder(Path(folder))
+    with whole(paths.config):
+        config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
+    for group in ("backbone", "optimizer"):
+        check_group(config, group, trusted)  # type: ignore[arg-type]
+    with whole(paths.model):
+        saved = load_with_checksum(paths.model)
+    learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
+    if saved.get("normalise"):
+        learner.as_input = Normalise(*saved["normalise"])
+    learner.load_state_dict(saved["state_dict"])
+    learner.show(saved["visible"])
+    return learner.eval()
+
+
+def load_method(folder: str | Path, learner: Learner, trusted: Sequence[str] = ()) -> Method:
+    """The method of a finished run, wired to what `load` returned: `enter(task)` makes that what it is on the task.
+
+    Raises:
+        As `load`.
+    """
+    paths = RunFolder(Path(folder))
+    with whole(paths.config):
+        config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
+    check_group(config, "method", trusted)  # type: ignore[arg-type]
+    with whole(paths.model):
+        state = load_with_checksum(paths.model).get("method")
+    method: Method = build(config.method, "method")
+    method.learner = learner
+    if state is not None:
+        method.load_state_dict(state)
+    return method
