@@ -71,6 +71,7 @@ def test_state_of_the_methods_is_what_their_papers_keep() -> None:
     table = methods.measure(SMALL, widths=(8,))
     column = list(table.columns).index("state, P")
     state = {row[0]: row[column] for row in table.rows}
+    assert set(state) == set(tiny.METHODS)
     expected = {"finetune": 0.0, "joint": 0.0, "ewc": 2.0, "l2": 2.0, "mas": 2.0, "scp": 2.0, "si": 4.0}
     assert {method: round(state[method], 2) for method in expected} == expected
 
@@ -81,9 +82,9 @@ def test_driven_steps_are_those_of_a_trainer(method: str) -> None:
     driven, fitted = (Driver(method, (8,), num_samples=64) for _ in range(2))
     for driver in (driven, fitted):
         driver.learn(num_tasks=1, num_steps=12)
-    batches = [next(fitted.batches) for _ in range(12)]
     driven.start()
     driven.steps(12)
+    batches = [driven.batches[step % len(driven.batches)] for step in range(12)]
     tiny.make_trainer(fitted.method).fit(fitted.learner, DataLoader(batches, batch_size=None))
     assert_close(driven.learner.state_dict(), fitted.learner.state_dict(), rtol=0, atol=0)
     assert_close(driven.method.state_dict(), fitted.method.state_dict(), rtol=0, atol=0)

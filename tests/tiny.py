@@ -55,6 +55,8 @@ def make_penalty(method: str, **settings: Any) -> Any:
     node = _composed(method)
     if "interval" in node:
         settings = {"interval": INTERVAL, **settings}
+    if "every" in node:
+        settings = {"step": "gradient", "every": 1, **settings}
     return build(OmegaConf.merge(node, settings), "method")
 
 

@@ -7,11 +7,13 @@ from statistics import median
 
 import torch
 
-from benchmarks.steps import drivable
 from benchmarks.stream import WORKLOADS, Workload, learn_ours, read_source
 from benchmarks.table import Cell, Settings, Table, in_turn, ratio
+from lifelong.config.build import build
 from lifelong.config.groups import choices
+from lifelong.config.schema import compose
 from lifelong.data.source import Source
+from lifelong.methods.method import Method
 from lifelong.runs.environment import peak_memory_bytes
 from lifelong.training.precision import set_tf32
 
@@ -51,7 +53,7 @@ def measure(settings: Settings, workloads: Mapping[str, Workload] = ALL) -> Tabl
 def rows_of(name: str, work: Workload, settings: Settings) -> list[list[Cell]]:
     """One for each method on one workload, finetune first."""
     repetitions, source = settings.repetitions or 3, read_source(work, None)
-    methods = sorted(filter(drivable, choices("method")), key=lambda method: method != "finetune")
+    methods = sorted(filter(runnable, choices("method")), key=lambda method: method != "finetune")
     runs = {m: partial(timed, work, source, m, settings.device) for m in methods}
     found = in_turn(runs, repetitions, warm_up=repetitions > 1)
     rows: list[list[Cell]] = []
@@ -66,6 +68,12 @@ def rows_of(name: str, work: Workload, settings: Settings) -> list[list[Cell]]:
             [f"{name} {method}", median(whole), seen / median(train), relative, *after, outcomes[-1]["peak"] / 2**20]
         )
     return rows
+
+
+def runnable(method: str) -> bool:
+    """Whether it learns a domain-incremental stream, without a reservoir."""
+    built: Method = build(compose([f"method={method}"]).method, "method")
+    return "domain" in built.scenarios and not getattr(built, "needs_logits", False)
 
 
 def timed(work: Workload, source: Source, method: str, device: str) -> dict[str, float]:

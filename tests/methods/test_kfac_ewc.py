@@ -176,6 +176,31 @@ def test_sum_holds_a_pair_of_each_task() -> None:
         assert_close(pairs, [(A[n], G[n]) for A, G, _ in each])
 
 
+@pytest.mark.parametrize(("every", "pulls"), [(1, [1, 1, 1, 1, 1]), (2, [0, 2, 0, 2, 0]), (9, [0, 0, 0, 0, 5])])
+def test_proximal_step_is_as_long_as_the_steps_since_the_last(every: int, pulls: list[int]) -> None:
+    """Of five steps of SGD; a task with fewer than `every` has one, at its end."""
+    lr, found = 0.05, []
+    for by_hand in (True, False):
+        penalty, learner = (
+            make_penalty("kfac_ewc", strength=3.0, step="proximal", every=every),
+            make_learner(tiny.split()),
+        )
+        tiny.learn_by_hand(penalty, learner, 0)
+        batches, optimizer = random_batches(5, 2, seed=1), torch.optim.SGD(learner.parameters(), lr=lr)
+        if by_hand:
+            params = {n: p.detach() for n, p in learner.backbone.named_parameters()}
+            for (x, y), num in zip(batches, pulls, strict=True):
+                optimizer.zero_grad()
+                learner.loss(x, y).backward()
+                optimizer.step()
+                if num:
+                    penalty.quadratic.proximal_step_(params, num * lr * 3.0, set(params))
+        else:
+            tiny.drive(penalty, learner, batches, optimizer, of=5)
+        found.append(tiny.weights_of(learner))
+    assert_close(found[1], found[0], rtol=0, atol=0)
+
+
 def test_excluded_bias_is_left_out_of_its_layer() -> None:
     penalty, learner = make_penalty("kfac_ewc", exclude=["head.bias"]), make_learner(tiny.split())
     tiny.after_task(penalty, learner, random_batches(2, 2))
@@ -200,6 +225,8 @@ def test_layer_whose_weight_is_used_elsewhere_too_is_refused() -> None:
     ("settings", "message"),
     [
         ({"factors": "two"}, "method.factors must be one of one, sum, got 'two'"),
+        ({"every": 2}, "method.every must be 1 with method.step=gradient, got 2"),
+        ({"every": 0}, "method.every must be an integer >= 1, got 0"),
         ({"factors": "sum", "step": "proximal"}, "method.step must be gradient with method.factors=sum"),
     ],
 )

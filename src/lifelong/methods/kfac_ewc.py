@@ -3,8 +3,11 @@
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
+from lifelong.data.stream import Task
 from lifelong.importance.kronecker import kronecker_fisher
 from lifelong.methods.guards import check_number
 from lifelong.methods.kronecker import Kronecker
@@ -23,13 +26,18 @@ class KFACEWC(Penalty):
         factors: what the A_k ⊗ G_k of the tasks become. "one": one pair, A the mean of the A_k and G the sum of the
             G_k, which is exact where the A_k are equal; "sum": their sum, a pair for each task: memory and the time of
             a step grow with the tasks, and there is no proximal step.
+        every: optimiser steps between two proximal ones, each of so many learning rates; a task with fewer has one, at
+            its last step. The products of a layer with D inputs and O outputs cost (D + O)/(3B) of training it on B
+            samples for a gradient, and twice that for a proximal step.
         num_samples: samples of a task the Fisher is computed on, drawn at random; None: all.
     """
 
     coefficient = 0.5
-    state = ("anchor", "importance", "inputs", "outputs", "num_tasks")
+    state = ("anchor", "importance", "inputs", "outputs", "num_tasks", "steps")
 
-    def __init__(self, strength: float, *, factors: str = "one", num_samples: int | None = None, **base: Any) -> None:
+    def __init__(
+        self, strength: float, *, factors: str = "one", every: int = 1, num_samples: int | None = None, **base: Any
+    ) -> None:
         super().__init__(strength, **base)
         if factors not in FACTORS:
             raise ValueError(f"method.factors must be one of {', '.join(FACTORS)}, got {factors!r}")
@@ -37,7 +45,11 @@ class KFACEWC(Penalty):
             raise ValueError("method.step must be gradient with method.factors=sum, got 'proximal'")
         if num_samples is not None:
             check_number("num_samples", num_samples, low=1, whole=True, other="null")
-        self.factors, self.num_samples, self.num_tasks = factors, num_samples, 0
+        check_number("every", every, low=1, whole=True)
+        if every > 1 and self.step == "gradient":
+            raise ValueError(f"method.every must be 1 with method.step=gradient, got {every}")
+        self.factors, self.every, self.num_samples = factors, every, num_samples
+        self.num_tasks = self.steps = 0
         self.inputs: dict[tuple[int, str], Tensor] = {}  # A by task, 0 for "one", and the layer's weight
         self.outputs: dict[tuple[int, str], Tensor] = {}  # G
         self._quadratic = Kronecker({}, {}, {})
@@ -66,3 +78,17 @@ class KFACEWC(Penalty):
             self.inputs = {(0, n): a + (A[n] - a) / (k + 1) for (_, n), a in self.inputs.items()}
             self.outputs = {(0, n): g + G[n] for (_, n), g in self.outputs.items()}
         return diagonal
+
+    # When: Lightning's hooks ---------------------------------------------------------------------------------------
+
+    def before_task(self, task: Task) -> None:
+        self.steps = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._length = int(min(self.every, trainer.estimated_stepping_batches))
+
+    def _proximal(self, optimizer: Optimizer, num_steps: int = 1) -> None:
+        self.steps += 1
+        if self.steps % self._length == 0:
+            super()._proximal(optimizer, self._length)
