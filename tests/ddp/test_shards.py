@@ -46,7 +46,7 @@ def test_batches_of_ranks_make_up_those_of_one_process(
     """Over two epochs, augmented; a rank without a sample gets one of weight 0, and all give as many batches."""
 
     def batches(share: Share) -> Batches:
-        options = {"seed": 3, "augment": CropFlip(1, 0.5), "share": share, "resident_bytes": resident_bytes}
+        options = {"seed": 3, "augment": CropFlip(1, 0.5), "shard": share, "resident_bytes": resident_bytes}
         if replayed:
             return BalancedBatches(examples(num), examples(replayed, 100), batch_size, **options)
         return Batches(examples(num), batch_size, **options)
