@@ -3,10 +3,9 @@
 For a linear layer with input a_n and gradient g_n at its output the gradient of one sample is the outer product
 g_n ⊗ a_n, so the sum over samples of its power is one matrix product, (|G|^p)ᵀ |A|^p, and with R cotangents per sample
 still one, as Σ_r moves to G. Other operations take the per-sample gradients of that one parameter, all R of a chunk of
-samples together; where a parameter has several uses, they are added before the power.
+samples together if they fit; where a parameter has several uses, they are added before the power.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -116,14 +115,14 @@ def _add_lookups(name: str, pairs: list[tuple[Term, list[Tensor]]], sums: Params
 def _add_in_chunks(name: str, pairs: list[tuple[Term, list[Tensor]]], sums: Params, power: int) -> None:
     """pairs: the uses of one parameter, and the R gradients at their outputs, samples first."""
     num, size = len(pairs[0][1]), sums[name].numel()
-    groups = math.ceil(num / max(1, samples_at_once(sums[name], size)))
+    together = num if samples_at_once(sums[name], num * size) else 1  # of large ones each by itself is as fast
 
-    def work(start: int, chunk: slice) -> None:
-        parts = ((term, [g[chunk] for g in gs[start::groups]]) for term, gs in pairs)
+    def work(first: int, chunk: slice) -> None:
+        parts = ((term, [g[chunk] for g in gs[first : first + together]]) for term, gs in pairs)
         total = reduce(Tensor.add_, (term.rules[name](term.a[chunk], part) for term, part in parts))
         each = magnitude_(total, power).view(-1, size)
         sums[name].view(-1).addmv_(each.t(), each.new_ones(len(each)))
 
-    held = math.ceil(num / groups) * size + sum(term.a[0].numel() * term.uses[0][0].window for term, _ in pairs)
-    for start in range(groups):
-        in_chunks(len(pairs[0][0].a), samples_at_once(sums[name], held), partial(work, start))
+    held = together * size + sum(term.a[0].numel() * term.uses[0][0].window for term, _ in pairs)
+    for first in range(0, num, together):
+        in_chunks(len(pairs[0][0].a), samples_at_once(sums[name], held), partial(work, first))

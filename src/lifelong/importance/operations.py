@@ -51,7 +51,7 @@ def linear_weight(a: Tensor, gs: Sequence[Tensor]) -> Tensor:
 
     One product (R·out × positions) (positions × in) per sample: R small ones take up to twice the time.
     """
-    g = torch.stack([positions(g) for g in gs], 2)
+    g = stacked([positions(g) for g in gs], 2)
     return torch.bmm(g.flatten(2).mT, positions(a)).view(len(a), *g.shape[2:], a.shape[-1])
 
 
@@ -90,9 +90,14 @@ def convolution_weight(
     between = (step * s for step, s in zip(steps, strides, strict=True))
     windows = a.as_strided((*a.shape[:2], *shape[2:], *gs[0].shape[2:]), (*a.stride()[:2], *within, *between))
     columns = windows.reshape(len(a) * groups, shape[1:].numel(), -1)
-    rows = torch.stack([g.reshape(len(a) * groups, shape[0] // groups, -1) for g in gs], 1).flatten(1, 2)
+    rows = stacked([g.reshape(len(a) * groups, shape[0] // groups, -1) for g in gs], 1).flatten(1, 2)
     each = torch.bmm(rows, columns.mT).view(len(a), groups, len(gs), -1)
     return each.transpose(1, 2).reshape(len(a), len(gs), *shape)
+
+
+def stacked(gs: Sequence[Tensor], dim: int) -> Tensor:
+    """torch.stack, but no copy of one alone."""
+    return gs[0].unsqueeze(dim) if len(gs) == 1 else torch.stack(list(gs), dim)
 
 
 def _per_dimension(value: int | Sizes, num: int) -> tuple[int, ...]:
