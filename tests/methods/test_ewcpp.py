@@ -20,7 +20,7 @@ class Scripted(EWCPP):
     """A batch is its Fisher."""
 
     def fisher_of(self, learner: Any, batches: Any) -> dict[str, Tensor]:
-        return {"w": batches[0]}
+        return {"w": batches[0].clone()}
 
 
 def steps(penalty: EWCPP, fishers: Tensor) -> None:

@@ -89,10 +89,10 @@ class EWCPP(Penalty):
         return fisher(learner.backbone, own, labels=self.labels, visible=learner.visible, generator=generator)
 
     def update_fisher(self, new: Params) -> None:
-        held = self.fisher
-        self.fisher = held | {
-            n: self.alpha * F + (1 - self.alpha) * held[n] if n in held else self.alpha * F for n, F in new.items()
-        }
+        """F ← α F_batch + (1 − α) F, in the place of both."""
+        for n, F in new.items():
+            F.mul_(self.alpha)
+            self.fisher[n] = self.fisher[n].mul_(1 - self.alpha).add_(F) if n in self.fisher else F
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
         if not self.fisher:

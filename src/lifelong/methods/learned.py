@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lifelong.memory.base import Learned as LearnedByMemory
@@ -23,3 +24,16 @@ class Learned(LearnedByMemory, Protocol):
     def logits(self, x: Tensor) -> Tensor: ...  # x → z (B, K), all columns
 
     def task_loss(self, z: Tensor, y: Tensor) -> Tensor: ...  # mean cross-entropy over the columns y may be among
+
+
+def gradient(p: Tensor) -> Tensor:
+    """.grad, zeros where there is none."""
+    return torch.zeros_like(p) if p.grad is None else p.grad
+
+
+def copied(kept: Params, values: Params) -> Params:
+    """The values in the tensors of the step before: new pages at each step cost more than the copy."""
+    if not kept:
+        return {n: value.clone() for n, value in values.items()}
+    torch._foreach_copy_(list(kept.values()), list(values.values()))
+    return kept

@@ -12,7 +12,7 @@ from lifelong.data.loader import Augment, Batch
 from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.memory.base import Memory
-from lifelong.methods.learned import Batches, Learned, Params
+from lifelong.methods.learned import Batches, Learned, Params, copied, gradient
 from lifelong.methods.state import Stateful
 
 __all__ = ["Batches", "Learned", "Method", "Params"]
@@ -99,7 +99,8 @@ class Method(Stateful):
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
         """Called after each optimiser step that was made, not after one that was skipped (16-mixed, an overflow).
 
-        grads: before `edit_gradients`; before, after: the weights on both sides of the step; `after` is the live ones.
+        grads: before `edit_gradients`; before, after: the weights on both sides of the step; `after` is the live ones,
+        the next step overwrites the others.
         """
 
     def after_task(self, task: Task, batches: Batches) -> None:
@@ -152,6 +153,7 @@ class Method(Stateful):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner: Any = pl_module
         learner.terms, learner.with_task_loss = [], True
+        self._raw, self._before = {}, {}
         for hook in self._hooks:
             hook.remove()
 
@@ -171,11 +173,11 @@ class Method(Stateful):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.watches_path:
-            self._raw = {n: _gradient(p).clone() for n, p in self._params.items()}
-            self._before = {n: p.detach().clone() for n, p in self._params.items()}
+            self._raw = copied(self._raw, {n: gradient(p) for n, p in self._params.items()})
+            self._before = copied(self._before, {n: p.detach() for n, p in self._params.items()})
         if self._overrides("edit_gradients") and self.active:
             for p in self._params.values():
-                p.grad = _gradient(p)
+                p.grad = gradient(p)
             with torch.no_grad():
                 self.edit_gradients({n: p.grad for n, p in self._params.items()})  # type: ignore[misc]
 
@@ -184,7 +186,6 @@ class Method(Stateful):
         if self._overrides("after_step"):
             with torch.no_grad():
                 self.after_step(self._raw, self._before, {n: p.detach() for n, p in self._params.items()})
-            self._raw, self._before = {}, {}
 
     def _term(self, batch: Batch, z: Tensor) -> Tensor | float:
         return self.extra_loss(batch, z) if self.active else 0.0
@@ -195,7 +196,3 @@ class Method(Stateful):
 
 def _below(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix + ".")
-
-
-def _gradient(p: Tensor) -> Tensor:
-    return torch.zeros_like(p) if p.grad is None else p.grad

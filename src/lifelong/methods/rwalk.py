@@ -57,15 +57,15 @@ class RWalk(EWCPP):
 
     def end_interval(self, weights: Params) -> None:
         """Score the interval against F as it stands and start the next one here."""
-        for n, drop in self.drop.items():
-            distance = (weights[n] - self.snapshot[n]).square_()
+        for n, drop in self.drop.items():  # in place: new pages at each interval cost more than the arithmetic
+            distance = self.snapshot[n].sub_(weights[n]).square_()
             if n in self.fisher:
                 distance.mul_(self.fisher[n]).mul_(0.5).add_(self.damping)
             else:
                 distance.fill_(self.damping)
-            self.score[n] += torch.relu(drop / distance)
-        self.drop = {n: torch.zeros_like(w) for n, w in weights.items()}
-        self.snapshot = {n: w.clone() for n, w in weights.items()}
+            self.score[n].add_(drop.div_(distance).relu_())
+            drop.zero_()
+            distance.copy_(weights[n])
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
         self.end_interval({n: p.detach() for n, p in self.penalised(learner.backbone).items()})
