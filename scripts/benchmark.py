@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import device, growth, importance, methods, page, startup, stream
+from benchmarks import device, growth, importance, methods, page, stacked, startup, stream
 from benchmarks.table import Settings, Table
 from lifelong.runs.environment import commit
 
@@ -32,10 +32,11 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "stream": stream.measure,
     "growth": growth.measure,
     "startup": startup.measure,
+    "stacked": stacked.measure,
     "device": device.measure,
 }
-ON_REQUEST = {"device"}
-"""Every method on every workload, a ResNet among them: hours on a CPU."""
+ON_REQUEST = {"device", "stacked"}
+"""Every method on every workload, a ResNet among them; whole sweeps by three launchers: hours on a CPU."""
 
 
 def machine() -> dict[str, Any]:

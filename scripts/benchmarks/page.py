@@ -18,6 +18,7 @@ TITLES = {
     "growth": "A hundred tasks",
     "importance": "Importance against a loop over single samples",
     "startup": "Start-up",
+    "stacked": "Sweeps in one process",
 }
 
 

@@ -1,5 +1,6 @@
 """The jobs of a sweep, as many of them as stack trained together; the others are left to run alone."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,12 @@ from lifelong.stacked.plan import block_key, chunks, place, reason_alone, stack_
 from lifelong.stacked.stack import Member, learn
 from lifelong.training.loop import new_garbage
 
-CPU_BYTES = 2**25
-"""Of weights a stack on a CPU holds by default: more do not stay in its cache from one use to the next."""
-GPU_COPIES = 32
-"""Of a member's weights that a GPU must have room for: state of optimiser and method, and what a step makes."""
+FEW = 8
+"""Members that no CPU is slower with than with one: fewer leave the overhead of a step unshared."""
+CACHED_BYTES = 2**21
+"""Of weights: a stack with more leaves the CPU's cache from one use to the next, and is slower again."""
+COPIES = 32
+"""Of a member's weights that a device must have room for: state of optimiser and method, and what a step makes."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,10 @@ def default_size(job: Job) -> int:
     run = build_run(job.request.config, job.stream)
     member = sum(p.numel() * p.element_size() for p in run.learner.backbone.parameters())
     device = run.make_trainer().strategy.root_device
-    room = torch.cuda.mem_get_info(device)[0] // GPU_COPIES if device.type == "cuda" else CPU_BYTES
-    return max(1, room // member)
+    if device.type == "cuda":
+        return max(1, torch.cuda.mem_get_info(device)[0] // (COPIES * member))
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return max(1, min(max(FEW, CACHED_BYTES // member), free // (COPIES * member)))
 
 
 def spans(numbers: Sequence[int]) -> str:
