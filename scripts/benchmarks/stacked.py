@@ -47,7 +47,7 @@ def rows_of(name: str, options: tuple[str, ...], repetitions: int) -> list[list[
     with TemporaryDirectory() as root:
         roots = {launcher: Path(root) / launcher.partition(",")[0] for launcher in LAUNCHERS}
         runs = {launcher: partial(swept, roots[launcher], (*options, *LAUNCHERS[launcher])) for launcher in LAUNCHERS}
-        seconds = in_turn(runs, repetitions)
+        seconds = in_turn(runs, repetitions, warm_up=False)
         rows: list[list[Cell]] = []
         for launcher, times in seconds.items():
             apart, cells = differences(roots[launcher], roots["basic"])
