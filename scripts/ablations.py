@@ -15,19 +15,18 @@ import seaborn as sns
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pandas import DataFrame, Series
 
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import one_line_errors
-from lifelong.plots.figures import COLOURS, MARKERS, empty_figure, save_figure
+from lifelong.plots.figures import COLOURS, empty_figure, save_figure
+from lifelong.plots.report.plots import interval
 from lifelong.plots.report.runs import read_runs
-from lifelong.plots.report.tables import half_width, number, plus_minus
-from studies.pages import markdown, read_csv, renew, write_csv
+from lifelong.plots.report.tables import number, plus_minus
+from studies.pages import collected, markdown, read_csv, renew, renewed, write_csv
 from studies.protocols import BOUNDS, DATA, launch, sweep
 
 ACCURACY, CRITERION = "average_accuracy", "val_average_accuracy"
-HIGHEST_CROSSES, CROSSES_APART = 0.17, 0.045  # of the axes' height
 
 
 @dataclass(frozen=True)
@@ -60,21 +59,17 @@ class Ablation:
 
     def rows(self, runs: Path, columns: Sequence[str]) -> DataFrame:
         """The finished and the failed runs below `runs`/ablations, as rows of docs/data/ablations.csv."""
-        found = []
+        found = [DataFrame(columns=list(columns))]
         for arm in self.arms:
             place = runs / "ablations" / self.name / folder(arm)
             if place.exists():
-                rows = read_runs(place)
-                rows["x"] = ""
+                rows, x = read_runs(place), ""
                 if self.orders:
-                    rows["x"] = rows["config"].map(lambda config: config["dataset.order"])
+                    x = rows["config"].map(lambda config: config["dataset.order"])
                 elif self.decades:
-                    rows["x"] = rows["strength"].map(lambda strength: f"{strength:g}")
-                found.append(rows[rows["state"].isin(["finished", "failed"])].assign(arm=arm))
-        if not found:
-            return DataFrame(columns=list(columns))
-        table = pd.concat(found).assign(ablation=self.name)
-        return table.assign(failed=table["reason"], run_id=[p.name for p in table["path"]])[list(columns)]
+                    x = rows["strength"].map("{:g}".format)
+                found.append(collected(rows.assign(x=x, arm=arm, ablation=self.name), columns))
+        return pd.concat(found[1:] or found)
 
     def compared(self, rows: DataFrame, arm: str) -> DataFrame:
         """The arm's runs; where λ varies those at the λ best on validation data, none of which failed."""
@@ -150,46 +145,31 @@ def order_spread(rows: DataFrame) -> DataFrame:
 
 
 def _curves(axes: Axes, rows: DataFrame) -> None:
-    """Mean accuracy over λ. A λ at which a run failed is left out of the curve and crossed below; an arm whose λ is 0
-    has no place on the logarithmic axis and is a level line."""
-    rows = rows.assign(**{ACCURACY: 100 * rows[ACCURACY], "x": rows["x"].astype(float)})
-    families = list(dict.fromkeys(rows["arm"].str.split(",").str[0]))
-    for arm, own in rows.groupby("arm", sort=False):
-        i = families.index(arm.split(",")[0])
-        colour, dash = COLOURS[i], "--" if arm.endswith("proximal") else "-"
-        if (own["x"] == 0).all():
-            axes.axhline(own[ACCURACY].mean(), label=arm, color="0.3", linestyle=":")
-            continue
-        sound = own.groupby("x").filter(lambda members: (members["failed"] == "").all())
-        sns.lineplot(sound, x="x", y=ACCURACY, errorbar=("pi", 100), color=colour, linestyle=dash, marker=MARKERS[i],
-                     markersize=5, label=arm, legend=False, ax=axes)  # fmt: skip
-        lost = own.loc[own["failed"] != "", "x"].unique()
-        height = HIGHEST_CROSSES - CROSSES_APART * i
-        axes.plot(lost, [height] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform(), markersize=5)
-    if (rows["failed"] != "").any():
-        low, high = axes.get_ylim()
-        axes.set_ylim(low - 0.28 * (high - low), high)  # room for the crosses
-        cross = Line2D([], [], marker="x", color="0.3", linestyle="none", label="a run diverged")
-        axes.add_artist(axes.legend(handles=[cross], loc="lower left", fontsize=8))
-    axes.set(xscale="log", xlabel="λ (line: mean over seeds; band: lowest to highest)", ylabel="average accuracy (%)")
-    axes.minorticks_off()
+    """Mean accuracy over λ, without a λ at which a run diverged; an arm whose λ is 0 is a level line."""
+    rows = rows.assign(accuracy=100 * rows[ACCURACY], x=rows["x"].astype(float))
+    sound = rows.groupby(["arm", "x"], sort=False).filter(lambda members: (members["failed"] == "").all())
+    arms = list(dict.fromkeys(rows.loc[rows["x"] > 0, "arm"]))
+    families = list(dict.fromkeys(arm.split(",")[0] for arm in arms))
+    colours = {arm: COLOURS[families.index(arm.split(",")[0])] for arm in arms}
+    dashes = {arm: (4, 2) if arm.endswith("proximal") else "" for arm in arms}
+    sns.lineplot(sound[sound["x"] > 0], x="x", y="accuracy", errorbar=("pi", 100), hue="arm", style="arm",
+                 hue_order=arms, palette=colours, dashes=dashes, markers=dict.fromkeys(arms, "o"), ax=axes)  # fmt: skip
+    for arm, own in sound[sound["x"] == 0].groupby("arm"):
+        axes.axhline(own["accuracy"].mean(), label=arm, color="0.3", linestyle=":")
+    xlabel = "λ (mean over seeds, lowest to highest; none where a run diverged)"
+    axes.set(xscale="log", xlabel=xlabel, ylabel="average accuracy (%)", axisbelow=True)
     axes.grid(color="0.93")
-    axes.set_axisbelow(True)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3.5)
 
 
 def _points(axes: Axes, rows: DataFrame) -> None:
     """A row of points for each place, with the interval of their mean."""
-    places = list(dict.fromkeys(rows["place"]))
-    families = list(dict.fromkeys(rows["arm"].str.rsplit(",", n=1).str[0]))
-    for place, own in rows.groupby("place", sort=False):
-        colour = COLOURS[families.index(own["arm"].iloc[0].rsplit(",", 1)[0])]
-        values, y = 100 * own[ACCURACY].dropna(), places.index(place)
-        axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.35, markersize=4)
-        axes.errorbar(values.mean(), y, xerr=half_width(values), fmt="|", color=colour, capsize=3)
-    axes.set_yticks(range(len(places)), places, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("average accuracy (%); points: seeds; bar: 95 % interval of their mean")
+    rows = rows.assign(accuracy=100 * rows[ACCURACY], family=rows["arm"].str.rsplit(",", n=1).str[0])
+    how = {"x": "accuracy", "y": "place", "hue": "family", "palette": COLOURS[: rows["family"].nunique()]}
+    sns.stripplot(rows, **how, jitter=False, alpha=0.35, legend=False, ax=axes)
+    sns.pointplot(rows, **how, errorbar=interval, linestyle="none", marker="|", capsize=0.3, legend=False, ax=axes)
+    axes.set(xlabel="average accuracy (%); points: seeds; bar: 95 % interval of their mean", ylabel="")
+    axes.tick_params(axis="y", labelsize=8)
     axes.grid(axis="x", color="0.93")
 
 
@@ -211,8 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     rows, tables = read_csv(path), {}
     for name, ablation in ablations.items():
         found = ablation.rows(Path(args.root), list(rows))
-        if len(found):
-            rows = pd.concat([rows[~((rows["ablation"] == name) & rows["arm"].isin(found["arm"]))], found])
+        rows = renewed(rows, found, ["ablation", "arm"])
         own = rows[(rows["ablation"] == name) & rows["arm"].isin(ablation.arms)]
         if len(own):
             head = f"{own['seed'].nunique()} seeds, {len(own)} runs."

@@ -18,20 +18,19 @@ import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks import device, growth, importance, methods, page, stacked, startup, stream
+from benchmarks import device, growth, importance, methods, stacked, stream
 from benchmarks.table import Settings, Table
 from lifelong.runs.environment import commit
+from studies.pages import renew
 
 SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "importance": importance.measure,
     "methods": methods.measure,
     "stream": stream.measure,
     "growth": growth.measure,
-    "startup": startup.measure,
     "stacked": stacked.measure,
     "device": device.measure,
 }
@@ -39,19 +38,14 @@ ON_REQUEST = {"device", "stacked"}
 """Every method on every workload, a ResNet among them; whole sweeps by three launchers: hours on a CPU."""
 
 
-def machine() -> dict[str, Any]:
+def machine() -> str:
+    """The command and what it runs on, in a line."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
-    return {
-        "cpu": found[1] if found else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit(),
-        "date": date.today().isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
-    }
+    cpu = found[1] if found else platform.processor() or platform.machine()
+    software = f"python {platform.python_version()}, torch {torch.__version__}, commit {commit()}"
+    load = f"threads {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f}"
+    return f"`{shlex.join(['python', *sys.argv])}`, on cpu {cpu}, {load}, {software}, date {date.today()}."
 
 
 def main() -> None:
@@ -62,7 +56,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="more pay only on a machine with nothing else to do")
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER", help="of the four IDX files; else synthetic")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of section device; others: cpu")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write performance.md there")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="renew the tables of its performance.md")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and set(arguments.sections) != {"device"}:
         parser.error("--device cuda is for --sections device alone")
@@ -70,14 +64,14 @@ def main() -> None:
         parser.error("--device cuda needs a CUDA device, none found")
     torch.set_num_threads(arguments.threads)
     ran_on = machine()
-    print(", ".join(f"{key} {value}" for key, value in ran_on.items()))
+    print(ran_on)
     shrink = 10 if arguments.quick else 1
     settings = Settings(arguments.repetitions, shrink, arguments.fashion_mnist, arguments.device)
     for section in arguments.sections:
         table = SECTIONS[section](settings)
         print(f"\n== {section} ==\n{table.markdown()}", flush=True)
         if arguments.save:
-            page.save(arguments.save, section, table, ran_on)
+            renew(arguments.save / "performance.md", {section: f"{table.markdown()}\n\n{ran_on}"})
 
 
 if __name__ == "__main__":

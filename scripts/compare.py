@@ -4,27 +4,24 @@ What differs in their configurations, their measures, the final accuracy on each
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from rich.console import Console
-from rich.table import Table
+from pandas import DataFrame, Series
 
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import BYTES, MEASURES, PHASES, read_run
 from lifelong.plots.report.tables import DASH, number
 from lifelong.runs.folder import RunFolderError
+from terminal import print_table
 
 Run = dict[str, Any]
 
 
 def finished_run(path: Path) -> Run:
     """Raises RunFolderError if there is none, or it is not finished."""
-    if not (path / "config.yaml").exists():
-        raise RunFolderError(f"{path} is no run folder: it has no config.yaml")
     run = read_run(path)
     if run["state"] != "finished":
         raise RunFolderError(f"{path} is {run['state']}: {run['reason']}")
@@ -38,38 +35,28 @@ def differences(configs: Sequence[Run]) -> dict[str, list[Any]]:
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
-def comparison(runs: Sequence[Run]) -> Table:
-    """A column per run, and for two of them their difference."""
+def comparison(runs: Sequence[Run]) -> DataFrame:
+    """Cells of text: a column per run, and for two of them their difference."""
     labels = [run["path"].name for run in runs]
     if len(set(labels)) < len(labels):
         labels = [str(run["path"]) for run in runs]
-    table = Table(caption="measures and accuracies in points of 100", caption_justify="left")
-    table.add_column("")
-    for label in [*labels, *(["second − first"] if len(runs) == 2 else [])]:
-        table.add_column(label, justify="right", overflow="fold")
-
-    def add(name: str, values: Iterable[float | None], scale: float, digits: int) -> None:
-        column = pd.Series(values, dtype=float) * scale
-        change = number(column.iloc[-1] - column.iloc[0], digits)
-        signed = change if change.startswith(("-", DASH)) else f"+{change}"
-        table.add_row(name, *(number(v, digits) for v in column), *([signed] if len(runs) == 2 else []))
-
-    for key, values in differences([{"seed": run["seed"], **run["config"]} for run in runs]).items():
-        table.add_row(key, *map(str, values))
-    table.add_section()
-    for key, name in MEASURES.items():
-        if any(run.get(key) is not None for run in runs):
-            add(name, [run.get(key) for run in runs], 100, 1)
-    table.add_section()
+    changes = differences([{"seed": run["seed"], **run["config"]} for run in runs])
+    rows = {key: [*map(str, values), ""] for key, values in changes.items()}
     final = [dict(zip(run["tasks"], run["matrix"][-1], strict=True)) for run in runs]
-    for task in dict.fromkeys(name for accuracies in final for name in accuracies):
-        add(f"final accuracy, {task}", [accuracies.get(task) for accuracies in final], 100, 1)
-    table.add_section()
-    for phase in PHASES:
-        add(f"{phase} (s)", [run.get(f"{phase}_seconds") for run in runs], 1, 2)
-    for key, name in BYTES.items():
-        add(name, [run.get(key) for run in runs], 1e-6, 2)
-    return table
+    tasks = dict.fromkeys(name for accuracies in final for name in accuracies)
+    found = [
+        *((name, [run.get(key) for run in runs], 100, 1) for key, name in MEASURES.items()),
+        *((f"final accuracy, {task}", [accuracies.get(task) for accuracies in final], 100, 1) for task in tasks),
+        *((f"{phase} (s)", [run.get(f"{phase}_seconds") for run in runs], 1, 2) for phase in PHASES),
+        *((name, [run.get(key) for run in runs], 1e-6, 2) for key, name in BYTES.items()),
+    ]
+    for name, values, scale, digits in found:
+        column = Series(values, dtype=float) * scale
+        change = number(column.iloc[-1] - column.iloc[0], digits)
+        if column.notna().any():
+            rows[name] = [*(number(v, digits) for v in column), "+" * (not change.startswith(("-", DASH))) + change]
+    table = DataFrame([[name, *cells] for name, cells in rows.items()], columns=["", *labels, "second − first"])
+    return table if len(runs) == 2 else table.drop(columns="second − first")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,10 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paths = parser.parse_args(arguments).runs
     if len(paths) < 2:
         raise ConfigError(f"RUN must be two or more run folders, got {paths[0]}")
-    table = comparison([finished_run(path) for path in paths])
-    console = Console()
-    console.width = max(console.width, 40 + 44 * len(paths))  # a line may wrap, a number may not be cut
-    console.print(table)
+    runs = [finished_run(path) for path in paths]
+    print_table(comparison(runs), caption="measures and accuracies in points of 100")
 
 
 if __name__ == "__main__":

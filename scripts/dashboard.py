@@ -22,13 +22,7 @@ def sections(ws: ModuleType, wr: ModuleType) -> list[Any]:
     """
     keys = ("strength", "learning_accuracy", "forgetting", "average_accuracy")
     strength, learning, forgetting, average = (wr.SummaryMetric(key) for key in keys)
-    column, line = wr.ParallelCoordinatesPlotColumn, partial(wr.LinePlot, x="step")
-    columns = [
-        column(metric=strength, display_name="λ", log=True),
-        column(metric=learning, display_name="learning accuracy"),
-        column(metric=forgetting, display_name="forgetting", inverted=True),
-        column(metric=average, display_name="average accuracy"),
-    ]
+    line = partial(wr.LinePlot, x="step")
     panels = {
         "Accuracy matrix": [
             wr.WeavePanelSummaryTable(table_name="accuracy_matrix"),
@@ -38,7 +32,6 @@ def sections(ws: ModuleType, wr: ModuleType) -> list[Any]:
             wr.ScatterPlot(title="forgetting against λ", x=strength, y=forgetting, log_x=True),
             wr.ScatterPlot(title="average accuracy against λ", x=strength, y=average, log_x=True),
             wr.ScatterPlot(title="stability against plasticity", x=learning, y=forgetting),
-            wr.ParallelCoordinatesPlot(title="settings to measures", columns=columns),
         ],
         "While learning": [
             line(title="validation accuracy per task", metric_regex="val/accuracy/.*"),

@@ -5,15 +5,13 @@ run's; so are the output columns it sees, but for scenario=task, where each task
 the run, to RUN/evaluations/<dataset>-<hash>.json.
 """
 
-import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
+from pandas import DataFrame
 
 from lifelong.config.checks import check
 from lifelong.config.groups import choices
@@ -25,10 +23,11 @@ from lifelong.experiment.parts import make_stream
 from lifelong.models.evaluation import accuracy
 from lifelong.models.learner import Learner
 from lifelong.runs.atomic import atomic_write
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolder, run_id, whole
-from lifelong.runs.identity import identity, source_names
+from lifelong.runs.identity import flattened, identity, source_names
 from own_options import run_script
+from terminal import print_table
 
 ROOT_KEYS = ("scenario", "val_fraction", "seed")
 ALLOWED = ("dataset", *ROOT_KEYS, "resident_bytes", "trusted")
@@ -43,36 +42,23 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
     keys = [override.partition("=")[0].lstrip("+~").rpartition("@")[2].replace("/", ".") for override in overrides]
     for key in keys:
         if key.split(".")[0] not in ALLOWED:
-            raise ConfigError(
-                f"{key} must not be set: weights are tested as they are, only {', '.join(ALLOWED)} may be"
-            )
-    kept = [] if "dataset" in keys else [f"dataset={choice(run, 'dataset')}"]
-    shared = [name for name in run.dataset if name == "source" or kept]
-    chosen = [*kept, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]
+            allowed = f"only {', '.join(ALLOWED)} may be"
+            raise ConfigError(f"{key} must not be set: weights are tested as they are, {allowed}")
+    base = [] if "dataset" in keys else [f"dataset={choice(run, 'dataset')}"]
+    chosen = [*base, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]
     if "source" in run.dataset and "dataset.source" not in keys and "source" in composed(chosen).dataset:
         source = choice(run, "dataset.source")
-        kept += [f"dataset/source={source}"] if source in choices("dataset.source") else []
-    config = composed([*kept, *overrides])
+        base += [f"dataset/source={source}"] if source in choices("dataset.source") else []
+    config = composed([*base, *overrides])
     OmegaConf.set_struct(config, False)
-    for key in ROOT_KEYS:
-        if key not in keys:
-            config[key] = run[key]
-    given = {*keys, *(f"dataset.{key}" for key in ROOT_KEYS if key in keys)}
-    for name in shared:
-        if name in config.dataset and f"dataset.{name}" not in given:
-            config.dataset[name] = _kept(run.dataset[name], config.dataset[name], f"dataset.{name}.", given)
+    config.update({key: run[key] for key in ROOT_KEYS if key not in keys})
+    given = [f"{key}." for key in (*keys, *(f"dataset.{key}" for key in ROOT_KEYS)) if key != "dataset"]
+    for key, value in flattened(OmegaConf.to_container(run.dataset), "dataset.").items():  # type: ignore[arg-type]
+        of_source = key.startswith("dataset.source.") and "source" in config.dataset
+        if ("dataset" not in keys or of_source) and not f"{key}.".startswith(tuple(given)):
+            OmegaConf.update(config, key, value, force_add=True)
     check(config)
     return config
-
-
-def _kept(value: Any, composed_value: Any, prefix: str, given: set[str]) -> Any:
-    """The run's value, but for what the overrides give within it."""
-    value = copy.deepcopy(value)
-    for key in given:
-        if key.startswith(prefix):
-            inner = key.removeprefix(prefix)
-            OmegaConf.update(value, inner, OmegaConf.select(composed_value, inner), force_add=True)
-    return value
 
 
 def check_fits(stream: TaskStream, learner: Learner, input_shape: tuple[int, int, int]) -> None:
@@ -113,7 +99,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
         run: DictConfig = OmegaConf.create(paths.config.read_text(encoding="utf-8"))  # type: ignore[assignment]
     config = stream_config(run, overrides)
     learner, stream = load(folder, config.trusted), make_stream(config)
-    check_fits(stream, learner, tuple(load_sealed(paths.model)["input_shape"]))
+    check_fits(stream, learner, tuple(load_with_checksum(paths.model)["input_shape"]))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
     found = accuracies(learner, stream, load_method(folder, learner, config.trusted).enter)
     result = {
@@ -139,11 +125,10 @@ def main(arguments: Sequence[str]) -> None:
     if len(folders) != 1 or not folders[0]:
         raise ConfigError(f"run must be the folder of one finished run, got {', '.join(folders) or 'nothing'}")
     path, result = evaluate(Path(folders[0]), [a for a in arguments if not a.startswith("run=")])
-    table = Table("task", "examples", "test accuracy (%)", title=f"{result['run_id']} on {path.stem}")
-    for row in zip(result["tasks"], result["num_examples_per_task"], result["accuracy_per_task"], strict=True):
-        table.add_row(row[0], str(row[1]), f"{100 * row[2]:.1f}")
-    table.add_row("mean", "", f"{100 * result['average_accuracy']:.1f}", style="bold")
-    Console().print(table)
+    sizes, found = result["num_examples_per_task"], [*result["accuracy_per_task"], result["average_accuracy"]]
+    table = DataFrame({"task": [*result["tasks"], "mean"], "examples": [*map(str, sizes), ""]})
+    table["test accuracy (%)"] = [f"{100 * accuracy:.1f}" for accuracy in found]
+    print_table(table, f"{result['run_id']} on {path.stem}")
     print(f"written: {path}")
 
 

@@ -17,13 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from rich.console import Console
-from rich.table import Table
+from pandas import DataFrame
 from torch import Tensor
 
 from lifelong.config.build import build
@@ -41,6 +39,7 @@ from lifelong.models.learner import Learner
 from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.landscape import Footprints, Plane, losses, penalty_on
 from own_options import own_options, run_script, whole_number
+from terminal import print_table
 
 OWN = {"methods": "finetune,ewc:100,ewc:1e5,l2:10", "out": "landscape", "samples": "500", "points": "41"}
 SMALL = {
@@ -69,16 +68,14 @@ CURVES: dict[str, dict[str, Any]] = {
     "loss on task 2": {"color": ORANGE, "linewidth": 1.5},
     "penalty (ellipses at 0.1, 0.4, 1.6 nats)": {"color": "black", "linewidth": 1, "linestyle": "--"},
 }
+HEADINGS = ["method", "task 1 loss", "task 2 loss", "task 1 acc.", "task 2 acc.", "walked", "off the plane"]
 
 
 @dataclass
 class Walk:
-    """Both tasks learned with one method.
+    """Both tasks learned with one method; samples: of each task, what losses are means over.
 
-    Attributes:
-        scale: c · strength; 0 without a penalty.
-        matrix: (2, 2) test accuracies.
-        samples: of each task, what losses are means over.
+    scale: c · strength; 0 without a penalty. matrix: (2, 2) test accuracies.
     """
 
     name: str
@@ -127,13 +124,9 @@ def walk(method: str, overrides: Sequence[str], root: str, num_samples: int) -> 
     penalty = build(config.method, "method")
     scale = penalty.coefficient * penalty.strength if isinstance(penalty, Penalty) else 0.0
     said = f"{name}, λ = {config.method.strength:g}" if scale else name
-    samples = [drawn(stream.task(j).train, num_samples) for j in range(2)]
+    whole = [stream.task(j).train for j in range(2)]
+    samples = [e.subset(torch.randperm(len(e), generator=derived_generator(0, 0))[:num_samples]) for e in whole]
     return Walk(said, stream, load(result.folder), footprints, scale, result.matrix, samples)
-
-
-def drawn(examples: Examples, num: int) -> Examples:
-    """`num` of them, or all if there are fewer."""
-    return examples.subset(torch.randperm(len(examples), generator=derived_generator(0, 0))[:num])
 
 
 def landscape_figure(walks: Sequence[Walk], best: Tensor, num_points: int) -> Figure:
@@ -158,7 +151,12 @@ def landscape_figure(walks: Sequence[Walk], best: Tensor, num_points: int) -> Fi
     bar = figure.colorbar(filled, ax=list(rows[0]), ticks=LOSSES, label="loss on task 1 (nats)", pad=0.01)
     bar.ax.set_yticklabels([f"{level:g}" for level in LOSSES])
     bar.ax.minorticks_off()
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False)
+    legend = [
+        *(Line2D([], [], linestyle="none", markeredgecolor="black", label=word, **s) for word, s in POINTS.items()),
+        Line2D([], [], color="black", linewidth=2.2, label="path of task 2, projected"),
+        *(Line2D([], [], label=word, **style) for word, style in CURVES.items()),
+    ]
+    figure.legend(handles=legend, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -192,27 +190,13 @@ def _draw_plane(axes: Axes, walk: Walk, plane: Plane, best: Tensor, ends: Any, n
     return filled
 
 
-def _legend() -> list[Artist]:
-    return [
-        *(Line2D([], [], linestyle="none", markeredgecolor="black", label=word, **s) for word, s in POINTS.items()),
-        Line2D([], [], color="black", linewidth=2.2, label="path of task 2, projected"),
-        *(Line2D([], [], label=word, **style) for word, style in CURVES.items()),
-    ]
-
-
-def table(walks: Sequence[Walk], best: Tensor) -> Table:
-    result = Table(
-        caption="before → after task 2; losses in nats; accuracies of 100 on test data; distances between weights"
-    )
-    for heading in ("method", "task 1 loss", "task 2 loss", "task 1 acc.", "task 2 acc.", "walked", "off the plane"):
-        result.add_column(heading, justify="left" if heading == "method" else "right")
-    for walk in walks:
-        start, end = walk.path[0], walk.path[-1]
-        change = [f"{float(along[0]):.2f} → {float(along[-1]):.2f}" for along in walk.along[:2]]
-        accuracy = [f"{100 * a:.1f} → {100 * b:.1f}" for a, b in walk.matrix.T.tolist()]
-        height = float(Plane.through(start, end, best).height(walk.path).max())
-        result.add_row(walk.name, *change, *accuracy, f"{float((end - start).norm()):.2f}", f"{height:.2f}")
-    return result
+def row(walk: Walk, best: Tensor) -> list[str]:
+    """What the picture shows of a walk, as HEADINGS say."""
+    start, end = walk.path[0], walk.path[-1]
+    change = [f"{float(along[0]):.2f} → {float(along[-1]):.2f}" for along in walk.along[:2]]
+    accuracy = [f"{100 * a:.1f} → {100 * b:.1f}" for a, b in walk.matrix.T.tolist()]
+    height = float(Plane.through(start, end, best).height(walk.path).max())
+    return [walk.name, *change, *accuracy, f"{float((end - start).norm()):.2f}", f"{height:.2f}"]
 
 
 def main(arguments: Sequence[str]) -> Path:
@@ -231,7 +215,9 @@ def main(arguments: Sequence[str]) -> Path:
     path = Path(own["out"]) / "landscape.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(landscape_figure(walks, best, points), path)
-    Console(width=120).print(table(walks, best))
+    shown = DataFrame([row(walk, best) for walk in walks], columns=HEADINGS)
+    caption = "before → after task 2; losses in nats; accuracies of 100 on test data; distances between weights"
+    print_table(shown, caption=caption)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Renew the tables of docs/results.md: python scripts/results.py [runs]
+"""Renew the tables of docs/results.md, and of all methods in docs/methods.md: python scripts/results.py [runs]
 
 The runs below RUNS/results that scripts/tune.py had trained go to docs/data/results.csv (a line per reported run) and
 docs/data/tuning.csv (a line per run that chose a strength); what is not found stays there as it was. The tables are
@@ -11,35 +11,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from pandas import DataFrame, Series
 
 from compare import differences
 from lifelong.experiment.errors import composed, one_line_errors
-from lifelong.plots.report.runs import flattened, read_runs
+from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import half_width, number, plus_minus
-from lifelong.runs.identity import setting
-from studies.pages import markdown, power, read_csv, renew, write_csv
-from studies.protocols import BOUNDS, DATA, METHODS, Protocol, protocol, read_protocols
+from lifelong.runs.identity import flattened, setting
+from studies.pages import collected, markdown, power, read_csv, renew, renewed, write_csv
+from studies.protocols import BOUNDS, DATA, METHODS, Protocol, default_strength, protocol, read_protocols
 
 HELD = [method for method in METHODS if method not in BOUNDS]
 SITE = ["protocol", "data", "method"]
 
 
-def collected(runs: DataFrame, columns: Sequence[str], plan: Protocol) -> DataFrame:
+def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol) -> DataFrame:
     """The finished and the failed of `runs` as rows of a file in docs/data."""
-    rows = runs[runs["state"].isin(["finished", "failed"])].copy()
-    rows["protocol"], rows["data"], rows["failed"] = plan.name, plan.data, rows["reason"]
-    rows["run_id"] = rows["path"].map(lambda path: path.name)
-    rows["strength"] = rows["strength"].where(~rows["method"].isin(BOUNDS))
-    rows["chosen_with"] = " ".join(plan.choose)
-    protocols = {method: _protocol_config(plan, method) for method in rows["method"].unique()}
-    rows["changed"] = [changed(protocols[run.method], run.config) for run in rows.itertuples()]
-    return rows.reindex(columns=list(columns))
-
-
-def _protocol_config(plan: Protocol, method: str) -> dict:
-    return flattened(setting(composed(plan.of_method(method, None if method in BOUNDS else 1.0))))
+    known = runs[runs["state"].isin(["finished", "failed"])]
+    strength = known["strength"].where([default_strength(method) is not None for method in known["method"]])
+    composed_of = {method: composed(plan.of_method(method, 1.0)) for method in known["method"].unique()}
+    protocols = {method: flattened(setting(config)) for method, config in composed_of.items()}
+    changes = [changed(protocols[run.method], run.config) for run in known.itertuples()]
+    kept = known[["method_state_bytes", "memory_bytes"]].sum(axis=1)
+    more = {"protocol": plan.name, "data": plan.data, "chosen_with": " ".join(plan.choose), "kept_bytes": kept}
+    return collected(known, columns, strength=strength, changed=changes, **more)
 
 
 def changed(plan: dict, config: dict) -> str:
@@ -58,20 +53,11 @@ def _typed(value: object) -> str:
 
 def with_choice(grid: DataFrame, reported: DataFrame) -> DataFrame:
     """`grid` with its columns chosen, at_edge: "yes" at the reported strength, and where that is the grid's end."""
-    strengths = reported.groupby(SITE)["strength"].first()
-    ours = pd.Series([strengths.get(tuple(site)) for site in grid[SITE].to_numpy()], index=grid.index, dtype=float)
-    ends = grid.groupby(SITE)["strength"].agg(["min", "max"])
-    at_end = [strengths.get(site) in ends.loc[site].tolist() for site in map(tuple, grid[SITE].to_numpy())]
-    chosen = (grid["strength"] == ours).map({True: "yes", False: ""})
-    return grid.assign(chosen=chosen, at_edge=["yes" if end else "" for end in at_end])
-
-
-def renewed(old: DataFrame, found: DataFrame) -> DataFrame:
-    """The old rows, but for those of a protocol, data and method that were found again."""
-    fresh = set(map(tuple, found[SITE].to_numpy()))
-    kept = old[[tuple(site) not in fresh for site in old[SITE].to_numpy()]]
-    rows = pd.concat([part for part in (kept, found) if len(part)]) if len(found) else old
-    return rows.sort_values([*SITE, "strength", "seed"], ignore_index=True)
+    ours = grid[SITE].join(reported.groupby(SITE)["strength"].first(), on=SITE)["strength"]
+    of_site = grid.groupby(SITE)["strength"]
+    chosen, at_edge = grid["strength"] == ours, (ours == of_site.transform("min")) | (ours == of_site.transform("max"))
+    words = {True: "yes", False: ""}
+    return grid.assign(chosen=chosen.map(words), at_edge=at_edge.map(words))
 
 
 def gap_closed(rows: DataFrame, method: str) -> str:
@@ -106,7 +92,7 @@ def results_table(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> DataFra
         lost = f" ({len(ours) - len(done)} diverged)" if len(done) < len(ours) else ""
         shown.append({
             "method": method,
-            "λ (tried)": "" if method in BOUNDS else power(ours["strength"].iloc[0]) + around,
+            "λ (tried)": "" if default_strength(method) is None else power(ours["strength"].iloc[0]) + around,
             "average accuracy": plus_minus(done["average_accuracy"]),
             "forgetting": plus_minus(done["forgetting"]),
             "learning accuracy": plus_minus(done["learning_accuracy"]),
@@ -122,16 +108,14 @@ def overview(tables: dict[tuple[str, str], DataFrame]) -> DataFrame:
     """The shares of the gap closed: a row per protocol, a column per method."""
     shown = []
     for (name, data), rows in tables.items():
-        cells = {method: _gap_or_divergence(rows, method) for method in HELD}
+        cells = {}
+        for method in HELD:
+            lost: Series = rows.loc[rows["method"] == method, "failed"] != ""
+            cells[method] = f"{lost.sum()} of {len(lost)} diverged" if lost.any() else gap_closed(rows, method)
         if any(cells.values()):
             title = protocol(name, data).data_title.split(" (")[0]
             shown.append({"gap closed, %": f"{name}, {title}", **cells, "seeds": str(rows["seed"].nunique())})
     return DataFrame(shown)
-
-
-def _gap_or_divergence(rows: DataFrame, method: str) -> str:
-    lost: Series = rows.loc[rows["method"] == method, "failed"] != ""
-    return f"{lost.sum()} of {len(lost)} diverged" if lost.any() else gap_closed(rows, method)
 
 
 def described(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> str:
@@ -153,11 +137,34 @@ def page_tables(results: DataFrame, tuning: DataFrame) -> dict[str, str]:
     known, tables, found = read_protocols(), {}, {}
     for name, data in itertools.product(known["protocols"], known["sources"]):
         rows, grid = (table[(table["protocol"] == name) & (table["data"] == data)] for table in (results, tuning))
-        if len(rows):
-            plan = protocol(name, data)
+        plan = protocol(name, data)
+        if len(rows) and not plan.own:
             tables[name, data] = rows
             found[f"{name} {data}"] = f"{described(plan, rows, grid)}\n\n{markdown(results_table(plan, rows, grid))}"
     return {"overview": markdown(overview(tables)), **found}
+
+
+def all_methods(results: DataFrame) -> DataFrame:
+    """Cells of text: a row per method, a column per stream that all methods were run on."""
+    plans = [protocol(name, "mnist5k") for name, entry in read_protocols()["protocols"].items() if "own" in entry]
+    ours = results[results["protocol"].isin([plan.name for plan in plans])]
+    shown = []
+    for method in dict.fromkeys(method for plan in plans for method in plan.methods):
+        rows = ours[ours["method"] == method]
+        if rows.empty:
+            continue
+        cells = {plan.name.removeprefix("families_"): _cell(rows[rows["protocol"] == plan.name]) for plan in plans}
+        seconds, kept = number(rows["seconds"].mean(), 0), number(rows["kept_bytes"].max() / 1e6)
+        shown.append({"method": method, **cells, "seconds": seconds, "kept, MB": kept})
+    return DataFrame(shown)
+
+
+def _cell(rows: DataFrame) -> str:
+    """accuracy ± its interval, forgetting in brackets, and λ."""
+    if rows.empty:
+        return ""
+    at = "" if rows["strength"].isna().all() else f", λ {power(rows['strength'].iloc[0])}"
+    return f"{plus_minus(rows['average_accuracy'])} ({number(100 * rows['forgetting'].mean())}){at}"
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
@@ -171,13 +178,16 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     for folder in sorted(args.runs.glob("results/*/*/")):
         runs, plan = read_runs(folder), protocol(*folder.parts[-2:])
         chose = runs["path"].map(lambda path: path.parent.name == "choose")
-        reported = collected(runs[~chose], list(results), plan)
-        results = renewed(results, reported)
-        tuning = renewed(tuning, with_choice(collected(runs[chose], list(tuning), plan), reported))
+        reported = rows_of(runs[~chose], list(results), plan)
+        grid = with_choice(rows_of(runs[chose], list(tuning), plan), reported)
+        results, tuning = renewed(results, reported, SITE), renewed(tuning, grid, SITE)
+    results, tuning = (table.sort_values([*SITE, "strength", "seed"], ignore_index=True) for table in (results, tuning))
     write_csv(paths["results"], results)
     write_csv(paths["tuning"], tuning)
     page: Path = args.docs / "results.md"
     renew(page, page_tables(results, tuning))
+    if len(table := all_methods(results)):
+        renew(args.docs / "methods.md", {"all methods": markdown(table)})
     return page
 
 

@@ -24,6 +24,12 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the time of a tiny run."""
+    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
+
+
 @pytest.fixture(autouse=True)
 def _first_rank() -> Iterator[None]:
     """A Trainer built as another rank makes Lightning say nothing for the rest of the process."""

@@ -59,6 +59,78 @@ def fisher_of_labels(model: nn.Module, x: Tensor, y: Tensor, visible: list[int])
     return total
 
 
+def fisher_of_predictions(model: nn.Module, x: Tensor, visible: list[int]) -> Params:
+    """(1/N) Σ_n (∂ log p(ŷ_n|x_n)/∂θ)², ŷ_n the visible column of the largest logit."""
+    twin = frozen_copy(model)
+    predicted = [max(visible, key=twin(x_n.double().unsqueeze(0))[0].tolist().__getitem__) for x_n in x]
+    return fisher_of_labels(model, x, torch.tensor(predicted), visible)
+
+
+def squared_batch_means(model: nn.Module, x: Tensor, y: Tensor, visible: list[int], batch_size: int) -> Params:
+    """Σ_batches (B/N) (∂/∂θ (1/B) Σ_n log p(y_n|x_n))²: no Fisher information."""
+    model = frozen_copy(model)
+    total = zeros(model)
+    for x_b, y_b in zip(x.double().split(batch_size), y.split(batch_size), strict=True):
+        log_p = [log_probability(model, x_n, y_n, visible) for x_n, y_n in zip(x_b, y_b.tolist(), strict=True)]
+        for name, g in gradient(model, torch.stack(log_p).mean()).items():
+            total[name] += len(x_b) / len(x) * g**2
+    return total
+
+
+def fisher_of_reversed_logits(model: nn.Module, x: Tensor, y: Tensor, visible: list[int]) -> Params:
+    """(1/N) Σ_n (∂ log(exp(−z_y)/Σ_c exp(−z_c))/∂θ)² for the labels y (N,)."""
+    model, x = frozen_copy(model), x.double()
+    total = zeros(model)
+    for x_n, y_n in zip(x, y.tolist(), strict=True):
+        z = model(x_n.unsqueeze(0))[0]
+        log_p = -z[y_n] - torch.stack([torch.exp(-z[c]) for c in visible]).sum().log()
+        for name, g in gradient(model, log_p).items():
+            total[name] += g**2 / len(x)
+    return total
+
+
+def kronecker_factors(model: nn.Module, x: Tensor, layer: str, visible: list[int]) -> tuple[Tensor, Tensor]:
+    """A (1/NT) Σ_n Σ_t a aᵀ and G (1/N) Σ_n Σ_y p(y|x_n) Σ_t g gᵀ of a linear layer or convolution, t its positions:
+    a its input there with 1 behind it for a bias, g the gradient of log p(y|x_n) at its output."""
+    model, x = frozen_copy(model), x.double()
+    module, seen = model.get_submodule(layer), []
+    module.register_forward_hook(lambda _, inputs, z: seen.append((inputs[0], z)))
+    A, G = 0.0, 0.0
+    for x_n in x:
+        for y in visible:
+            seen.clear()
+            log_p = log_probability(model, x_n, y, visible)
+            (inputs, outputs), *_ = seen
+            (slope,) = torch.autograd.grad(log_p, outputs)
+            rows = patches(module, inputs[0].detach()) if isinstance(module, nn.Conv2d) else [inputs[0].detach()]
+            slopes = slope[0].flatten(1).T if isinstance(module, nn.Conv2d) else slope
+            for a, g in zip(rows, slopes, strict=True):
+                a = a if module.bias is None else torch.cat([a, torch.ones(1, dtype=a.dtype)])
+                A = A + torch.outer(a, a) / (len(x) * len(rows) * len(visible))
+                G = G + log_p.detach().exp() * torch.outer(g, g) / len(x)
+    return A, G
+
+
+def patches(conv: nn.Conv2d, image: Tensor) -> list[Tensor]:
+    """What each pixel of the output sees of an image (C, H, W), row by row; square kernels, strides and paddings."""
+    k, s, p = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+    padded = image.new_zeros(len(image), image.shape[1] + 2 * p, image.shape[2] + 2 * p)
+    padded[:, p : p + image.shape[1], p : p + image.shape[2]] = image
+    starts = itertools.product(*(range(0, size - k + 1, s) for size in padded.shape[1:]))
+    return [padded[:, i : i + k, j : j + k].flatten() for i, j in starts]
+
+
+def fisher_block(model: nn.Module, x_n: Tensor, names: list[str], visible: list[int]) -> Tensor:
+    """Σ_y p(y|x_n) ∇ ∇ᵀ of the named parameters of a layer, ∇ = ∂ log p/∂(weight and bias), one row an output."""
+    model, total = frozen_copy(model), 0.0
+    for y in visible:
+        log_p = log_probability(model, x_n.double(), y, visible)
+        found = gradient(model, log_p)
+        flat = torch.cat([found[n].reshape(len(found[n]), -1) for n in names], 1).flatten()
+        total = total + log_p.detach().exp() * torch.outer(flat, flat)
+    return total
+
+
 def mas(model: nn.Module, x: Tensor, visible: list[int]) -> Params:
     """(1/N) Σ_n |∂‖z_n‖²/∂θ|, the norm over the visible columns."""
     model, x = frozen_copy(model), x.double()
@@ -104,6 +176,15 @@ def penalty_gradient(params: Tensors, anchor: Tensors, importance: Tensors, *, c
     """∂ penalty_value/∂θ by autograd, float64."""
     theta = [p.detach().double().requires_grad_() for p in params]
     return list(torch.autograd.grad(penalty_value(theta, anchor, importance, c=c, strength=strength), theta))
+
+
+def kronecker_value(departures: Tensors, pairs: list[list[tuple[Tensor, Tensor]]]) -> Tensor:
+    """Σ_layers Σ_pairs vec(ΔW)ᵀ (G ⊗ A) vec(ΔW), ΔW (O, D) of each layer, by the dense matrix; differentiable."""
+    total = torch.zeros((), dtype=torch.float64)
+    for departure, own in zip(departures, pairs, strict=True):
+        for A, G in own:
+            total = total + departure.flatten() @ torch.kron(G.double(), A.double()) @ departure.flatten()
+    return total
 
 
 def sum_of_quadratics(theta: Tensor, anchors: Tensor, importances: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,6 +287,30 @@ def distillation(z: Tensor, z_old: Tensor, heads: list[list[int]], temperature: 
                 p, p_old = w / sum(weights), w_old / sum(olds)
                 total += p_old * math.log(p_old / p)
     return torch.tensor(total / len(z), dtype=torch.float64)
+
+
+def distilled_binary_cross_entropy(z: Tensor, z_old: Tensor, y: Tensor, old: list[int], new: list[int]) -> Tensor:
+    """(1/N) Σ_n −Σ_c q log σ(z_c) + (1 − q) log(1 − σ(z_c)): q = σ(z_old) of an old column, one-hot of a new one."""
+
+    def sigmoid(value: float) -> float:
+        return 1 / (1 + math.exp(-value))
+
+    total = 0.0
+    for row, row_old, label in zip(z.tolist(), z_old.tolist(), y.tolist(), strict=True):
+        for c in [*old, *new]:
+            q = sigmoid(row_old[c]) if c in old else float(c == label)
+            total -= q * math.log(sigmoid(row[c])) + (1 - q) * math.log(1 - sigmoid(row[c]))
+    return torch.tensor(total / len(z), dtype=torch.float64)
+
+
+def nearest_mean(features: Tensor, exemplars: dict[int, Tensor]) -> list[int]:
+    """argmin_c ‖φ/‖φ‖ − μ_c‖, μ_c the mean of φ/‖φ‖ over the exemplars (m, D) of the class, of length 1 again."""
+    means = {c: sum(phi / phi.norm() for phi in own) / len(own) for c, own in exemplars.items()}
+    found = []
+    for phi in features:
+        distances = {c: float((phi / phi.norm() - mean / mean.norm()).norm()) for c, mean in means.items()}
+        found.append(min(distances, key=distances.__getitem__))
+    return found
 
 
 def projected(g: Tensor, ref: Tensor) -> Tensor:

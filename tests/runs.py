@@ -15,9 +15,11 @@ import pytest
 import torch
 import train as script
 from omegaconf import DictConfig
+from torch.testing import assert_close
 
 from lifelong.experiment.errors import composed
 from lifelong.experiment.run import Result, run_experiment
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import read_history
 from lifelong.training.checkpoint import Checkpoints
@@ -55,7 +57,7 @@ def run(root: Path, *overrides: str) -> Result:
 
 @dataclass(frozen=True)
 class Said:
-    """What a command left behind: exit code and the text of both streams."""
+    """What a command ended with: exit code and the text of both streams."""
 
     code: int
     out: str
@@ -81,11 +83,11 @@ def weights(result: Result) -> dict[str, torch.Tensor]:
 
 
 def assert_same_run(one: Result, other: Result) -> None:
-    """Bit for bit: accuracies, weights, and every row of the history."""
+    """Bit for bit: accuracies, weights, exemplars, and every row of the history."""
     assert torch.equal(one.matrix, other.matrix)
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    memories = (load_with_checksum(result.folder / "last.ckpt")["memory"] for result in (one, other))
+    for ours, theirs in ((weights(one), weights(other)), memories):
+        assert_close(ours, theirs, rtol=0, atol=0)
     assert read_history(one.folder / "history.jsonl") == read_history(other.folder / "history.jsonl")
 
 
@@ -99,12 +101,12 @@ def assert_refused(root: Path, arguments: str, message: str) -> None:
 
 
 def assert_resumes(patch: pytest.MonkeyPatch, root: Path, steps: Sequence[int], *settings: str) -> None:
-    """A run that SIGTERM stops behind each of these steps, issued again each time, equals an uninterrupted one."""
-    whole, seen = run(root / "whole", *settings), set[int]()
+    """A run that SIGTERM stops after each of these steps, issued again each time, equals an uninterrupted one."""
+    whole, left = run(root / "whole", *settings), set(steps)
 
     def terminate_once(_: Any, done: int) -> None:
-        if done in steps and done not in seen:
-            seen.add(done)
+        if done in left:
+            left.remove(done)
             signal.raise_signal(signal.SIGTERM)
 
     at_every_batch(patch, terminate_once)

@@ -61,13 +61,6 @@ def test_disk_that_is_full_for_torch_save_names_the_file_too(tmp_path: Path) -> 
     assert not os.listdir(tmp_path)
 
 
-def test_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "missing" / "a.txt"
-    with pytest.raises(FileNotFoundError) as error, atomic_write(path):
-        pass
-    assert error.value.filename == str(path)
-
-
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
     for name in (".last.ckpt.123.tmp", ".a.txt.9.tmp", "last.ckpt", ".lock", "a.tmp"):
         (tmp_path / name).write_text("")

@@ -3,13 +3,10 @@
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,7 +15,6 @@ from lifelong.models.cnn import CNN
 from lifelong.models.mlp import MLP
 from lifelong.models.resnet import ResNet18
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs" / "backbone").glob("*.yaml"))
 SHAPES = [(1, 28, 28), (1, 8, 8), (3, 32, 32)]
 
 
@@ -132,63 +128,17 @@ def test_group_norm_has_as_many_groups_as_divide_32_and_the_channels(width: int,
     )
 
 
-def test_samples_do_not_see_each_other_through_group_norm() -> None:
-    model = SMALL["resnet group"]((3, 32, 32), 4)
-    x = torch.rand(6, 3, 32, 32)
-    alone = torch.cat([model(sample[None]) for sample in x])
-    torch.testing.assert_close(model(x), alone, rtol=1e-4, atol=1e-5)  # sums in another order, 18 layers deep
-    assert list(model.buffers()) == []
-
-
-def test_dropout_acts_only_while_training_and_only_if_asked_for() -> None:
-    x = torch.rand(4, 1, 8, 8)
-    model = MLP((1, 8, 8), 3, widths=[64], dropout=0.5)
-    assert not torch.equal(model(x), model(x))
-    assert torch.equal(model.eval()(x), model(x))
-    plain = CNN((1, 8, 8), 3, channels=[4])
-    state = torch.get_rng_state()
-    assert torch.equal(plain(x), plain(x))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_initialisation_is_that_of_torch() -> None:
-    torch.manual_seed(0)
-    layers = [nn.Linear(64, 16), nn.Linear(16, 3)]
-    torch.manual_seed(0)
-    model = MLP((1, 8, 8), 3, widths=[16])
-    expected = [p for layer in layers for p in layer.parameters()]
-    torch.testing.assert_close(list(model.parameters()), expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_builds_a_backbone_sized_from_the_stream_with_the_defaults_of_its_constructor(path: Path) -> None:
-    config = OmegaConf.load(path)
-    shown, default = (
-        hydra.utils.instantiate(node, input_shape=(1, 8, 8), num_classes=4)
-        for node in (config, {"_target_": config["_target_"]})
-    )
-    assert isinstance(shown, Backbone)
-    assert shown.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
-    assert repr(shown) == repr(default)
-
-
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
         (MLP, {"widths": []}, r"backbone.widths must be a non-empty list of positive integers, got \[\]"),
         (MLP, {"widths": [64, 0]}, r"backbone.widths must be .* got \[64, 0\]"),
-        (MLP, {"widths": [64.0]}, r"backbone.widths must be .* got \[64.0\]"),
         (MLP, {"widths": [True]}, r"backbone.widths must be .* got \[True\]"),
-        (MLP, {"widths": 256}, r"backbone.widths must be .* got 256"),
-        (MLP, {"widths": "256"}, r"backbone.widths must be .* got '256'"),
         (MLP, {"dropout": 1.0}, r"backbone.dropout must be a number in \[0, 1\), got 1.0"),
-        (MLP, {"dropout": "0.5"}, r"backbone.dropout must be .* got '0.5'"),
         (MLP, {"dropout": float("nan")}, r"backbone.dropout must be .* got nan"),
         (MLP, {"bias": "no"}, r"backbone.bias must be true or false, got 'no'"),
-        (CNN, {"channels": []}, r"backbone.channels must be a non-empty list"),
         (CNN, {"channels": [4] * 4}, r"backbone.channels must have at most 3 entries for 8×9 images"),
         (CNN, {"hidden": 0}, r"backbone.hidden must be a positive integer, got 0"),
-        (CNN, {"dropout": -0.1}, r"backbone.dropout must be .* got -0.1"),
         (ResNet18, {"width": 0}, r"backbone.width must be a positive integer, got 0"),
         (ResNet18, {"norm": "layer"}, r'backbone.norm must be "batch" or "group", got \'layer\''),
     ],
@@ -204,8 +154,3 @@ def test_bad_options_end_with_the_key_and_the_value(
 def test_network_of_images_refuses_other_inputs(network: type[Backbone]) -> None:
     with pytest.raises(ValueError, match=r"backbone must be mlp, .* got shape \[8, 8\]"):
         network((8, 8), 3)
-
-
-def test_cnn_takes_as_many_layers_as_the_image_can_be_halved() -> None:
-    model = CNN((1, 8, 9), 3, channels=[4] * 3)
-    assert model(torch.rand(2, 1, 8, 9)).shape == (2, 3)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 import tiny
-from benchmarks import device, floor, growth, importance, methods, page, startup, stream
+from benchmarks import device, growth, importance, methods, stream
 from benchmarks.steps import Driver
 from benchmarks.table import Settings, Spread, Table, in_turn
 from lifelong import importance as estimators
@@ -21,17 +20,9 @@ TINY = stream.Workload(num_tasks=3, num_train=600, num_test=200, batch_size=50, 
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-6}  # sums in another order, carried along 36 steps of Adam
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> tuple[floor.Outcome, floor.Outcome]:
+def test_floor_learns_the_weights_and_the_accuracies_of_ours() -> None:
     source = stream.read_source(TINY, None)
-    return stream.learn_ours(TINY, source), stream.learn_floor(TINY, source)
-
-
-# Equal work ---------------------------------------------------------------------------------------------------------
-
-
-def test_floor_learns_the_weights_and_the_accuracies_of_ours(outcomes: tuple[floor.Outcome, floor.Outcome]) -> None:
-    ours, base = outcomes
+    ours, base = stream.learn_ours(TINY, source), stream.learn_floor(TINY, source)
     assert_close(base.weights, ours.weights, **FLOAT32)
     assert_close(base.matrix.double(), ours.matrix, rtol=0, atol=1e-6)
 
@@ -42,13 +33,6 @@ def test_penalty_is_more_than_rounding_in_that_comparison() -> None:
     assert (with_penalty - without).abs().max() > 100 * FLOAT32["atol"]
 
 
-def test_phases_of_both_are_parts_of_the_whole(outcomes: tuple[floor.Outcome, floor.Outcome]) -> None:
-    for outcome in outcomes:
-        parts = [outcome.seconds[phase] for phase in stream.PHASES]
-        assert min(parts) > 0
-        assert sum(parts) < outcome.seconds["whole"]
-
-
 def test_loop_over_single_samples_finds_the_fisher_information() -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
     x, y = torch.rand(6, 1, 3, 3), torch.randint(4, (6,))
@@ -56,8 +40,6 @@ def test_loop_over_single_samples_finds_the_fisher_information() -> None:
         expected = list(estimators.fisher(model, [(x, y)], labels=labels).values())
         assert_close(importance.lean_loop(model, x, y, labels), expected)
 
-
-# Sections -----------------------------------------------------------------------------------------------------------
 
 SMALL = Settings(repetitions=1, shrink=500)
 NARROW = replace(device.ALL["ResNet-18"], network=("backbone=resnet18", "backbone.width=4"))
@@ -89,15 +71,9 @@ def test_state_of_the_methods_is_what_their_papers_keep() -> None:
     table = methods.measure(SMALL, widths=(8,))
     column = list(table.columns).index("state, P")
     state = {row[0]: row[column] for row in table.rows}
+    assert set(state) == set(tiny.METHODS)
     expected = {"finetune": 0.0, "joint": 0.0, "ewc": 2.0, "l2": 2.0, "mas": 2.0, "scp": 2.0, "si": 4.0}
     assert {method: round(state[method], 2) for method in expected} == expected
-
-
-@pytest.mark.system
-def test_start_up_is_measured_until_the_first_step_is_on_disk() -> None:
-    assert startup.until_first_step(startup.DIGITS) > 0
-    with pytest.raises(RuntimeError, match=r"made no step: .*method\.strength"):
-        startup.until_first_step(["method.strength=-1"])
 
 
 @pytest.mark.parametrize("method", ["ewc", "rwalk"])
@@ -106,15 +82,12 @@ def test_driven_steps_are_those_of_a_trainer(method: str) -> None:
     driven, fitted = (Driver(method, (8,), num_samples=64) for _ in range(2))
     for driver in (driven, fitted):
         driver.learn(num_tasks=1, num_steps=12)
-    batches = [next(fitted.batches) for _ in range(12)]
     driven.start()
     driven.steps(12)
+    batches = [driven.batches[step % len(driven.batches)] for step in range(12)]
     tiny.make_trainer(fitted.method).fit(fitted.learner, DataLoader(batches, batch_size=None))
     assert_close(driven.learner.state_dict(), fitted.learner.state_dict(), rtol=0, atol=0)
     assert_close(driven.method.state_dict(), fitted.method.state_dict(), rtol=0, atol=0)
-
-
-# Tables and page ----------------------------------------------------------------------------------------------------
 
 
 def test_runs_take_turns_after_a_warm_up() -> None:
@@ -122,14 +95,3 @@ def test_runs_take_turns_after_a_warm_up() -> None:
     results = in_turn({name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}, 2)
     assert calls == list("ababab")
     assert results == {"a": [3, 5], "b": [4, 6]}
-
-
-def test_page_keeps_what_other_sections_measured(tmp_path: Path) -> None:
-    old, new = (Table("About.", {"": "", "s": ".1f"}, [[s, Spread(1.0, 0.5, 2.0)], ["b", None]], "Note.") for s in "ax")
-    ran_on = {"cpu": "X", "command": "python scripts/benchmark.py"}
-    for section, table in (("methods", old), ("startup", old), ("methods", new)):
-        page.save(tmp_path, section, table, ran_on)
-    text = (tmp_path / "performance.md").read_text()
-    row = "| {}   | 1.0 (0.5–2.0) |\n| b   |             – |\n\nNote.\n"
-    assert text.index(row.format("x")) < text.index(row.format("a"))
-    assert text.count("\n## ") == text.count("`python scripts/benchmark.py`, on cpu X.\n") == 2

@@ -1,9 +1,7 @@
 """A run that was interrupted or killed ends as one that was not."""
 
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,52 +15,53 @@ from lifelong.methods.penalty import Penalty
 from lifelong.methods.rwalk import RWalk
 from lifelong.methods.si import SI
 from lifelong.runs import folder as run_folder
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.interrupted import Interrupted
-from lifelong.tracking import Tracker, read_history
+from lifelong.tracking import Tracker
 from lifelong.training import checkpoint, loop
 from lifelong.training.checkpoint import Checkpoints
-from runs import NUM_STEPS, TINY, assert_resumes, assert_same_run, at_every_batch, run
+from lifelong.training.stopping import Patience
+from runs import NUM_STEPS, Killed, assert_resumes, assert_same_run, at_every_batch, run, run_killed
 
-SETTINGS = {
-    "ewc": ("method=ewc", "backbone.dropout=0.2"),
-    "si": ("method=si", "backbone.dropout=0.2"),
-    "rwalk": ("method=rwalk", "method.interval=4", "backbone.dropout=0.2"),
-    "mixed": (
-        "method=si",
-        "trainer.precision=bf16-mixed",
-        "optimizer.fused=false",
-        "trainer.gradient_clip_val=0.5",
-        "scheduler=one_cycle",
-    ),
-    "accumulating": ("method=ewcpp", "method.interval=2", "augment=affine", "trainer.accumulate_grad_batches=2"),
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+EWC = ("method=ewc", "backbone.dropout=0.2")
+ACCUMULATING = ("method=ewcpp", "method.interval=2", "augment=affine", "trainer.accumulate_grad_batches=2")
+STOPPING = ("early_stopping=patience", "early_stopping.epochs=1", "trainer.max_epochs=6")
+HALF = ("trainer.precision=bf16-mixed", "optimizer.fused=false", "trainer.gradient_clip_val=0.5")
+BY_STEPS = ("method=ewc", "trainer.max_epochs=-1", "trainer.max_steps=7")  # an epoch has three
+EXEMPLARS = ("memory=entropy", "memory.per_class=null", "memory.total=33")
+EACH_STEP = "log_every_n_steps=1"
+EVERY, SOME = tuple(range(1, NUM_STEPS + 1)), (2, 3, 6, 8, 11)
+RESUMED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
+    "ewc": (EVERY, EWC),
+    "rwalk": (EVERY, ("method=rwalk", "method.interval=4", "backbone.dropout=0.2")),
+    "mixed precision": (SOME, ("method=si", *HALF, "scheduler=one_cycle")),
+    "accumulating": ((1, 2, 4, 5), ACCUMULATING),
+    "cosine": (EVERY, ("method=si", "scheduler=cosine", "optimizer=sgd", "optimizer.momentum=0.9", EACH_STEP)),
+    "one cycle": (SOME, ("method=ewc", "method.step=proximal", "scheduler=one_cycle", EACH_STEP)),
+    "stopping": (EVERY, ("method=rwalk", "method.interval=4", *STOPPING)),
+    "stopping, cosine": ((1, 2, 3, 4), (*STOPPING, "scheduler=cosine", "trainer.accumulate_grad_batches=2")),
+    "an optimiser that is kept": ((2, 3, 6, 7, 9, 12), ("method=si", "keep_optimizer=true")),
+    "steps instead of epochs": ((2, 3, 6, 7, 8, 10, 13), BY_STEPS),
+    "a task that ends amid an epoch": ((3, 4, 5, 8), (*EWC, "trainer.max_steps=4")),
+    "joined exemplars": ((7, 8, 11), EXEMPLARS),
+    "balanced exemplars": ((7, 8, 11), (*EXEMPLARS, "memory.replay=balanced")),
+    **{
+        f"{method}, a reservoir": ((2, 8, 11), (f"method={method}", "memory=reservoir", "memory.total=40", *EWC[1:]))
+        for method in ("finetune", "er", "der", "derpp", "agem", "gem")
+    },
 }
-
-
-class Killed(BaseException):
-    """As kill -9: from here on nothing is saved."""
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)  # half the time of a tiny run
+"""After which steps of a tiny run with such settings."""
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """An uninterrupted run of each kind."""
-    return {kind: run(tmp_path_factory.mktemp(kind), *settings) for kind, settings in SETTINGS.items()}
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """An uninterrupted run."""
+    return run(tmp_path_factory.mktemp("whole"), *EWC)
 
 
-def stop(patch: pytest.MonkeyPatch, when: Callable[[Any, int], bool], how: Callable[[], None]) -> None:
-    def act(checkpoints: Any, done: int) -> None:
-        if when(checkpoints, done):
-            how()
-
-    at_every_batch(patch, act)
-
-
-def terminate() -> None:
+def terminate(*_: Any, **__: Any) -> Any:
     signal.raise_signal(signal.SIGTERM)
 
 
@@ -70,46 +69,32 @@ def kill(*_: Any, **__: Any) -> Any:
     raise Killed
 
 
-def last_checkpoint(root: Path) -> Path:
-    return next(root.rglob("last.ckpt"))
+def last_checkpoint(root: Path) -> dict[str, Any]:
+    return load_with_checksum(next(root.rglob("last.ckpt")))
 
 
 # Interrupted --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", range(1, NUM_STEPS + 1))
-def test_interrupted_at_any_step_and_resumed_equals_uninterrupted(
-    step: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", RESUMED)
+def test_interrupted_again_and_again_equals_uninterrupted(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop(patch, lambda _, done: done == step, terminate)
-        with pytest.raises(Interrupted) as interrupted:
-            run(tmp_path, *SETTINGS["ewc"])
-    assert interrupted.value.signum == signal.SIGTERM
-    assert_same_run(run(tmp_path, *SETTINGS["ewc"]), whole["ewc"])
+    steps, settings = RESUMED[kind]
+    assert_resumes(monkeypatch, tmp_path, steps, *settings)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 12])
-def test_interrupted_between_accumulated_batches_is_saved_behind_their_step(
-    batch: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_interrupted_between_accumulated_batches_is_saved_after_their_step(
+    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint holds no gradients: in the midst of a step it would lose those of the step's first batches."""
-    seen = 0
-
-    def is_the_one(*_: Any) -> bool:
-        nonlocal seen
-        seen += 1
-        return seen == batch
-
+    seen = count(1)
     with monkeypatch.context() as patch:
-        stop(patch, is_the_one, terminate)
+        at_every_batch(patch, lambda *_: terminate() if next(seen) == batch else None)
         with pytest.raises(Interrupted):
-            run(tmp_path, *SETTINGS["accumulating"])
-    assert_same_run(run(tmp_path, *SETTINGS["accumulating"]), whole["accumulating"])
-
-
-def test_task_that_ends_amid_an_epoch_is_resumed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_resumes(monkeypatch, tmp_path, (3, 4, 5, 8), *SETTINGS["ewc"], "trainer.max_steps=4")
+            run(tmp_path, *ACCUMULATING)
+    assert_same_run(run(tmp_path, *ACCUMULATING), run(tmp_path / "whole", *ACCUMULATING))
 
 
 def test_restored_penalty_moves_to_the_device_even_if_no_step_is_left() -> None:
@@ -121,28 +106,44 @@ def test_restored_penalty_moves_to_the_device_even_if_no_step_is_left() -> None:
 
 @pytest.mark.parametrize(("epoch", "signum"), list(enumerate([signal.SIGINT, signal.SIGTERM] * 2)))
 def test_signal_during_the_validation_of_an_epoch_is_saved_at_its_end(
-    epoch: int, signum: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    epoch: int, signum: int, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen = Tracker.on_train_epoch_end, []
+    original, seen = Tracker.on_train_epoch_end, count()
 
     def signalled(self: Tracker, *args: Any) -> None:
-        if len(seen) == epoch:
+        if next(seen) == epoch:
             signal.raise_signal(signum)
-        seen.append(epoch)
         original(self, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(Tracker, "on_train_epoch_end", signalled)
         with pytest.raises(Interrupted) as interrupted:
-            run(tmp_path, *SETTINGS["ewc"])
+            run(tmp_path, *EWC)
     assert interrupted.value.signum == signum
-    assert load_sealed(last_checkpoint(tmp_path))["global_step"] == 3 * (epoch % 2 + 1)
-    assert_same_run(run(tmp_path, *SETTINGS["ewc"]), whole["ewc"])
+    assert last_checkpoint(tmp_path)["global_step"] == 3 * (epoch % 2 + 1)
+    assert_same_run(run(tmp_path, *EWC), whole)
 
 
-def test_interrupted_again_and_again_equals_uninterrupted_and_starts_each_task_once(
+def test_interrupted_after_its_decision_to_stop_a_task_is_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    original, stopped = Patience.on_train_epoch_end, []
+
+    def then_terminate(self: Patience, trainer: Any, *rest: Any) -> None:
+        original(self, trainer, *rest)
+        if trainer.should_stop and not stopped:
+            stopped.append(trainer.current_epoch)
+            terminate()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Patience, "on_train_epoch_end", then_terminate)
+        with pytest.raises(Interrupted):
+            run(tmp_path, *RESUMED["stopping"][1])
+    assert stopped[0] + 1 < 6
+    assert_same_run(run(tmp_path, *RESUMED["stopping"][1]), run(tmp_path / "whole", *RESUMED["stopping"][1]))
+
+
+def test_resumed_task_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """before_task resets what a method keeps along the path: called again, it would forget the task's first part."""
     started: list[Any] = []
     original = RWalk.before_task
@@ -152,35 +153,31 @@ def test_interrupted_again_and_again_equals_uninterrupted_and_starts_each_task_o
         original(self, weights)
 
     monkeypatch.setattr(RWalk, "before_task", counted)
-    assert_resumes(monkeypatch, tmp_path, range(1, NUM_STEPS + 1), *SETTINGS["rwalk"])
+    assert_resumes(monkeypatch, tmp_path, (2, 3, 8), *RESUMED["rwalk"][1])
     assert len(started) == 2 + 2  # of the uninterrupted run too
 
 
-def test_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first one waits for the end of the batch, the second does not: nothing more is saved."""
-
-    def twice() -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    stop(monkeypatch, lambda _, done: done == 2, twice)
-    with pytest.raises(Interrupted, match="interrupted by SIGINT; the same command starts over"):
-        run(tmp_path)
-    assert not list(tmp_path.rglob("last.ckpt"))
+BETWEEN_FITS = [
+    (Penalty, "after_task"),
+    (loop, "accuracy_row"),
+    (Checkpoints, "save_boundary"),
+    (checkpoint.torch, "save"),
+    (experiment, "write_result"),
+    (run_folder.RunFolder, "write_metrics"),
+]
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [(Penalty, "after_task"), (loop, "accuracy_row"), (Checkpoints, "save_boundary"), (experiment, "write_result")],
-)
-def test_signal_outside_a_fit_ends_at_once_and_the_last_checkpoint_stands(
-    owner: Any, name: str, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("stop", "error"), [(terminate, Interrupted), (kill, Killed)])
+@pytest.mark.parametrize(("owner", "name"), BETWEEN_FITS)
+def test_stopped_outside_a_fit_goes_on_from_the_last_checkpoint(
+    owner: Any, name: str, stop: Any, error: Any, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A signal there does not wait."""
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, lambda *_, **__: terminate())
-        with pytest.raises(Interrupted):
-            run(tmp_path, *SETTINGS["ewc"], "checkpoint_seconds=1e-9")
-    assert_same_run(run(tmp_path, *SETTINGS["ewc"], "checkpoint_seconds=1e-9"), whole["ewc"])
+        patch.setattr(owner, name, stop)
+        with pytest.raises(error):
+            run(tmp_path, *EWC, "checkpoint_seconds=1e-9")
+    assert_same_run(run(tmp_path, *EWC, "checkpoint_seconds=1e-9"), whole)
 
 
 def test_handlers_are_as_before_a_run(tmp_path: Path) -> None:
@@ -194,17 +191,13 @@ def test_handlers_are_as_before_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7, 12])
 def test_killed_at_any_step_goes_on_from_the_last_periodic_checkpoint(
-    step: int, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = (*SETTINGS["si"], "checkpoint_seconds=1e-9")
-    with monkeypatch.context() as patch:
-        stop(patch, lambda _, done: done == step, kill)
-        with pytest.raises(Killed):
-            run(tmp_path, *settings)
+    settings = (*EWC, "checkpoint_seconds=1e-9")
+    run_killed(tmp_path, *settings, step=step)
     resumed_at: list[int] = []
-    with monkeypatch.context() as patch:
-        at_every_batch(patch, lambda _, done: resumed_at.append(done))
-        assert_same_run(run(tmp_path, *settings), whole["si"])
+    at_every_batch(monkeypatch, lambda _, done: resumed_at.append(done))
+    assert_same_run(run(tmp_path, *settings), whole)
     assert resumed_at == list(range(step, NUM_STEPS + 1))
 
 
@@ -225,78 +218,7 @@ def test_saved_every_n_optimiser_steps_of_a_task(
     assert seen == saved
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (SI, "after_task"),
-        (loop, "accuracy_row"),
-        (Checkpoints, "save_boundary"),
-        (checkpoint.torch, "save"),
-        (experiment, "write_result"),
-        (run_folder.RunFolder, "write_metrics"),
-    ],
-)
-def test_killed_between_fits_equals_uninterrupted(
-    owner: Any, name: str, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, kill)
-        with pytest.raises(Killed):
-            run(tmp_path, *SETTINGS["si"])
-    assert_same_run(run(tmp_path, *SETTINGS["si"]), whole["si"])
-
-
-# Real processes -----------------------------------------------------------------------------------------------------
-
-PROGRAM = """
-import os, signal, sys
-sys.path[:0] = {path!r}
-import pytest, runs
-from lifelong.config.schema import register
-from lifelong.experiment.errors import one_line_errors
-def act(checkpoints, done):
-    if done == 8:
-        os.kill(os.getpid(), signal.{name})
-runs.at_every_batch(pytest.MonkeyPatch(), act)
-sys.argv = ["train.py", *{arguments!r}]
-register()
-with one_line_errors():
-    runs.script.main()
-"""
-
-
-@pytest.mark.system
-@pytest.mark.smoke
-def test_process_that_got_a_signal_says_one_line_and_the_same_command_continues(
-    whole: dict[str, Result], tmp_path: Path
-) -> None:
-    processes = {}
-    for name in ("SIGTERM", "SIGINT", "SIGKILL"):
-        arguments = [*TINY, *SETTINGS["ewc"], f"root={tmp_path / name}", "checkpoint_seconds=1e-9"]
-        program = PROGRAM.format(path=[p for p in sys.path if p], name=name, arguments=arguments)
-        processes[name] = subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-    for name, process in processes.items():
-        out, err = process.communicate(timeout=120)
-        folder = last_checkpoint(tmp_path / name).parent
-        assert out == ""
-        if name == "SIGKILL":
-            assert (process.returncode, err) == (-signal.SIGKILL, "")
-        else:
-            assert process.returncode == 128 + signal.Signals[name]
-            assert err == f"interrupted by {name}; the same command continues: {folder}\n"
-        resumed = run(tmp_path / name, *SETTINGS["ewc"], "checkpoint_seconds=1e-9")
-        assert resumed.folder == folder
-        assert_same_run(resumed, whole["ewc"])
-        steps = [row["step"] for row in read_history(folder / "history.jsonl") if "train/loss" in row]
-        assert steps == [2, 4, 6, 8, 10, 12]
-
-
-def test_checkpoint_holds_the_seconds_of_the_task_in_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        stop(patch, lambda _, done: done == 8, terminate)
-        with pytest.raises(Interrupted):
-            run(tmp_path, *SETTINGS["ewc"])
-    seconds = load_sealed(last_checkpoint(tmp_path))["record"]["seconds"]
+def test_checkpoint_holds_the_seconds_of_the_task_in_work(tmp_path: Path) -> None:
+    run_killed(tmp_path, *EWC, "checkpoint_steps=1", step=9)
+    seconds = last_checkpoint(tmp_path)["record"]["seconds"]
     assert all(seconds[phase] > 0 for phase in ("train", "importance", "evaluation"))

@@ -176,17 +176,18 @@ def test_normal_runs_print_nothing_of_their_libraries_and_leave_nothing_but_thei
 
 
 @pytest.mark.system
-def test_failed_job_of_another_process_is_said_once_and_fails_the_command(tmp_path: Path) -> None:
-    """hydra/launcher=joblib runs jobs in worker processes."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, *JOBS, f"root={tmp_path}"]
-    done = subprocess.run(
-        [sys.executable, str(TRAIN), *arguments, "method.strength=1,-1"], capture_output=True, text=True, timeout=200
-    )
+@pytest.mark.parametrize("launcher", ["joblib", "local"])
+def test_failed_job_of_another_process_is_told_once_and_fails_the_command(launcher: str, tmp_path: Path) -> None:
+    """joblib has worker processes, hydra/launcher=local a process for each job, as on a cluster."""
+    pytest.importorskip({"joblib": "hydra_plugins.hydra_joblib_launcher", "local": "submitit"}[launcher])
+    arguments = ["-m", f"hydra/launcher={launcher}", *TINY, *JOBS, f"root={tmp_path}", "method.strength=1,-1"]
+    done = subprocess.run([sys.executable, str(TRAIN), *arguments], capture_output=True, text=True, timeout=400)
     assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "2 jobs: 1 trained, 0 finished before, 1 failed"
     assert done.stderr.count("\n") == 1
     assert done.stderr.endswith("method.strength=-1: method.strength must be a finite number >= 0, got -1\n")
     assert len(metrics_in(tmp_path)) == 1
+    assert not list(tmp_path.glob("default/.jobs-*"))
 
 
 def test_every_example_of_the_help_composes() -> None:

@@ -3,15 +3,12 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
-import train as script
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -22,7 +19,7 @@ from lifelong.config.schema import compose
 from lifelong.launch.cluster import end_job, trainer_plugins
 from lifelong.launch.jobs import Jobs, Outcome
 from lifelong.runs.interrupted import Interrupted
-from runs import TINY, assert_same_run, at_every_batch, command, run
+from runs import assert_same_run, at_every_batch, command, run
 
 LAUNCHERS = ("slurm", "slurm_cpu", "local")
 
@@ -121,32 +118,29 @@ def test_trainer_elsewhere_is_as_without(monkeypatch: pytest.MonkeyPatch) -> Non
 # The end of a job ---------------------------------------------------------------------------------------------------
 
 
-def test_outside_a_job_nothing_is_handed_on(handler: list[int]) -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        end_job(Interrupted(signum))
-    assert handler == []
-
-
-@pytest.mark.parametrize("executor", ["slurm", "local"])
-def test_warning_of_the_time_limit_is_handed_to_who_handled_it_before(
-    executor: str, handler: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("executor", "signum", "ends"),
+    [
+        (None, signal.SIGTERM, None),  # outside a job
+        (None, signal.SIGUSR2, None),
+        ("slurm", signal.SIGUSR2, -1),  # a warning of the time limit: who handled it before ends the job
+        ("local", signal.SIGUSR2, -1),
+        ("slurm", signal.SIGINT, 128 + signal.SIGINT),  # nobody queues it again
+        ("local", signal.SIGTERM, 128 + signal.SIGTERM),
+    ],
+)
+def test_interrupted_job_ends_as_its_scheduler_needs_it(
+    executor: str | None, signum: int, ends: int | None, handler: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
-    with pytest.raises(SystemExit):
-        end_job(Interrupted(signal.SIGUSR2, "the same command continues: there"))
-    assert handler == [signal.SIGUSR2]
-    assert capsys.readouterr().err == "interrupted by SIGUSR2; the same command continues: there\n"
-
-
-@pytest.mark.parametrize(("executor", "signum"), [("slurm", signal.SIGINT), ("local", signal.SIGTERM)])
-def test_job_that_nobody_queues_again_ends_with_the_signals_exit_code(
-    executor: str, signum: int, handler: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
-    with pytest.raises(SystemExit) as ended:
+    if executor:
+        monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    try:
         end_job(Interrupted(signum))
-    assert ended.value.code == 128 + signum
-    assert handler == []
+        code = None
+    except SystemExit as ended:
+        code = ended.code
+    assert code == ends
+    assert handler == ([signal.SIGUSR2] if ends == -1 else [])
 
 
 def test_preempted_job_waits_to_be_killed_and_a_warning_of_the_limit_still_queues_it_again(
@@ -211,8 +205,6 @@ def test_every_job_is_heard_although_one_was_lost(
 
         _cancel_at_deletion = False
 
-        _cancel_at_deletion = False
-
         def __init__(self, returned: list[JobReturn]) -> None:
             self.returned = returned
 
@@ -241,23 +233,3 @@ def test_every_job_is_heard_although_one_was_lost(
     with pytest.raises(SystemExit):
         jobs.sum_up()
     assert capsys.readouterr().out == "2 jobs: 1 trained, 0 finished before, 1 failed\n"
-
-
-@pytest.mark.system
-def test_jobs_of_submitit_are_heard_by_the_command(tmp_path: Path) -> None:
-    """hydra/launcher=local: each job a process of its own, as on a cluster."""
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    arguments = (
-        "-m",
-        "hydra/launcher=local",
-        *TINY,
-        "trainer.max_epochs=1",
-        f"root={tmp_path}",
-        "method.strength=1,-1",
-    )
-    said = subprocess.run([sys.executable, script.__file__, *arguments], capture_output=True, text=True)
-    assert said.returncode == 1
-    assert said.stdout.splitlines()[-1] == "2 jobs: 1 trained, 0 finished before, 1 failed"
-    assert said.stderr.count("\n") == 1
-    assert said.stderr.endswith("method.strength=-1: method.strength must be a finite number >= 0, got -1\n")
-    assert not list(tmp_path.glob("default/.jobs-*"))

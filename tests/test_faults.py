@@ -19,16 +19,13 @@ from torch import Tensor
 from lifelong.experiment.run import Result
 from lifelong.models.learner import Learner
 from lifelong.runs import atomic
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.training.checkpoint import Checkpoints
 from runs import TINY, Said, assert_same_run, at_every_batch, command, run
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 SETTINGS = ("backbone.dropout=0.2", "checkpoint_steps=1")
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +38,7 @@ def train(root: Path, *settings: str) -> Said:
 
 
 def checkpoint_of(root: Path) -> dict[str, Any]:
-    return load_sealed(next(root.rglob("last.ckpt")))
+    return load_with_checksum(next(root.rglob("last.ckpt")))
 
 
 def step_of(checkpoint: dict[str, Any]) -> int:
@@ -52,7 +49,7 @@ def step_of(checkpoint: dict[str, Any]) -> int:
 
 
 def nan_from(patch: pytest.MonkeyPatch, step: int) -> None:
-    """The loss of the step behind so many steps of the stream, and of all that follow, is nan."""
+    """The loss of the step after so many steps of the stream, and of all that follow, is nan."""
     original = Learner.training_step
 
     def training_step(self: Learner, batch: Any, batch_idx: int) -> Tensor:
@@ -129,24 +126,35 @@ def test_clock_that_jumps_changes_nothing(whole: Result, tmp_path: Path, monkeyp
     assert 0 < result.metrics["train_seconds"] < 1e6  # the clock jumps by 1e8
 
 
-# Ctrl-C -------------------------------------------------------------------------------------------------------------
+# Signals ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("times", "saved"), [(1, 8), (2, 7)])
-def test_first_ctrl_c_saves_at_the_end_of_the_step_and_a_second_does_not_wait(
-    times: int, saved: int, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("signum", "times", "step", "saved"),
+    [(signal.SIGINT, 1, 8, 8), (signal.SIGINT, 2, 8, 7), (signal.SIGTERM, 1, 8, 8), (signal.SIGINT, 2, 1, None)],
+)
+def test_first_signal_saves_at_the_end_of_the_step_and_a_second_does_not_wait(
+    signum: int,
+    times: int,
+    step: int,
+    saved: int | None,
+    whole: Result,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def stop(_: Any, done: int) -> None:
-        if done == 8:
+        if done == step:
             for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signum)
 
     with monkeypatch.context() as patch:
         at_every_batch(patch, stop)
         said = train(tmp_path)
-    folder = next(tmp_path.rglob("last.ckpt")).parent
-    assert said == Said(130, "", f"interrupted by SIGINT; the same command continues: {folder}\n")
-    assert step_of(checkpoint_of(tmp_path)) == saved
+    (folder,) = (tmp_path / "default").iterdir()
+    then = "continues" if saved else "starts over (nothing was saved yet)"
+    name = signal.Signals(signum).name
+    assert said == Said(128 + signum, "", f"interrupted by {name}; the same command {then}: {folder}\n")
+    assert not saved or step_of(checkpoint_of(tmp_path)) == saved
     assert_same_run(run(tmp_path, *SETTINGS), whole)
 
 

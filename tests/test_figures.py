@@ -11,10 +11,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 from matplotlib.text import Text
 
-from lifelong.plots.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
+from lifelong.plots.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure
 from runs import run
 
 TITLE = "split_cifar100 · ewc · strength 100 · seed 0"
@@ -108,12 +107,6 @@ def test_matrix_figure_names_rows_and_columns_and_no_label_touches_another(num_t
     assert all(apart(labels) for labels in (axes.texts, axes.get_yticklabels(), axes.get_xticklabels()))
 
 
-def test_matrix_figure_scale_is_0_to_100_percent_whatever_the_values() -> None:
-    figure = accuracy_matrix_figure(torch.full((2, 2), 0.5), names_of(2), TITLE)
-    assert figure.axes[0].images[0].get_clim() == (0, 100)
-    assert figure.axes[1].get_ylabel() == "test accuracy (%)"
-
-
 def test_matrix_figure_numbers_stand_out_from_their_cell() -> None:
     """Contrast by WCAG 2 of at least 4.5, what it asks of text, at every accuracy."""
 
@@ -161,27 +154,6 @@ def test_curves_figure_separates_and_names_the_tasks(num_tasks: int) -> None:
     assert apart(top.get_xticklabels())
 
 
-@num_tasks_of_each_size
-def test_curves_figure_legend_is_beside_the_axes_and_whole(num_tasks: int) -> None:
-    figure = drawn("curves", num_tasks)
-    axes = figure.axes[0]
-    legend = axes.get_legend()
-    box = legend.get_window_extent()
-    assert texts_of(legend.get_texts()) == names_of(num_tasks)
-    others = [axes, *axes.child_axes[0].get_xticklabels()]
-    assert box.count_overlaps([other.get_window_extent() for other in others]) == 0
-    assert figure.bbox.containsx(box.x1)
-    assert axes.get_window_extent().y0 <= box.y0
-    assert axes.get_window_extent().width > 0.5 * figure.bbox.width
-
-
-def test_curves_figure_names_its_axes_and_units() -> None:
-    axes = drawn("curves", 5).axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimiser step", "validation accuracy (%)")
-    assert axes.get_ylim() == (0, 100)
-    assert axes.get_xlim() == (0, 5 * STEPS)
-
-
 def test_figures_of_an_unfinished_stream_show_the_tasks_so_far() -> None:
     axes = accuracy_matrix_figure(matrix(5)[:2], names_of(5), TITLE).axes[0]
     assert (texts_of(axes.get_yticklabels()), len(axes.texts)) == (names_of(2), 10)
@@ -189,22 +161,6 @@ def test_figures_of_an_unfinished_stream_show_the_tasks_so_far() -> None:
     axes = accuracy_curves_figure(points, names_of(5), boundaries, TITLE).axes[0]
     shown = (axes.child_axes[0].get_xticklabels(), axes.get_legend().get_texts())
     assert [texts_of(labels) for labels in shown] == [names_of(2)] * 2
-
-
-def test_curves_figure_shows_a_single_point() -> None:
-    figure = accuracy_curves_figure([Point(step=0, task=0, accuracy=0.5)], ["a"], [(0, 0)], TITLE)
-    assert figure.axes[0].lines[0].get_marker() not in ("", "None")
-    figure.canvas.draw()
-
-
-@both_kinds
-def test_saved_figure_is_a_whole_png_of_150_dots_per_inch(kind: str, tmp_path: Path) -> None:
-    """Reading a PNG that lacks a part of its pixels is an error."""
-    figure = drawn(kind, 5)
-    save_figure(figure, tmp_path / "figure.png")
-    height, width, _ = imread(tmp_path / "figure.png", format="png").shape
-    assert [width, height] == [int(150 * inches) for inches in figure.get_size_inches()]
-    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
 
 
 def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

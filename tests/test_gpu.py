@@ -103,11 +103,6 @@ def test_half_precision_keeps_float32_weights_and_states(
     assert all(torch.isfinite(t).all() for t in tensors)
 
 
-def test_fused_optimizer_in_16_mixed_is_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"optimizer\.fused must be false with trainer\.precision=16-mixed"):
-        run(tmp_path, "trainer.precision=16-mixed", *ON_GPU)
-
-
 @pytest.mark.parametrize("backbone", ["mlp", "cnn"])
 def test_tf32_is_another_run_with_near_numbers(backbone: str, tmp_path: Path) -> None:
     """10 bits of mantissa: a share of 10⁻³ in each product, carried along 12 steps."""

@@ -62,9 +62,14 @@ def test_backbone_builds_for_grey_and_for_colour(name: str, shape: tuple[int, in
 
 
 @pytest.mark.parametrize("name", listed("optimizer"))
-def test_optimizer_builds_and_steps(name: str) -> None:
+def test_optimizer_builds_steps_and_is_fused_unless_told_not_to(name: str) -> None:
     p = nn.Parameter(torch.ones(3))
-    optimizer = factory(composed_once((f"optimizer={name}",)).optimizer, "optimizer")([p])
+    optimizer, plain = (
+        factory(composed_once((f"optimizer={name}", f"optimizer.fused={fused}")).optimizer, "optimizer")([p])
+        for fused in ("true", "false")
+    )
+    assert composed_once((f"optimizer={name}",)).optimizer.fused
+    assert not plain.param_groups[0]["fused"]
     p.grad = torch.ones(3)
     optimizer.step()
     assert (p < 1).all()

@@ -46,6 +46,8 @@ OURS: dict[str, Callable[[nn.Module, Batches], Params]] = {
     "exact": lambda model, batches: fisher(model, batches, visible=MASK),
     "empirical": lambda model, batches: fisher(model, batches, labels="empirical", visible=MASK),
     "sampled": lambda model, batches: fisher(model, batches, labels="sampled", visible=MASK, generator=seeded()),
+    "pred": lambda model, batches: fisher(model, batches, labels="pred", visible=MASK),
+    "batched": lambda model, batches: fisher(model, batches, labels="batched", batch_size=2, visible=MASK),
     "mas": lambda model, batches: mas(model, batches, visible=MASK),
     "scp": lambda model, batches: sliced_cramer(model, batches, MASK),
     "scp, 2 slices": lambda m, batches: sliced_cramer(m, batches, MASK, num_slices=2, generator=seeded()),
@@ -55,6 +57,8 @@ SLOW: dict[str, Callable[[nn.Module, Tensor, Tensor], Params]] = {
     "exact": lambda model, x, y: reference.fisher_exact(model, x, VISIBLE),
     "empirical": lambda model, x, y: reference.fisher_of_labels(model, x, y, VISIBLE),
     "sampled": lambda model, x, y: reference.fisher_of_labels(model, x, labels_drawn(model, x), VISIBLE),
+    "pred": lambda model, x, y: reference.fisher_of_predictions(model, x, VISIBLE),
+    "batched": lambda model, x, y: reference.squared_batch_means(model, x, y, VISIBLE, 2),
     "mas": lambda model, x, y: reference.mas(model, x, VISIBLE),
     "scp": lambda model, x, y: reference.sliced_cramer_exact(model, x, VISIBLE),
     "scp, 2 slices": lambda m, x, y: reference.sliced_cramer(m, x, VISIBLE, unit_slices(2, 3, seeded())),
@@ -71,9 +75,9 @@ def test_importance_is_the_mean_over_single_samples(name: str, estimator: str) -
     assert_close(OURS[estimator](model, cut(x, y)), SLOW[estimator](model, x, y), **ROUNDING)
 
 
-@pytest.mark.parametrize("estimator", sorted(set(OURS) - {"sampled"}))
+@pytest.mark.parametrize("estimator", sorted(set(OURS) - {"sampled", "batched"}))
 def test_importance_does_not_depend_on_batches(estimator: str) -> None:
-    """But for `sampled`, whose draws follow the batches."""
+    """But for `sampled`, whose draws follow the batches, and `batched`, which cuts its own in the samples' order."""
     model = COVERED["cnn"][0]().double()
     x, y = data(COVERED["cnn"][1])
     order = torch.randperm(len(x))
@@ -86,12 +90,28 @@ def test_importance_of_softmax_regression_has_its_closed_form() -> None:
     model = nn.Linear(6, 4, bias=False).double()
     x, y = data((6,))
     z = (x @ model.weight.T).detach()
-    p, one_hot, batches = z.softmax(1), torch.eye(4)[y], cut(x, y)
+    p, one_hot, batches = z.softmax(1), torch.eye(4, dtype=torch.float64)[y], cut(x, y)
+    predicted = torch.zeros_like(p).scatter_(1, z.argmax(1, keepdim=True), 1.0)
     assert_close(fisher(model, batches)["weight"], (p * (1 - p)).T @ x**2 / len(x))
     assert_close(fisher(model, batches, labels="empirical")["weight"], ((p - one_hot) ** 2).T @ x**2 / len(x))
+    assert_close(fisher(model, batches, labels="pred")["weight"], ((p - predicted) ** 2).T @ x**2 / len(x))
+    mean = (p - one_hot).T @ x / len(x)
+    assert_close(fisher(model, batches, labels="batched", batch_size=len(x))["weight"], mean**2)
     assert_close(mas(model, batches)["weight"], (2 * z).abs().T @ x.abs() / len(x))
     assert_close(sliced_cramer(model, batches, ALL)["weight"], (x.mean(0) ** 2 / 4).expand(4, 6))
     assert_close(sliced_cramer(nn.Linear(6, 4).double(), batches, ALL)["bias"], torch.full((4,), 0.25).double())
+
+
+def test_squared_batch_means_depend_on_the_batch_size_and_the_order_alone() -> None:
+    """Of one sample they are the empirical Fisher; without a size the batches are as they come."""
+    model = mlp().double()
+    x, y = data((1, 2, 3))
+    for size in (1, 2, 5, 7, 100):
+        expected = fisher(model, cut(x, y, size), labels="batched")
+        for batches in (cut(x, y, 1), cut(x, y, 4), [(x, y)]):
+            assert_close(fisher(model, batches, labels="batched", batch_size=size), expected, **ROUNDING)
+    single = fisher(model, cut(x, y), labels="batched", batch_size=1)
+    assert_close(single, fisher(model, [(x, y)], labels="empirical"), **ROUNDING)
 
 
 # Traps ------------------------------------------------------------------------------------------------------------
@@ -103,6 +123,7 @@ def test_importance_is_not_the_square_of_a_batch_mean() -> None:
     nn.init.zeros_(model.weight)
     x, y = torch.ones(2, 1), torch.tensor([0, 1])
     assert_close(fisher(model, [(x, y)], labels="empirical")["weight"], torch.full((2, 1), 0.25))
+    assert_close(fisher(model, [(x, y)], labels="batched")["weight"], torch.zeros(2, 1))
 
 
 def test_mas_takes_the_absolute_value_before_the_mean() -> None:
@@ -185,12 +206,17 @@ def test_importance_refuses_what_it_cannot_mean() -> None:
     model, batches = mlp().double(), cut(x, y)
     hidden = torch.tensor([False, True, True, True])
     calls: dict[str, Callable[[], Params]] = {
-        "labels must be one of exact, sampled, empirical, got 'true'": lambda: fisher(model, batches, labels="true"),
+        "labels must be one of exact, sampled, empirical, pred, batched, got 'true'": lambda: fisher(
+            model, batches, labels="true"
+        ),
         "generator must be .* got None": lambda: fisher(model, batches, labels="sampled"),
         "num_slices must be .* got 0": lambda: sliced_cramer(model, batches, ALL, num_slices=0, generator=seeded()),
         "num_slices must be .* got 3 and None": lambda: sliced_cramer(model, batches, ALL, num_slices=3),
         r"labels must be visible columns, \[1, 2, 3\], got \[0, 1, 3\]": lambda: fisher(
             model, batches, labels="empirical", visible=hidden
+        ),
+        r"must be visible columns, \[1, 2, 3\], got \[0, 1\]": lambda: fisher(
+            model, batches, labels="batched", batch_size=2, visible=hidden
         ),
         r"visible must be a bool tensor \(4,\).*\(5,\)": lambda: sliced_cramer(model, batches, ALL.new_ones(5)),
         r"visible must be a bool tensor \(4,\)": lambda: mas(model, batches, visible=torch.ones(4)),

@@ -14,7 +14,7 @@ from importance_models import ROUNDING, cnn, mlp
 from lifelong.importance import closed, estimators, fisher, local, mas, sliced_cramer
 from lifelong.importance.local import local_mas
 from lifelong.importance.sums import over_batches, ran_out
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from runs import TINY, command
 
 LIMIT = 5
@@ -47,12 +47,14 @@ def batches(shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         yield x, torch.arange(num) % 4
 
 
+batched = partial(fisher, labels="batched", batch_size=17)
 scp = partial(sliced_cramer, visible=torch.ones(4, dtype=torch.bool))
 PLACES: dict[str, tuple[Any, str, Callable[..., int], Callable[..., Any], Callable[[], nn.Module], tuple[int, ...]]] = {
     "fisher": (closed, "_add_outer_products", lambda seen, square, *_: len(square), fisher, mlp, (1, 2, 3)),
     "mas": (closed, "_add_outer_products", lambda seen, square, *_: len(square), mas, mlp, (1, 2, 3)),
     "convolutions": (closed, "_add_in_chunks", lambda name, pairs, *_: len(pairs[0][1]), fisher, cnn, (2, 6, 5)),
     "scp": (estimators, "gradients", lambda model, z, v: len(z), scp, mlp, (1, 2, 3)),
+    "batched": (estimators, "gradients", lambda model, z, v: len(z), batched, mlp, (1, 2, 3)),
     "local": (local, "_add", lambda sums, name, y_out, y_in: len(y_out), local_mas, mlp, (1, 2, 3)),
 }
 
@@ -104,5 +106,5 @@ def test_one_sample_that_does_not_fit_is_one_line_and_the_last_checkpoint_stands
         "error: importance does not fit into memory, even one sample at a time: "
         "CUDA out of memory. Tried to allocate 1 GiB.\n"
     )
-    assert load_sealed(next(tmp_path.rglob("last.ckpt")))["global_step"] == 6
+    assert load_with_checksum(next(tmp_path.rglob("last.ckpt")))["global_step"] == 6
     assert command(*settings).code == 0

@@ -11,9 +11,9 @@ from lifelong.config.schema import ConfigError
 from lifelong.experiment.load import load
 from lifelong.experiment.run import run_experiment
 from lifelong.models.learner import Learner
-from lifelong.plots.landscape import Footprints, Plane, flat, losses, penalty_on, weights_of
-from runs import assert_same_run, composed_tiny, run, weights
-from tiny import after_two_tasks, make_learner, source, split
+from lifelong.plots.landscape import Footprints, Plane, losses, penalty_on, weights_of
+from runs import assert_same_run, composed_tiny, run
+from tiny import make_learner, split
 from tiny import weights_of as state_of
 
 
@@ -23,9 +23,6 @@ def random_points(num: int, size: int, seed: int = 0) -> Tensor:
 
 def set_weights(learner: Learner, point: Tensor) -> None:
     torch.nn.utils.vector_to_parameters(point.to(torch.float32), learner.backbone.parameters())
-
-
-# The plane ------------------------------------------------------------------------------------------------------------
 
 
 def test_axes_are_orthonormal_and_the_three_points_lie_on_the_plane() -> None:
@@ -57,26 +54,6 @@ def test_points_on_a_line_have_no_plane(third: float) -> None:
         Plane.through(a, b, a + third * (b - a))
 
 
-# The penalty on it ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["ewc", "online_ewc", "mas", "rwalk"])
-def test_penalty_on_the_plane_is_the_method_s_own_up_to_a_constant(method: str) -> None:
-    penalty, learner = after_two_tasks(method, exclude=["head"])
-    start = weights_of(learner.backbone)
-    plane = Plane.through(start, *(start + 0.1 * random_points(2, len(start))))
-    held = (flat(params, learner.backbone) for params in (penalty.anchor, penalty.importance))
-    places = random_points(6, 2, seed=1)
-    drawn = penalty.coefficient * penalty.strength * penalty_on(plane, places, *held)
-    true = []
-    for point in plane.points(places):
-        set_weights(learner, point)
-        true.append(penalty.value(learner.backbone))
-    differences = torch.stack(true) - drawn
-    assert float(torch.stack(true).std()) > 0
-    torch.testing.assert_close(differences, differences[:1].expand(6), rtol=1e-4, atol=1e-4 * float(max(true)))
-
-
 def test_penalty_on_the_plane_is_the_sum_over_weights() -> None:
     anchor, importance = random_points(2, 50, seed=1)
     plane = Plane.through(*random_points(3, 50))
@@ -85,22 +62,14 @@ def test_penalty_on_the_plane_is_the_sum_over_weights() -> None:
     torch.testing.assert_close(penalty_on(plane, places, anchor, importance.abs()), torch.stack(slow))
 
 
-def test_tensors_a_penalty_does_not_hold_count_as_zero() -> None:
-    backbone = make_learner(split()).backbone
-    params = {name: torch.ones_like(p) for name, p in backbone.named_parameters() if name.startswith("head")}
-    assert float(flat(params, backbone).sum()) == sum(p.numel() for p in backbone.head.parameters())
-
-
-# The losses on it -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])
 def test_loss_at_a_point_is_the_mean_over_single_samples(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lifelong.plots.landscape.BATCH_SIZE", 25)  # the last batch is smaller
     stream = split(scenario)
     learner = make_learner(stream, "cnn")
     learner.show(stream.visible(0, 0))
-    points = weights_of(learner.backbone) + 0.1 * random_points(3, len(weights_of(learner.backbone)))
+    weights = weights_of(learner.backbone)
+    points = weights + 0.1 * random_points(3, len(weights))
     before = state_of(learner)
     found = losses(learner, points, stream.task(0).train)
     assert all(torch.equal(before[name], value) for name, value in state_of(learner).items())
@@ -111,9 +80,6 @@ def test_loss_at_a_point_is_the_mean_over_single_samples(scenario: str, monkeypa
         set_weights(learner, point)
         slow = [learner.loss(images[n : n + 1], labels[n : n + 1]).item() for n in range(len(labels))]
         assert loss == pytest.approx(sum(slow) / len(slow), rel=1e-5)
-
-
-# Footprints -----------------------------------------------------------------------------------------------------------
 
 
 def test_footprints_end_where_the_run_does_and_leave_it_as_it_was(tmp_path: Path) -> None:
@@ -128,24 +94,6 @@ def test_footprints_end_where_the_run_does_and_leave_it_as_it_was(tmp_path: Path
     assert float(footprints.importances[0].sum()) == 0
     assert float(footprints.importances[1].sum()) > 0
 
-
-@pytest.mark.parametrize("method", ["ewc", "l2", "si", "joint"])
-def test_task_one_is_the_same_whatever_the_method_and_whatever_follows(tmp_path: Path, method: str) -> None:
-    alone = weights(run(tmp_path, "method=finetune", "dataset.angles=[0]"))
-    footprints = Footprints()
-    config = composed_tiny(tmp_path, f"method={method}", "dataset.angles=[0,30]")
-    run_experiment(config, callbacks=[footprints])
-    learned = torch.cat([w.flatten() for w in alone.values()]).to(torch.float64)
-    assert torch.equal(footprints.path(0)[-1], learned)
-    assert not torch.equal(footprints.path(1)[-1], learned)
-
-
-def test_footprints_at_less_than_every_step_are_refused() -> None:
-    with pytest.raises(ValueError, match="every must be an integer >= 1, got 0"):
-        Footprints(0)
-
-
-# The script -----------------------------------------------------------------------------------------------------------
 
 QUICK = ["points=3", "samples=20", "trainer.max_epochs=2", "dataset.source.test_fraction=0.8"]
 
@@ -168,11 +116,6 @@ def test_script_walks_as_train_does(tmp_path: Path) -> None:
     last = [float(values[-1]) for values in found.along]
     penalty = 3 * (found.path[-1] - found.path[0]).square() @ found.footprints.importances[1]
     assert last == pytest.approx([*(float(found.losses(task, found.path[-1:])) for task in range(2)), float(penalty)])
-
-
-def test_sample_of_the_examples_is_all_of_them_if_they_are_few() -> None:
-    examples = source(4).train
-    assert [len(landscape.drawn(examples, num)) for num in (10, 1000)] == [10, len(examples)]
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(params=["light", "dark"])
-def seen(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator[Seen]:
-    context = browser.new_context(color_scheme=request.param, viewport={"width": 1300, "height": 900})
+@pytest.fixture
+def seen(browser: Any, report: Path) -> Iterator[Seen]:
+    context = browser.new_context(color_scheme="dark", viewport={"width": 1300, "height": 900})
     seen = Seen(context.new_page())
     seen.page.on("console", lambda message: seen.errors.append(message.text))
     seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
@@ -65,6 +65,7 @@ def test_pictures_load_and_nothing_else_is_asked_for(seen: Seen, report: Path) -
     widths = seen.page.eval_on_selector_all("img", "all => all.map(i => [i.complete, i.naturalWidth, i.naturalHeight])")
     assert len(widths) == 4 + 3  # of the second stream there is a single strength
     assert all(complete and width > 200 and height > 100 for complete, width, height in widths)
+    assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert seen.errors == []
     assert [url for url in seen.requests if not url.startswith("data:")] == [report.as_uri()]
 
@@ -86,13 +87,3 @@ def test_tables_are_filled(seen: Seen) -> None:
     costs = seen.page.eval_on_selector_all("table.costs tbody tr", "all => all.map(r => r.cells[6].innerText)")
     assert costs == ["4.50 ± 0.00", "4.50", "4.50"]
     assert "OutOfMemoryError: no room" in seen.page.inner_text("table.problems")
-
-
-def test_page_fits_its_window_and_its_text_stands_out(seen: Seen) -> None:
-    assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    luminance = """colour => { const c = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
-        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2] }"""
-    style = "getComputedStyle(document.body)"
-    ground, ink = (seen.page.evaluate(f"({luminance})({style}.{name})") for name in ("backgroundColor", "color"))
-    assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) > 7  # AAA by WCAG 2

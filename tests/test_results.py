@@ -13,7 +13,7 @@ from pandas import DataFrame
 import results
 from results import gap_closed, overview, results_table
 from studies.pages import power, read_csv, renew
-from studies.protocols import DATA, METHODS, protocol, read_protocols
+from studies.protocols import DATA, protocol
 
 DIGITS = protocol("hsu_split_class", "digits")
 NAN = "DivergedError: train/loss is nan at step 9 (task 4, perm3)"
@@ -93,9 +93,6 @@ def test_table_without_a_place_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "has no place for a table: write <!-- begin new --> and <!-- end new --> in it" in capsys.readouterr().err
 
 
-# Statistics -----------------------------------------------------------------------------------------------------------
-
-
 def test_gap_closed_is_a_ratio_of_means_of_the_same_seeds() -> None:
     share = (10 + 20) / (40 + 40)
     rest = [(10 - share * 40) / 40, (20 - share * 40) / 40]
@@ -124,8 +121,3 @@ def test_divergence_is_said_in_both_tables() -> None:
     assert table.loc["mas", ["average accuracy", "seeds"]].tolist() == ["50.0", "1 (1 diverged)"]
     (row,) = overview({("hsu_split_class", "digits"): rows}).to_dict("records")
     assert (row["mas"], row["l2"], row["si"], row["ewc"]) == ("1 of 2 diverged", "2 of 2 diverged", "50 ± 91", "")
-
-
-def test_protocols_name_methods_that_there_are() -> None:
-    for entry in read_protocols()["protocols"].values():
-        assert set(entry["published"]) <= set(METHODS)

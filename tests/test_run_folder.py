@@ -87,13 +87,6 @@ def test_undefined_is_null(tmp_path: Path) -> None:
     assert folder.read_metrics() == {"run_id": "x", "a": None, "b": [None, 1.0], "c": [[None]]}
 
 
-def test_result_from_python_has_matrix_and_measures(finished: Result) -> None:
-    assert finished.names == ["rot0", "rot30"]
-    assert (finished.matrix.shape, finished.matrix.dtype) == ((2, 2), torch.float64)
-    assert finished.metrics["average_accuracy"] == pytest.approx(float(finished.matrix[-1].mean()))
-    assert finished.metrics["final_accuracy_per_task"] == finished.matrix[-1].tolist()
-
-
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -124,11 +117,13 @@ def test_id_is_readable_and_a_function_of_what_decides_the_numbers(tmp_path: Pat
     one = identifier(composed_tiny(tmp_path))
     assert one.startswith("ewc-rotated-digits-s0-")
     assert identifier(composed_tiny(tmp_path / "elsewhere")) == one
-    for same in ("rerun=true", "progress=true", "name=x", "logger=csv", "log_every_n_steps=7", "checkpoint_seconds=1"):
+    watched = ("rerun=true", "progress=true", "name=x", "logger=csv", "log_every_n_steps=7", "checkpoint_seconds=1")
+    for same in (*watched, "objectives=[val_forgetting]", "sweep=seeds"):
         assert identifier(composed_tiny(tmp_path, same)) == one
     assert run_id("x", {"a": 1, "b": {"c": 2, "d": 3}}) == run_id("x", {"b": {"d": 3, "c": 2}, "a": 1})
     assert run_id("x", {"a": 1}) == "x-015abd7f"  # the same on every machine
-    others = ("seed=1", "method.strength=3", "optimizer.lr=0.02", "trainer.max_epochs=3", "memory=uniform")
+    others = ("seed=1", "method.strength=3", "optimizer.lr=0.02", "trainer.max_epochs=3", "memory=uniform",
+              "keep_optimizer=true", "dataset.window=[0,1]", "trainer.max_steps=5")  # fmt: skip
     assert len({one, *(identifier(composed_tiny(tmp_path, other)) for other in others)}) == 1 + len(others)
 
 
@@ -213,22 +208,18 @@ def test_task_does_not_depend_on_how_long_earlier_ones_took(tmp_path: Path, monk
 # Damaged ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"run_id": "another"}', "null"])
-def test_damaged_metrics_are_one_line(damage: str, folder: Path) -> None:
-    (folder / "metrics.json").write_text(damage)
-    said = command(*TINY, f"root={folder.parent.parent}")
-    assert said.code == 1
-    assert said.err.startswith(f"error: {folder / 'metrics.json'} is damaged (")
-    assert said.err.endswith("): rerun=true trains the run again\n")
-    assert said.err.count("\n") == 1
-
-
-@pytest.mark.parametrize("damage", ["", "a,b\n1,2\n", "a,b\n1,2\n3,x\n", "a\n1,2\n", None])
-def test_damaged_or_missing_matrix_is_one_line(damage: str | None, folder: Path) -> None:
-    path = folder / "accuracy_matrix.csv"
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *(("metrics.json", text) for text in ("", "{", "[]", "{}", '{"run_id": "another"}', "null")),
+        *(("accuracy_matrix.csv", text) for text in ("", "a,b\n1,2\n", "a,b\n1,2\n3,x\n", "a\n1,2\n", None)),
+    ],
+)
+def test_damaged_or_missing_file_of_a_finished_run_is_one_line(name: str, damage: str | None, folder: Path) -> None:
+    path = folder / name
     path.unlink() if damage is None else path.write_text(damage)
     what = "missing: the run is not finished, or" if damage is None else r"damaged \(.*\):"
-    with pytest.raises(RunFolderError, match=rf"accuracy_matrix.csv is {what} rerun=true trains") as error:
+    with pytest.raises(RunFolderError, match=rf"^{path} is {what} rerun=true trains") as error:
         run(folder.parent.parent)
     assert "\n" not in str(error.value)
 

@@ -1,10 +1,8 @@
 """Learning rates and early stopping: each task's own, exact when a run is interrupted."""
 
 import math
-import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,26 +11,17 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.testing import assert_close
 
 import tiny
-from lifelong.config.build import build
-from lifelong.config.groups import choices
-from lifelong.config.schema import compose
-from lifelong.experiment import result
 from lifelong.experiment.run import Result
-from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import read_history
 from lifelong.training import schedules as schedulers
-from lifelong.training.stopping import Patience
 from probe import Probe
-from runs import assert_refused, assert_resumes, assert_same_run, run
+from runs import run
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 LR = 0.01
 EACH_STEP = ("log_every_n_steps=1",)
 STOPPING = ("early_stopping=patience", "early_stopping.epochs=1", "trainer.max_epochs=6")
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result, "draw", lambda *_: None)
 
 
 def rates(done: Result) -> list[list[float]]:
@@ -115,7 +104,7 @@ def test_proximal_step_pulls_by_the_rate_of_its_own_step() -> None:
 
 @pytest.mark.parametrize("scheduler", ["none", "cosine", "one_cycle"])
 def test_stability_is_judged_by_the_highest_rate_of_the_schedule(scheduler: str, tmp_path: Path) -> None:
-    """Also behind an interruption, when the rate of the moment is another."""
+    """Also after an interruption, when the rate of the moment is another."""
     done = run(tmp_path, "method=l2", "method.strength=50", f"scheduler={scheduler}")
     rows = [row for row in read_history(done.folder / "history.jsonl") if "train/loss" in row and row["task"] == 1]
     assert [row["train/lr_curvature"] for row in rows] == pytest.approx([LR * 2 * 50] * len(rows))
@@ -163,75 +152,3 @@ def test_steps_run_on_through_tasks_of_different_length(tmp_path: Path) -> None:
     assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 3 * sum(epochs) + 1))
     assert [row["step"] for row in rows if "test/average_accuracy" in row] == [3 * epochs[0], 3 * sum(epochs)]
     assert done.metrics["num_steps"] == 3 * sum(epochs)
-
-
-# Interrupted --------------------------------------------------------------------------------------------------------
-
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "cosine": ("method=si", "scheduler=cosine", "optimizer=sgd", "optimizer.momentum=0.9", *EACH_STEP),
-    "one_cycle": ("method=ewc", "method.step=proximal", "scheduler=one_cycle", *EACH_STEP),
-    "stopping": ("method=rwalk", "method.interval=4", *STOPPING),
-    "stopping, cosine": (*STOPPING, "scheduler=cosine", "trainer.accumulate_grad_batches=2"),
-}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(result, "draw", lambda *_: None)
-        return {kind: run(tmp_path_factory.mktemp("whole"), *settings) for kind, settings in SETTINGS.items()}
-
-
-@pytest.mark.parametrize("kind", SETTINGS)
-def test_interrupted_at_every_step_equals_uninterrupted(
-    kind: str, whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One run, stopped again and again: the schedule and the patience go on where they were."""
-    steps = range(1, whole[kind].metrics["num_steps"] + 1)
-    assert_resumes(monkeypatch, tmp_path, steps, *SETTINGS[kind])
-
-
-def test_interrupted_behind_its_decision_to_stop_a_task_is_not_trained_on(
-    whole: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original, stopped = Patience.on_train_epoch_end, []
-
-    def then_terminate(self: Patience, trainer: Any, *rest: Any) -> None:
-        original(self, trainer, *rest)
-        if trainer.should_stop and not stopped:
-            stopped.append(trainer.current_epoch)
-            signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Patience, "on_train_epoch_end", then_terminate)
-        with pytest.raises(Interrupted):
-            run(tmp_path, *SETTINGS["stopping"])
-    assert stopped
-    assert stopped[0] + 1 < 6
-    assert_same_run(run(tmp_path, *SETTINGS["stopping"]), whole["stopping"])
-
-
-# Refused ------------------------------------------------------------------------------------------------------------
-
-REFUSED = {
-    "scheduler=one_cycle scheduler.pct_start=1": "scheduler.pct_start must be a number in (0, 1), got 1",
-    "scheduler=one_cycle scheduler.div_factor=0": "scheduler.div_factor must be a finite number >= 1, got 0",
-    "scheduler=one_cycle scheduler.final_div_factor=nan": "scheduler.final_div_factor must be a finite number >= 1",
-    "scheduler=cosine +scheduler.num_steps=3": "scheduler.num_steps must not be set: the program sets it, got 3",
-    "early_stopping=patience early_stopping.epochs=0": "early_stopping.epochs must be an integer >= 1, got 0",
-    "early_stopping=patience early_stopping.min_delta=1": "early_stopping.min_delta must be a number in [0, 1), got 1",
-    "early_stopping=patience val_fraction=0": "early_stopping must be none without validation data to watch, ",
-}
-
-
-@pytest.mark.parametrize("arguments", REFUSED)
-def test_impossible_schedule_ends_in_one_line_before_anything_is_written(arguments: str, tmp_path: Path) -> None:
-    assert_refused(tmp_path, arguments, REFUSED[arguments])
-
-
-@pytest.mark.parametrize("name", choices("optimizer"))
-def test_optimizer_of_every_yaml_is_fused_unless_it_is_told_not_to(name: str) -> None:
-    for override, expected in ((), True), (("optimizer.fused=false",), False):
-        node = compose([f"optimizer={name}", *override]).optimizer
-        optimizer = build(node, "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
-        assert optimizer.param_groups[0]["fused"] is expected

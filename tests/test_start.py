@@ -7,7 +7,7 @@ import torch
 
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.load import load
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from runs import run
 
 TASKS, MORE = "dataset.angles=[0,30]", "dataset.angles=[0,30,60]"
@@ -26,7 +26,7 @@ def test_extended_run_equals_one_that_had_all_tasks_from_the_start(tmp_path: Pat
     whole = run(tmp_path / "b", *overrides, MORE)
     assert longer.trained
     assert longer.folder.name == whole.folder.name
-    ours, theirs = (load_sealed(result.folder / "last.ckpt") for result in (longer, whole))
+    ours, theirs = (load_with_checksum(result.folder / "last.ckpt") for result in (longer, whole))
     for part in ("state_dict", "method", "memory"):
         torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
     assert longer.metrics["baseline_accuracy_per_task"] == whole.metrics["baseline_accuracy_per_task"]

@@ -17,7 +17,7 @@ event_accumulator = pytest.importorskip(
 
 
 def events(folder: Path) -> Any:
-    """Of all files: what a killed run wrote behind its checkpoint is purged, as TensorBoard itself does."""
+    """Of all files: what a killed run wrote after its checkpoint is purged, as TensorBoard itself does."""
     read = event_accumulator.EventAccumulator(str(folder / "tensorboard"), size_guidance=dict.fromkeys(
         ("scalars", "images", "tensors", "compressedHistograms", "histograms"), 0))  # fmt: skip
     return read.Reload()
@@ -53,7 +53,7 @@ def test_event_file_has_the_rows_of_the_history_and_what_a_gallery_shows(tmp_pat
 
 
 def test_killed_and_resumed_run_has_each_row_once(tmp_path: Path) -> None:
-    """Killed two rows behind its last checkpoint, which is of step 8."""
+    """Killed two rows after its last checkpoint, which is of step 8."""
     run_killed(tmp_path, "logger=tensorboard", "checkpoint_steps=4", step=10)
     result = run(tmp_path, "logger=tensorboard", "checkpoint_steps=4")
     assert curves(events(result.folder)) == expected(history(result))

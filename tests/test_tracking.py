@@ -25,9 +25,6 @@ def rows_of_training(result: Result) -> list[dict[str, float]]:
     return [row for row in history(result) if "train/loss" in row]
 
 
-# history.jsonl ------------------------------------------------------------------------------------------------------
-
-
 def test_steps_run_on_through_the_stream(tmp_path: Path) -> None:
     """Losses every 2 steps, validation of all tasks so far at each epoch's end, tests at each task's end."""
     found = history(run(tmp_path))
@@ -95,18 +92,13 @@ def test_diverged_run_ends_with_the_step_and_the_task(tmp_path: Path) -> None:
         run(tmp_path, "optimizer=sgd", "optimizer.lr=1e30")
 
 
-# csv ----------------------------------------------------------------------------------------------------------------
-
-
 def csv_rows(folder: Path) -> list[dict[str, float]]:
     with open(folder / "metrics.csv", newline="") as file:
         return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
 
 
 @pytest.mark.filterwarnings("error")
-def test_csv_has_the_rows_of_the_history_also_of_a_killed_and_resumed_run(
-    tmp_path: Path,
-) -> None:
+def test_csv_of_a_killed_and_resumed_run_has_the_rows_of_the_history(tmp_path: Path) -> None:
     run_killed(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
     result = run(tmp_path, "logger=csv", "checkpoint_seconds=1e-9")
     rows = csv_rows(result.folder)
@@ -121,9 +113,6 @@ def test_several_loggers_have_the_same_rows_and_none_has_none(tmp_path: Path) ->
     assert scalars(csv_rows(several.folder)) == history(several)
     files = [{path.name for path in result.folder.iterdir()} for result in (several, none)]
     assert files[0] - files[1] == {"metrics.csv", "tensorboard"}
-
-
-# What loggers are told ------------------------------------------------------------------------------------------------
 
 
 def test_flat_config_has_dotted_keys_and_whole_lists(tmp_path: Path) -> None:

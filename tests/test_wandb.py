@@ -15,9 +15,7 @@ from wandb_log import rows, run_record, summary
 from wandb_session import WANDB, history, scalars, wandb_file
 
 
-def test_offline_run_has_rows_configuration_and_measures(
-    tmp_path: Path, wandb_afresh: None, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_offline_run_has_all_there_is(tmp_path: Path, wandb_afresh: None, capfd: pytest.CaptureFixture[str]) -> None:
     result = run(tmp_path, *WANDB, "name=my_sweep")
     assert wandb.run is None
     path = wandb_file(result.folder)

@@ -10,7 +10,6 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from lifelong.experiment.run import Result
-from lifelong.tracking import read_history
 from lifelong.tracking.loggers.wandb import is_uploaded, kept_rows
 from runs import TINY, at_every_batch, command, run
 from wandb_log import rows
@@ -45,7 +44,7 @@ def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.
     assert is_uploaded(result.folder)
 
 
-def test_secrets_are_in_no_file_of_the_run_and_in_nothing_sent(
+def test_secrets_are_in_no_file_and_in_nothing_sent(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
@@ -56,17 +55,6 @@ def test_secrets_are_in_no_file_of_the_run_and_in_nothing_sent(
     for content in (*contents, *arrived(server, result).files.values(), sent):
         assert KEY.encode() not in content
         assert b"hf_0123456789" not in content
-
-
-def test_jobs_of_a_multirun_are_runs_of_one_group(tmp_path: Path, server: Server) -> None:
-    done = command("-m", *TINY, *SHORT, f"root={tmp_path}", "method=ewc,si", "name=both")
-    assert done.code == 0, done.err
-    assert {kept.given("jobType") for kept in server.runs.values()} == {"ewc", "si"}
-    assert {kept.given("groupName") for kept in server.runs.values()} == {"both"}
-    for name, kept in server.runs.items():
-        steps = [row["step"] for row in read_history(tmp_path / "both" / name / "history.jsonl")]
-        assert [row["step"] for row in kept.rows] == steps
-        assert kept.exit_codes == [0]
 
 
 def agent_command(parameters: dict[str, Any], *more: str) -> list[str]:

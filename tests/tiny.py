@@ -28,6 +28,7 @@ from lifelong.data.stream import Task, TaskStream
 from lifelong.memory.base import Memory
 from lifelong.methods.method import Method
 from lifelong.methods.penalty import Penalty
+from lifelong.methods.quadratic import Diagonal
 from lifelong.models.learner import Learner
 from lifelong.models.mlp import MLP
 from lifelong.tracking import quiet_libraries
@@ -54,6 +55,8 @@ def make_penalty(method: str, **settings: Any) -> Any:
     node = _composed(method)
     if "interval" in node:
         settings = {"interval": INTERVAL, **settings}
+    if "every" in node:
+        settings = {"step": "gradient", "every": 1, **settings}
     return build(OmegaConf.merge(node, settings), "method")
 
 
@@ -66,13 +69,15 @@ def overrides(method: str) -> tuple[str, ...]:
     if getattr(made, "needs_logits", False):
         return (f"method={method}", "memory=reservoir", "memory.total=30")
     memory = ("memory=uniform", "memory.per_class=3") if made.needs_memory else ()
-    return (f"method={method}", *memory, *(() if "domain" in made.scenarios else ("scenario=task",)))
+    return (f"method={method}", *memory, *(() if "domain" in made.scenarios else (f"scenario={made.scenarios[0]}",)))
 
 
-HALVED = {"ewc", "online_ewc", "ewcpp"}
+HALVED = {"ewc", "online_ewc", "ewcpp", "ewc_dr"}
 """c = ½ for the EWC family and 1 for all others."""
-HOLDING = [method for method in METHODS if isinstance(make_penalty(method), Penalty)]
+PENALTIES = [method for method in METHODS if isinstance(make_penalty(method), Penalty)]
 """The methods that hold weights by a quadratic."""
+HOLDING = [method for method in PENALTIES if isinstance(make_penalty(method).quadratic, Diagonal)]
+"""Those whose quadratic is a diagonal, so that an Ω of each weight says all."""
 
 
 # Data and networks --------------------------------------------------------------------------------------------------
@@ -119,6 +124,9 @@ class ConvNet(nn.Module):
             nn.Flatten(),
         )
         self.head = nn.Linear(64, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))

@@ -8,7 +8,7 @@ from statistics import median
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.steps import BATCH_SIZE, Driver, drivable
+from benchmarks.steps import BATCH_SIZE, Driver
 from benchmarks.table import Cell, Settings, Table, in_turn, ratio, seconds
 from lifelong.config.groups import choices
 
@@ -19,7 +19,7 @@ NUM_STEPS = 20
 
 def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples: int = 4000) -> Table:
     num_samples = max(num_samples // settings.shrink, 16)
-    drivers = {method: Driver(method, widths, num_samples) for method in filter(drivable, choices("method"))}
+    drivers = {method: Driver(method, widths, num_samples) for method in choices("method")}
     at_rest: dict[str, int] = {}
     for method, driver in drivers.items():
         driver.learn(NUM_TASKS, NUM_STEPS)
@@ -34,15 +34,16 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
         P = driver.parameter_bytes
         its, finetunes = steps[method]["its"], steps[method]["finetune's"]
         step: list[Cell] = [1e6 * median(its) / NUM_STEPS, ratio(its, finetunes), median(keeps[method])]
-        memory = (driver.method.state_bytes(), at_rest[method], max(transient_bytes(driver) - plain, 0))
+        exemplars = driver.method.memory.state_bytes()
+        memory = (driver.method.state_bytes(), at_rest[method], exemplars, max(transient_bytes(driver) - plain, 0))
         rows.append([method, *step, *(held / P for held in memory)])
     shape = "-".join(map(str, (784, *widths, 10)))
     return Table(
         f"MLP {shape}, batches of {BATCH_SIZE}, fused Adam, float32, in the task after {NUM_TASKS} others. Step: "
         f"relative to finetune's, in turn, median (lowest–highest) of {repetitions} times {NUM_STEPS} "
         f"steps. Task: seconds to compute and fold in the importance of {num_samples:,} samples. Memory in multiples "
-        "of P, the bytes of the parameters: what the method keeps while it trains and between tasks, and the peak of "
-        "what it takes within a step and gives back, beyond finetune's.",
+        "of P, the bytes of the parameters: what the method keeps while it trains and between tasks, its exemplars, "
+        "and the peak of what it takes within a step and gives back, beyond finetune's.",
         {
             "method": "",
             "step, µs": ",.0f",
@@ -50,6 +51,7 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
             "task, s": ".3f",
             "state, P": ".1f",
             "between tasks, P": ".1f",
+            "exemplars, P": ".2f",
             "within a step, P": ".1f",
         },
         rows,

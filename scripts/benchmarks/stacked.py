@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from benchmarks.startup import TRAIN
 from benchmarks.table import Cell, Settings, Table, in_turn, ratio, spread
 from lifelong.experiment.result import read_result
 from lifelong.runs.folder import RunFolder
 
+TRAIN = str(Path(__file__).parents[2] / "train.py")
 SWEEPS = {
     "digits, 64-128-64-10, batches of 32": ("dataset/source=digits", "backbone.widths=[128,64]", "batch_size=32"),
     "mnist5k, 784-256-256-10, batches of 10": ("backbone.widths=[256,256]", "batch_size=10", "trainer.max_epochs=2"),

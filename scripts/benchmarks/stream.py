@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
-from lightning.pytorch import Callback
 from rich.console import Console
 from torch import Tensor
 
@@ -71,35 +70,27 @@ def measure(settings: Settings) -> Table:
     repetitions = settings.repetitions or 3
     rows: list[list[Cell]] = []
     works = {name: work.shrunk(settings.shrink) for name, work in WORKLOADS.items()}
+    learners: tuple[Callable[..., floor.Outcome], ...] = (learn_ours, learn_floor)
     first = WORKLOADS["W1"].shrunk(100)
-    for learn in (learn_ours, learn_floor):  # what only a process's first run pays
+    for learn in learners:  # what only a process's first run pays
         learn(first, read_source(first, settings.fashion_mnist))
     for name, work in works.items():
         source = read_source(work, settings.fashion_mnist)
-        runs: dict[str, Callable[[], floor.Outcome]] = {
-            "ours": partial(learn_ours, work, source),
-            "floor": partial(learn_floor, work, source),
-        }
-        outcomes = in_turn(runs, repetitions, warm_up=False)
-        ours, base = ([o.seconds for o in outcomes[who]] for who in ("ours", "floor"))
+        runs = {learn.__name__: partial(learn, work, source) for learn in learners}
+        outcomes = in_turn(runs, repetitions, warm_up=False).values()
         for phase in ("whole", *PHASES):
-            times = [[o[phase] for o in one] for one in (ours, base)]
+            times = [[o.seconds[phase] for o in one] for one in outcomes]
             medians = [median(t) for t in times]
             rates = [None if phase == "whole" else work.samples(phase) / s for s in medians]
             rows.append([f"{name} {phase}", *medians, ratio(*times), *rates])
-        seen = [o["whole"] - o["unseen"] for o in base]
-        whole = [o["whole"] for o in ours]
-        rows.append(
-            [f"{name} whole, floor tests seen tasks only", *map(median, (whole, seen)), ratio(whole, seen), None, None]
-        )
     data = "Fashion-MNIST" if settings.fashion_mnist else "synthetic images of Fashion-MNIST's size"
     described = "; ".join(f"{name}: {work}" for name, work in works.items())
     return Table(
         f"EWC with the empirical Fisher of all training images over a stream of permuted {data}, one epoch a task, "
         f"fused Adam at {LR:g}, validation off. {described}. Ours is run_stream as experiment.py wires it, history "
         "and checkpoints on disk included; the floor is plain PyTorch (scripts/benchmarks/floor.py), which computes "
-        "the same up to rounding. Both test every task before the first and after each, unless a row "
-        f"says otherwise. × floor: of the times side by side, median (lowest–highest) of {repetitions}.",
+        "the same up to rounding. Both test every task before the first and after each. × floor: of the times side by "
+        f"side, median (lowest–highest) of {repetitions}.",
         {
             "": "",
             "ours, s": ".2f",
@@ -122,7 +113,6 @@ def learn_ours(
     work: Workload,
     source: Source,
     *,
-    callbacks: Sequence[Callback] = (),
     on_row: Callable[[Run], None] = lambda run: None,
     settings: Sequence[str] = EWC_ON_CPU,
 ) -> floor.Outcome:
@@ -138,7 +128,7 @@ def learn_ours(
     with TemporaryDirectory() as folder:
         start = perf_counter()
         run = build_run(config, build(config.dataset, "dataset", source=source, resident_bytes=config.resident_bytes))
-        with watched(run, Request(config, RunFolder(Path(folder)), Console(quiet=True), callbacks=callbacks)):
+        with watched(run, Request(config, RunFolder(Path(folder)), Console(quiet=True))):
             logged = run.on_row
 
             def row(task: Task) -> None:
@@ -150,9 +140,6 @@ def learn_ours(
         seconds = {**run.record.seconds, "whole": perf_counter() - start}
     weights = torch.cat([p.detach().flatten() for p in run.learner.backbone.parameters()])
     return floor.Outcome(weights, matrix, seconds)
-
-
-# Images -------------------------------------------------------------------------------------------------------------
 
 
 def read_source(work: Workload, fashion_mnist: Path | None) -> Source:

@@ -7,18 +7,18 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TypeVar
 
+from pandas import DataFrame
+
+from studies.pages import markdown
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked of every section.
+    """What is asked of every section; repetitions None: what it takes by default; sample counts are divided by shrink.
 
-    Attributes:
-        repetitions: None: what the section takes by default.
-        shrink: sample counts are divided by it.
-        fashion_mnist: folder of the four IDX files; None: synthetic images of the same size.
-        device: "cpu" or "cuda", of the section that can be either.
+    fashion_mnist: folder of the four IDX files; None: synthetic images. device: "cpu" or "cuda".
     """
 
     repetitions: int | None = None
@@ -43,14 +43,7 @@ Cell = str | float | Spread | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below headings.
-
-    Attributes:
-        about: what was run, and what a number means.
-        columns: heading → format of its numbers.
-        rows: one cell per column; None: does not apply.
-        note: what follows from it.
-    """
+    """Rows of cells, None: does not apply; columns: heading → format of its numbers; about, note: above and below."""
 
     about: str
     columns: dict[str, str]
@@ -58,16 +51,11 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """Columns are padded, so that it is also read in a terminal."""
-        specs = list(self.columns.values())
+        """The text above, the table and the text below."""
+        specs = self.columns.values()
         cells = [[_text(cell, spec) for cell, spec in zip(row, specs, strict=True)] for row in self.rows]
-        rule = [":--", *["--:"] * (len(specs) - 1)]
-        widths = [max(map(len, column)) for column in zip(list(self.columns), rule, *cells, strict=True)]
-        lines = [
-            "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |"
-            for line in (list(self.columns), rule, *cells)
-        ]
-        return "\n".join([self.about, "", *lines, *(["", self.note] if self.note else [])])
+        table = markdown(DataFrame(cells, columns=list(self.columns)))
+        return "\n\n".join(filter(None, (self.about, table, self.note)))
 
 
 def _text(cell: Cell, spec: str) -> str:

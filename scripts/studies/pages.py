@@ -1,9 +1,13 @@
-"""Tables in docs pages: each stands between <!-- begin NAME --> and <!-- end NAME -->, all else is written by hand."""
+"""Tables in docs pages, and the files of docs/data they are made of: a line per run.
+
+Each table stands between <!-- begin NAME --> and <!-- end NAME -->, all else is written by hand.
+"""
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
@@ -43,6 +47,20 @@ def read_csv(path: Path) -> DataFrame:
 def write_csv(path: Path, rows: DataFrame) -> None:
     with atomic_write(path) as file:
         file.write(rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def collected(runs: DataFrame, columns: Sequence[str], **more: Any) -> DataFrame:
+    """The finished and the failed of `runs` as rows of a file in docs/data, with `more` columns."""
+    rows = runs[runs["state"].isin(["finished", "failed"])]
+    run_ids = [path.name for path in rows["path"]]
+    return rows.assign(failed=rows["reason"], run_id=run_ids, **more).reindex(columns=list(columns))
+
+
+def renewed(old: DataFrame, found: DataFrame, keys: list[str]) -> DataFrame:
+    """The rows found, and those of the old ones of which no row with the same `keys` was found again."""
+    fresh = pd.MultiIndex.from_frame(found[keys])
+    parts = [old[~pd.MultiIndex.from_frame(old[keys]).isin(fresh)], found]
+    return pd.concat([part for part in parts if len(part)] or [old], ignore_index=True)
 
 
 def power(value: float) -> str:

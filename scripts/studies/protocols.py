@@ -55,7 +55,7 @@ class Protocol:
     def of_method(self, method: str, strength: float | None = None) -> list[str]:
         """Overrides of a method at a strength, None: at its default."""
         held = () if method in BOUNDS else self.penalties
-        at = [] if strength is None else [f"method.strength={strength!r}"]
+        at = [] if strength is None or default_strength(method) is None else [f"method.strength={strength!r}"]
         return [*self.overrides, f"method={method}", *held, *self.own.get(method, ()), *at]
 
 

@@ -56,12 +56,6 @@ def test_columns_are_labels_in_one_space_or_each_task_s_own(scenario: str, colum
     assert stream.visible(2, 0) == tuple(range(stream.num_classes))
 
 
-def test_task_incremental_columns_belong_to_their_source() -> None:
-    owners = three(scenario="task").groups()
-    assert owners is not None
-    assert owners.tolist() == [0] * 3 + [1] * 5 + [2] * 2
-
-
 def test_each_source_is_split_as_it_would_be_alone() -> None:
     own = source("grey", (1, 6, 8), 4)
     together = Domains({"x": source("rgb", (3, 6, 8), 2), "y": own}, channels=None, seed=3).task(1)
@@ -120,9 +114,6 @@ def test_no_sources_or_such_as_a_network_cannot_share_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             Domains(sources)
-
-
-# From the command line ----------------------------------------------------------------------------------------------
 
 
 def test_third_source_is_added_on_the_command_line(tmp_path: Path) -> None:

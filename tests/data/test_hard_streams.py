@@ -46,9 +46,6 @@ def test_hundred_tasks_are_learned_from_end_to_end(tmp_path: Path) -> None:
     assert matrix.isfinite().all()
 
 
-# What is kept -------------------------------------------------------------------------------------------------------
-
-
 def stream_of_three() -> TaskStream:
     return Rotated(tiny.source(), [0, 30, 60])
 

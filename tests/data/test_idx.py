@@ -2,7 +2,6 @@
 
 import gzip
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +44,6 @@ def test_images_and_labels_are_what_was_written_packed_or_not(folder: Path) -> N
     assert source.test.labels.tolist() == labels(6).tolist()
 
 
-def test_files_are_mapped_and_stay_as_they_are_when_written_to(folder: Path, recwarn: pytest.WarningsRecorder) -> None:
-    before = {file: file.read_bytes() for file in folder.iterdir()}
-    source = idx(str(folder))
-    source.train.inputs.zero_()
-    assert {file: file.read_bytes() for file in folder.iterdir()} == before
-    assert idx(str(folder)).train.inputs.any()
-    assert not recwarn.list
-
-
 def test_classes_name_the_labels(folder: Path) -> None:
     assert idx(str(folder), classes=["a", "b", "c", "never seen"]).classes == ("a", "b", "c", "never seen")
     with pytest.raises(ValueError, match=r"train labels must be 0\.\.1, got 0\.\.2"):
@@ -69,7 +59,6 @@ def test_classes_name_the_labels(folder: Path) -> None:
         (struct.pack(">4I", 2051, *[2**32 - 1] * 3) + bytes(9), r"must be of \d+ bytes \(unpacked\), got 25$"),
         (packed(images(13, 0)), r"must hold a label for every train image, got 12 labels of 13 images$"),
         (packed(images(0, 0)), r"must hold a label for every train image, got 12 labels of 0 images$"),
-        (b"", r"train-images-idx3-ubyte cannot be read \(.*\)$"),
         (None, r"^dataset.source.path must be a folder with train-images-idx3-ubyte or .*\.gz, got '/.*'$"),
     ],
 )
@@ -81,13 +70,8 @@ def test_a_damaged_image_file_is_refused_by_name(folder: Path, content: bytes | 
     assert str(error.value).startswith("dataset.source.path")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [gzip.decompress, lambda content: content[: len(content) // 2], lambda content: content[:-8] + bytes(8)],
-    ids=["no gzip", "half", "checksum"],
-)
-def test_a_damaged_gz_file_is_refused_by_name(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_gz_file_is_refused_by_name(folder: Path) -> None:
     file = folder / "t10k-labels-idx1-ubyte.gz"
-    file.write_bytes(damage(file.read_bytes()))
+    file.write_bytes(file.read_bytes()[:-8] + bytes(8))  # a wrong checksum
     with pytest.raises(ValueError, match=r"^dataset.source.path: .*t10k-labels-idx1-ubyte.gz cannot be read \(.*\)$"):
         idx(str(folder))

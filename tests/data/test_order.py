@@ -10,10 +10,8 @@ import lifelong
 import tiny
 from lifelong.config.schema import ConfigError
 from lifelong.data.order import ORDER, as_order, plain_names
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import Uniform
 from lifelong.methods.joint import Joint
-from lifelong.methods.method import Method
-from lifelong.models.evaluation import accuracy_row
 from lifelong.tracking import read_history
 
 TINY = ("dataset=split", "dataset/source=digits", "dataset.classes_per_task=5", "backbone.widths=[8]", "trainer=cpu")
@@ -42,9 +40,6 @@ def test_names_are_fit_for_keys_and_headers() -> None:
     assert plain_names(names) == ["a_b_c", "a_b_c_1", "rot-20.5", "é"]
 
 
-# Cycles -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])
 def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> None:
     once, stream = (tiny.split(scenario, order="reversed", cycles=cycles) for cycles in (1, 3))
@@ -59,29 +54,6 @@ def test_later_visits_have_the_data_and_columns_of_the_first(scenario: str) -> N
         assert stream.visible(i, i) == once.visible(min(i, 2), i % 3)
     ours, theirs = stream.groups(), once.groups()
     assert (ours is None and theirs is None) or torch.equal(ours, theirs)  # type: ignore[arg-type]
-
-
-def test_batches_of_visits_differ_as_their_task_indices_do(tmp_path: Path) -> None:
-    seen: list[list[torch.Tensor]] = []
-
-    class Watch(tiny.Callback):
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            seen.append([])
-
-        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            seen[-1].append(batch[0])
-
-    stream = tiny.split(cycles=2)
-    tiny.run(stream, tiny.make_learner(stream), Method(), tmp_path, callbacks=[Watch()])
-    first, second = (torch.cat(seen[i]) for i in (0, 3))
-    assert not first.equal(second)
-    assert first.sum((1, 2, 3)).sort().values.equal(second.sum((1, 2, 3)).sort().values)
-
-
-def test_visits_are_tested_once_and_score_alike() -> None:
-    stream = tiny.split("task", cycles=2)
-    row = accuracy_row(tiny.make_learner(stream), stream, 0, "test")
-    assert row[:3].equal(row[3:])
 
 
 def test_joint_learning_holds_each_task_once() -> None:
@@ -106,9 +78,6 @@ def test_cycles_and_order_from_the_command_line(memory: list[str], tmp_path: Pat
     result = lifelong.run(*TINY, *settings, f"root={tmp_path}")
     assert result.names == ["5-6-7-8-9", "0-1-2-3-4", "5-6-7-8-9_cycle2", "0-1-2-3-4_cycle2"]
     assert (result.metrics["order"], result.metrics["cycles"], result.metrics["num_tasks"]) == ([1, 0], 2, 4)
-
-
-# Epochs -------------------------------------------------------------------------------------------------------------
 
 
 def test_each_task_has_its_own_epochs(tmp_path: Path) -> None:

@@ -11,24 +11,27 @@ import torch
 from lifelong.config.schema import ConfigError
 from lifelong.data.examples import Examples
 from lifelong.data.permuted import Permuted
-from lifelong.data.preview import as_picture, distinct_first, preview_figure
+from lifelong.data.preview import distinct_first, preview_figure
 from lifelong.data.source import Source
 from lifelong.data.split import Split
-from lifelong.data.stream import TaskStream
 
 main = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "preview.py"))["main"]
 
 
-def source(channels: int = 1) -> Source:
+def source() -> Source:
     """Every pixel of an image of class c is 10·c + 1."""
     labels = torch.arange(4).repeat(10)
-    images = (10 * labels + 1).to(torch.uint8)[:, None, None, None].expand(-1, channels, 3, 3).contiguous()
+    images = (10 * labels + 1).to(torch.uint8)[:, None, None, None].expand(-1, 1, 3, 3).contiguous()
     examples = Examples(images, labels)
     return Source("letters", examples, examples, ("a", "b", "c", "d$x"))
 
 
 def words(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]
+
+
+def names(figure: Any) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
 def shown(figure: Any) -> list[int]:
@@ -50,34 +53,14 @@ def test_rows_are_tasks_and_labels_are_columns_with_the_source_s_words() -> None
     stream = Split(source(), 2, class_order=[3, 0, 2, 1], scenario="class", order=[1, 0])
     figure = preview_figure(stream, 3)
     assert shown(figure) == [21, 11, 21, 31, 1, 31]
-    assert words(figure) == [
-        *["c-b\n18 images", "2 c", "3 b", "2 c"],
-        *["d_x-a\n18 images", "0 d$x", "1 a", "0 d$x"],
-    ]
+    assert names(figure) == ["c-b\n18 images", "d_x-a\n18 images"]
+    assert words(figure) == ["2 c", "3 b", "2 c", "0 d$x", "1 a", "0 d$x"]
 
 
 def test_many_tasks_are_thinned_out_evenly_and_it_says_so() -> None:
     figure = preview_figure(Permuted(source(), 100), 1, max_rows=4)
-    assert [w.split("\n")[0] for w in words(figure)[::2]] == ["perm0", "perm33", "perm66", "perm99"]
-    assert figure.texts[0].get_text().replace("\n", " ") == "training images: 100 tasks, 4 shown"
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_images_of_any_number_of_channels_have_a_picture(channels: int) -> None:
-    image = source(channels).train.inputs[1]
-    assert as_picture(image).tolist() == np.full((3, 3, 3), 11).tolist()
-
-
-def test_no_words_are_outside_the_picture_or_on_each_other(tmp_path: Path) -> None:
-    long = tuple(f"a class of a very long name {i}" for i in range(4))
-    stream: TaskStream = Split(Source("long", source().train, source().test, long), 4)
-    figure = preview_figure(stream, 4, title="of a very long title " * 12)
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    boxes = [text.get_window_extent(renderer) for text in [*figure.texts, *figure.axes[0].texts]]
-    for i, box in enumerate(boxes):
-        assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert not any(box.overlaps(other) for other in boxes[:i])
+    assert [name.split("\n")[0] for name in names(figure)] == ["perm0", "perm33", "perm66", "perm99"]
+    assert figure.get_suptitle().replace("\n", " ") == "training images: 100 tasks, 4 shown"
 
 
 def test_pictures_of_nothing_or_of_no_images_are_refused() -> None:

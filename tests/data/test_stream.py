@@ -78,12 +78,6 @@ def test_parts_are_disjoint_and_validation_is_stratified(kind: str) -> None:
 
 
 @kinds
-def test_val_fraction_zero_gives_an_empty_validation_set(kind: str) -> None:
-    val = STREAMS[kind](val_fraction=0.0).task(0).val
-    assert val.inputs.shape == (0, 1, 6, 6)
-
-
-@kinds
 def test_order_permutes_the_given_tasks_and_leaves_columns_as_they_are(kind: str) -> None:
     for scenario in ("domain", "task", "class"):
         given_order = STREAMS[kind](scenario=scenario)
@@ -144,15 +138,6 @@ def test_impossible_streams_are_refused(make: Callable[..., TaskStream], key: st
         make(source(), **{key: value})
 
 
-def test_largest_val_fraction_leaves_one_example_of_each_class() -> None:
-    task = Permuted(source(), 1, val_fraction=15 / 16).task(0)
-    assert task.train.labels.bincount().tolist() == [1] * 10
-    assert task.val.labels.bincount().tolist() == [15] * 10
-
-
-# Inputs that are no images ------------------------------------------------------------------------------------------
-
-
 def features(dtype: torch.dtype = torch.float32) -> Source:
     inputs = torch.randint(0, 900, (40, 7), generator=torch.Generator().manual_seed(1)).to(dtype)
     examples = Examples(inputs, torch.arange(40) % 4)
@@ -177,9 +162,6 @@ def test_what_is_no_image_is_not_rotated() -> None:
         Rotated(features(), [0, 10])
     with pytest.raises(ValueError, match=r"^augment takes images alone"):
         Split(features()).check_images("augment")
-
-
-# Rotated ----------------------------------------------------------------------------------------------------------
 
 
 def smooth_image(size: int = 28) -> torch.Tensor:
@@ -223,13 +205,6 @@ def test_rotation_of_many_is_the_rotation_of_each_whatever_the_batch(chunk: int,
     assert rotate(NOISE[:0], 50.0).shape == (0, 3, 9, 12)
 
 
-def test_equal_angles_get_names_of_their_own() -> None:
-    assert Rotated(source(), [0, 20.5, 0, 20.5000001]).names == ["rot0", "rot20.5", "rot0_1", "rot20.5_1"]
-
-
-# Permuted ---------------------------------------------------------------------------------------------------------
-
-
 @given(seed=st.integers(0, 2**40), given_task=st.integers(0, 9))
 @settings(max_examples=25, deadline=None)
 def test_permutation_is_a_bijection_of_its_own_seed(seed: int, given_task: int) -> None:
@@ -250,9 +225,6 @@ def test_permuted_images_hold_the_permuted_pixels_of_every_channel() -> None:
         for c in range(3):
             pixels = rgb.inputs[n, c].flatten().tolist()
             assert got[n, c].flatten().tolist() == [pixels[p] for p in permutation.tolist()]
-
-
-# Split ------------------------------------------------------------------------------------------------------------
 
 
 @given(order=st.permutations(range(10)), size=st.sampled_from([1, 2, 5, 10]))

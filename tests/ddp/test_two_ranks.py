@@ -12,13 +12,12 @@ import torch
 from torch.testing import assert_close
 
 import tiny
-from lifelong.experiment import result as results
 from lifelong.experiment.result import Result, read_result
 from lifelong.runs.folder import RunFolder
 from lifelong.tracking import read_history
 from runs import assert_same_run, run, weights
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("without_pictures")]
 
 INTERVAL = ("method.interval=2",)
 THREE = ("memory.per_class=3",)
@@ -60,11 +59,6 @@ WEIGHTS = 1e-6
 """|Δθ| over 12 steps of Adam, seen: 6e-8."""
 IMPORTANCE = 1e-5
 """‖ΔΩ‖/‖Ω‖ of a parameter, seen: 6e-7."""
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

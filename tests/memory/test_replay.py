@@ -1,4 +1,4 @@
-"""Replay: joined is one data set, balanced is half and half; both resume to the batch."""
+"""Balanced replay: half of every batch is from memory."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
-from lifelong.data.replay import BalancedBatches, training_batches
+from lifelong.data.replay import BalancedBatches
 
 OWN, OLD = 0, 1  # labels that say where an example is from; its number is its pixel
 
@@ -69,51 +69,9 @@ def test_balanced_order_is_a_function_of_seed_and_epoch() -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("stop", range(1, 11))
-def test_balanced_batches_resume_behind_the_last_batch_given(stop: int) -> None:
-    """`stop` of the two epochs of 5 batches are given, then a loader made anew goes on from the saved state."""
-
-    def make() -> BalancedBatches:
-        return BalancedBatches(numbered(40, OWN), numbered(9, OLD), 8, seed=3)
-
-    whole = make()
-    expected = epoch(whole) + epoch(whole)
-    stopped = make()
-    taken = 0
-    while taken < stop:
-        for _ in stopped:
-            taken += 1
-            if taken == stop:
-                break
-    resumed = make()
-    resumed.load_state_dict(stopped.state_dict())
-    rest = epoch(resumed) + epoch(resumed)
-    assert rest[: 10 - stop] == expected[stop:]
-
-
 def test_balanced_batches_refuse_what_cannot_be_halved() -> None:
     with pytest.raises(ValueError, match="batch_size must be an integer >= 2"):
         BalancedBatches(numbered(4, OWN), numbered(4, OLD), 1, seed=0)
     for own, old, name in ((0, 4, "own"), (4, 0, "exemplars")):
         with pytest.raises(ValueError, match=f"^{name} must hold at least one"):
             BalancedBatches(numbered(own, OWN), numbered(old, OLD), 2, seed=0)
-
-
-# What a task is trained on ----------------------------------------------------------------------------------
-
-
-def test_joined_epoch_is_every_example_of_task_and_memory_once() -> None:
-    given = epoch(training_batches(numbered(20, OWN), 8, seed=0, exemplars=numbered(7, OLD)))
-    assert sorted(n for own, _ in given for n in own) == list(range(20))
-    assert sorted(n for _, old in given for n in old) == list(range(7))
-
-
-def test_balanced_memory_gives_balanced_batches() -> None:
-    given = epoch(training_batches(numbered(20, OWN), 8, seed=0, exemplars=numbered(7, OLD), balanced=True))
-    assert [(len(own), len(old)) for own, old in given] == [(4, 4)] * 3
-
-
-@pytest.mark.parametrize("balanced", [True, False])
-def test_with_nothing_held_batches_are_those_without_a_memory(balanced: bool) -> None:
-    own = numbered(20, OWN)
-    assert epoch(training_batches(own, 8, seed=5, balanced=balanced)) == epoch(Batches(own, 8, seed=5))

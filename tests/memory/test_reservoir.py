@@ -1,6 +1,5 @@
 """The reservoir: uniform, offered each training sample of the stream once, and the same after a kill."""
 
-import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,9 @@ from torch.testing import assert_close
 
 import reference
 import tiny
-from lifelong.config.schema import ConfigError
 from lifelong.data.examples import Examples
 from lifelong.data.seeds import derive_seed
 from lifelong.memory.reservoir import Reservoir
-from lifelong.runs.interrupted import Interrupted
-from runs import at_every_batch, run, weights
 from tiny import make_learner, make_penalty
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
@@ -103,7 +99,7 @@ def test_each_training_sample_of_the_stream_is_offered_once(method: str, tmp_pat
 
 @pytest.mark.parametrize("network", list(tiny.NETWORKS))
 def test_logits_are_those_of_the_moment_a_sample_entered(network: str, tmp_path: Path) -> None:
-    """Of the network behind that step, without dropout and with the running statistics of batch norm."""
+    """Of the network after that step, without dropout and with the running statistics of batch norm."""
     memory, moments = Reservoir(40), []
 
     class Look(Callback):
@@ -152,55 +148,3 @@ def test_size_does_not_grow_with_the_tasks(tmp_path: Path) -> None:
         (memory.state_bytes(), len(memory.labels))))  # fmt: skip
     assert sizes == [(20 * (64 + 8 + 6 * 4 + 8), 20)] * 3
     assert all(t.untyped_storage().nbytes() == t.nbytes for t in (memory.images, memory.labels, memory.logits))
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_stopped_and_resumed_holds_the_same_samples_and_logits_bit_for_bit(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped in the first epoch of either task, when a part of it was offered, and in a second epoch."""
-    settings = (f"method={method}", "memory=reservoir", "memory.total=40", "backbone.dropout=0.2", "augment=affine")
-    whole, stops = run(tmp_path / "whole", *settings), [2, 8, 11]
-
-    def stop_once(checkpoints: Any, done: int) -> None:
-        if stops and done == stops[0]:
-            checkpoints.signum = stops.pop(0) and signal.SIGTERM
-
-    at_every_batch(monkeypatch, stop_once)
-    for _ in range(3):
-        with pytest.raises(Interrupted):
-            run(tmp_path / "resumed", *settings)
-    resumed = run(tmp_path / "resumed", *settings)
-    assert torch.equal(resumed.matrix, whole.matrix)
-    assert_close(weights(resumed), weights(whole), **EXACT)
-    held, expected = (
-        torch.load(result.folder / "last.ckpt", weights_only=True)["memory"] for result in (resumed, whole)
-    )
-    assert len(held["labels"]) == 40
-    assert_close(held, expected, **EXACT)
-
-
-# What it does not go with -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("total", [0, -1, 2.5, None, "many"])
-def test_size_must_be_a_positive_integer(total: Any) -> None:
-    with pytest.raises(ValueError, match=r"^memory.total must be an integer >= 1, got "):
-        Reservoir(total)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        *((f"method={m} memory=none", "memory must keep exemplars with .*, got memory=none") for m in METHODS[1:]),
-        *((f"method={m} memory=uniform", "memory must be reservoir with .*, got memory=uniform") for m in METHODS[2:4]),
-        ("method=joint memory=reservoir", "memory must be none with method=joint"),
-    ],
-)
-def test_method_without_the_memory_it_needs_is_refused_in_one_line(
-    overrides: str, message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=f"^{message}") as error:
-        run(tmp_path, *overrides.split())
-    assert "\n" not in str(error.value)
-    assert not list(tmp_path.iterdir())

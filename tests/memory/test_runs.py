@@ -1,17 +1,12 @@
 """Memories in whole runs: what they are for, that nothing is lost on the way, and what they do not go with."""
 
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 import lifelong
 from lifelong.config.groups import CONFIGS
-from lifelong.config.schema import ConfigError
 from lifelong.experiment.run import Result
-from lifelong.training.checkpoint import Checkpoints, Interrupted
 
 SAMPLERS = sorted(path.stem for path in (CONFIGS / "memory").glob("*.yaml") if path.stem not in ("none", "reservoir"))
 TINY = ("dataset=split", "dataset/source=digits", "scenario=class", "method=finetune", "batch_size=32")
@@ -48,51 +43,3 @@ def test_exemplars_lift_class_incremental_learning_far_above_fine_tuning(
 def test_run_without_memory_says_so(forgetful: Result) -> None:
     assert forgetful.metrics["memory"] == "none"
     assert forgetful.metrics["memory_bytes"] == 0
-
-
-@pytest.mark.parametrize("replay", ["joined", "balanced"])
-def test_killed_and_resumed_equals_uninterrupted(replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the third task, when the memory holds two tasks' exemplars and an epoch is half through."""
-    settings = ("memory=entropy", f"memory.replay={replay}", "memory.per_class=null", "memory.total=33")
-    settings += ("trainer.max_epochs=2", "dataset.classes_per_task=2", "batch_size=64")
-    whole = run(tmp_path / "whole", *settings)
-    original = Checkpoints.on_train_batch_end
-
-    def killed(self: Checkpoints, trainer: Any, *rest: Any) -> None:
-        if self.record.task == 2 and trainer.global_step == 6:
-            self.signum = signal.SIGTERM
-        original(self, trainer, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "on_train_batch_end", killed)
-        with pytest.raises(Interrupted):
-            run(tmp_path / "killed", *settings)
-    resumed = run(tmp_path / "killed", *settings)
-
-    assert torch.equal(resumed.matrix, whole.matrix)
-    states = [torch.load(result.folder / "last.ckpt", weights_only=True) for result in (whole, resumed)]
-    for part in ("state_dict", "memory"):
-        ours, theirs = (state[part].get("cells", state[part]) for state in states)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert sum(map(len, states[0]["memory"]["cells"].values())) == 33
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["method=joint", "memory=uniform"], "memory must be none with method=joint, which keeps all data"),
-        (["memory=uniform", "memory.per_class=-3"], "memory.per_class must be an integer >= 1 or null, got -3"),
-        (["memory=uniform", "memory.total=50"], "memory.per_class must be null if memory.total is set"),
-        (["memory=entropy", "memory.per_class=null", "memory.total=9"], "memory.total must be at least one for each"),
-        (["memory=uniform", "memory.replay=balanced", "batch_size=1"], "batch_size must be an integer >= 2"),
-    ],
-)
-def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(
-    overrides: list[str], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError) as error:
-        run(tmp_path, *overrides)
-    assert str(error.value).startswith(message)
-    assert "\n" not in str(error.value)
-    assert not list(tmp_path.iterdir())

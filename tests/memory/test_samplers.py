@@ -13,10 +13,7 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples, as_input
 from lifelong.memory.base import ExemplarError, ExemplarMemory, drawn
-from lifelong.memory.entropy import Entropy
-from lifelong.memory.mean_of_features import MeanOfFeatures, herded
-from lifelong.memory.plane_distance import NEAREST, PlaneDistance, nearness
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import NEAREST, Entropy, MeanOfFeatures, PlaneDistance, Uniform, herded, nearness
 from lifelong.models.learner import Learner
 from lifelong.models.mlp import MLP
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import reference
 import tiny
 from lifelong.memory.reservoir import Reservoir
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import Uniform
 from lifelong.methods.agem import AGEM
 from tiny import make_learner, make_penalty, named, vector
 

@@ -17,7 +17,7 @@ from lifelong.data.augment import CropFlip
 from lifelong.data.loader import Batch
 from lifelong.memory.base import Memory
 from lifelong.memory.reservoir import Reservoir
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import Uniform
 from lifelong.methods.er import ER
 from tiny import make_learner, make_penalty
 

@@ -18,6 +18,7 @@ from tiny import (
     HALVED,
     HOLDING,
     METHODS,
+    PENALTIES,
     added_gradient,
     after_two_tasks,
     drive,
@@ -73,7 +74,7 @@ def test_importance_is_finite_nonnegative_and_shaped_as_the_weights(method: str,
 def test_every_scenario_is_learned(method: str, scenario: str, network: str, tmp_path: Path) -> None:
     """No method but L2, whose b are all equal, holds rows of the head that no task has used yet."""
     stream = tiny.split(scenario)
-    penalty = make_penalty(method, strength=1.0) if method in HOLDING else make_penalty(method)
+    penalty = make_penalty(method, strength=1.0) if method in PENALTIES else make_penalty(method)
     learner = make_learner(stream, network)
     unused: list[Tensor] = []
 
@@ -90,7 +91,7 @@ def test_every_scenario_is_learned(method: str, scenario: str, network: str, tmp
         assert_close(rows, torch.ones_like(rows) if method == "l2" else torch.zeros_like(rows), **EXACT)
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_importance_does_not_depend_on_the_batch_size_it_is_computed_with(method: str) -> None:
     examples = tiny.split().task(0).train
     found = []
@@ -98,15 +99,18 @@ def test_importance_does_not_depend_on_the_batch_size_it_is_computed_with(method
         penalty, learner = make_penalty(method), make_learner(tiny.split())
         drive(penalty, learner, random_batches(3, 2), SGD(learner.parameters(), lr=0.05))
         keep(learner, penalty, examples, batch_size)
-        found.append(penalty.importance)
+        found.append(penalty.importance_shown)
     assert_close(found[0], found[1], rtol=1e-4, atol=1e-8)  # float32 sums in another order
     assert_close(found[0], found[2], rtol=1e-4, atol=1e-8)
 
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((method, {}) for method in HOLDING),
+    *((method, {}) for method in PENALTIES),
     ("ewc", {"labels": "sampled"}),
     ("ewc", {"labels": "empirical"}),
+    ("online_ewc", {"labels": "pred"}),
+    ("ewc", {"labels": "batched", "batch_size": 3}),
+    ("ewcpp", {"labels": "batched"}),
     ("rwalk", {"labels": "sampled"}),
     ("scp", {"slices": 3}),
 ]
@@ -142,7 +146,7 @@ def test_method_that_needs_no_labels_does_not_use_them(method: str, settings: di
     assert_close(found[1], found[0], **EXACT)
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_what_is_held_does_not_alias_the_weights(method: str) -> None:
     penalty, learner = after_two_tasks(method)
     held = [t.clone() for name in penalty.state for t in tiny.tensors_in(getattr(penalty, name))]
@@ -153,7 +157,7 @@ def test_what_is_held_does_not_alias_the_weights(method: str) -> None:
 # Value and gradient -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_penalty_and_its_gradient_are_zero_at_the_anchor(method: str) -> None:
     """Latest anchor: after a task the weights are at it. EWC's anchor after two tasks is between them."""
     penalty, learner = make_penalty(method), make_learner(tiny.split())
@@ -173,7 +177,7 @@ def test_value_is_the_written_formula(method: str) -> None:
     assert_close(penalty.value(learner.backbone), reference.penalty_value(*lists, **factors) + constant)
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_added_gradient_is_the_derivative_of_value(method: str) -> None:
     """A central difference is exact on a quadratic, and asks nothing of how either is computed."""
     penalty, learner = make_penalty(method, strength=3.0), make_learner(tiny.split()).double()
@@ -196,7 +200,7 @@ def test_added_gradient_is_the_derivative_of_value(method: str) -> None:
     assert_close(difference, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_parameter_that_no_task_uses_is_no_error(method: str) -> None:
     """Its gradient is None in backward and zero to the penalty."""
     penalty, learner = make_penalty(method), make_learner(tiny.split())
@@ -206,14 +210,14 @@ def test_parameter_that_no_task_uses_is_no_error(method: str) -> None:
         learn_by_hand(penalty, learner, task)
     assert_close(learner.backbone.spare.weight.detach(), start, **EXACT)
     expected = torch.ones(2, 3) if method == "l2" else torch.zeros(2, 3)
-    assert_close(penalty.importance["spare.weight"], expected, **EXACT)
+    assert_close(penalty.importance_shown["spare.weight"], expected, **EXACT)
 
 
 # Strength -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", ["gradient", "proximal"])
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_strength_zero_is_bitwise_finetuning(method: str, step: str, tmp_path: Path) -> None:
     """With dropout and batch norm, which a trace of any importance pass would change."""
     found = []
@@ -224,7 +228,7 @@ def test_strength_zero_is_bitwise_finetuning(method: str, step: str, tmp_path: P
     assert_close(found[1], found[0], **EXACT)
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_strength_zero_gives_no_gradient_to_what_has_none(method: str) -> None:
     """Else weight decay would reach parameters that fine-tuning leaves alone."""
     penalty, learner = make_penalty(method, strength=0.0), make_learner(tiny.split())
@@ -234,7 +238,7 @@ def test_strength_zero_gives_no_gradient_to_what_has_none(method: str) -> None:
     assert learner.backbone.spare.weight.grad is None
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_proximal_step_is_stable_at_any_strength(method: str, tmp_path: Path) -> None:
     """At 10¹² times the usual the first task is learned as ever and the rest stays finite, dead inputs included."""
     stream = tiny.permuted()

@@ -49,17 +49,33 @@ def test_ewc_equals_the_sum_over_its_tasks() -> None:
         assert_close(held, STRENGTH / 2 * gradient, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("labels", ["exact", "empirical"])
+@pytest.mark.parametrize("labels", ["exact", "empirical", "pred", "batched"])
 @pytest.mark.parametrize("make", [EWC, OnlineEWC])
 def test_fisher_is_the_slow_one_at_the_end_of_the_task(make: type[EWC], labels: str) -> None:
-    penalty, learner = make(1.0, labels=labels), make_learner(tiny.split())
+    penalty, learner = make(1.0, labels=labels, batch_size=5), make_learner(tiny.split())
     batches = random_batches(3, 2)
     drive(penalty, learner, batches, SGD(learner.parameters(), lr=0.1))
     tiny.after_task(penalty, learner, batches)
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    slow = {"exact": reference.fisher_exact, "empirical": partial(reference.fisher_of_labels, y=y)}[labels]
+    slow = {
+        "exact": reference.fisher_exact,
+        "empirical": partial(reference.fisher_of_labels, y=y),
+        "pred": reference.fisher_of_predictions,
+        "batched": partial(reference.squared_batch_means, y=y, batch_size=5),
+    }[labels]
     expected = slow(learner.backbone, x, visible=[0, 1])
     assert_close(flat(penalty.importance).double(), flat(expected), rtol=1e-4, atol=1e-9)  # float32 against float64
+
+
+def test_squared_batch_means_are_of_shuffled_samples() -> None:
+    """Batches of one class, as sources hold them, would cancel less. The other Fishers take samples in order."""
+    examples, y = tiny.split().task(0).train, []
+    for labels in ("batched", "exact"):
+        draws = importance_batches(examples, EWC(1.0, labels=labels).num_samples, torch.Generator().manual_seed(0))
+        y.append(torch.cat([labels for _, labels in draws]))
+    assert_close(y[1], examples.labels, **EXACT)
+    assert_close(y[0].sort().values, y[1].sort().values, **EXACT)
+    assert not y[0].equal(y[1])
 
 
 def test_fisher_on_some_samples_draws_each_at_most_once() -> None:

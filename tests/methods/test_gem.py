@@ -11,7 +11,7 @@ import reference
 import tiny
 from lifelong.memory.base import Memory
 from lifelong.memory.reservoir import Reservoir
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import Uniform
 from lifelong.methods.agem import AGEM
 from lifelong.methods.gem import GEM, dual
 from tiny import named, vector

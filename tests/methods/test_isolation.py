@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import tiny
 from evaluate import evaluate
 from isolated import learned, make_stream, test_logits
-from lifelong.memory.uniform import Uniform
+from lifelong.memory.samplers import Uniform
 from runs import assert_refused, assert_resumes, assert_same_run, run
 from tiny import make_learner, make_penalty
 

@@ -24,7 +24,7 @@ from lifelong.methods.rwalk import RWalk
 from lifelong.methods.si import SI
 from lifelong.models.learner import Learner
 from probe import Overflow, Probe
-from tiny import HALVED, HOLDING, METHODS, fit, keep, make_learner, make_penalty
+from tiny import HALVED, HOLDING, METHODS, PENALTIES, fit, keep, make_learner, make_penalty
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lifelong.methods.penalty.StabilityWarning"),
@@ -140,7 +140,7 @@ SKIPPED = [(0,), (1, 2), (2,), (0, 3)]
 @pytest.mark.parametrize("method", [m for m in METHODS if "domain" in make_penalty(m).scenarios])
 def test_skipped_step_leaves_no_trace_in_any_method(method: str, skipped: tuple[int, ...], step: str) -> None:
     """Bit by bit: two tasks with skipped steps are two tasks without those batches."""
-    settings = {"step": step, "strength": STRENGTH} if method in HOLDING else {}
+    settings = {"step": step, "strength": STRENGTH} if method in PENALTIES else {}
     settings |= {"interval": 2} if method in ("ewcpp", "rwalk") else {}
     stream, results = tiny.split(), []
     for skips in (True, False):

@@ -13,7 +13,18 @@ from torch.testing import assert_close
 
 import tiny
 from lifelong.methods.penalty import Penalty
-from tiny import HOLDING, METHODS, drive, fit, learn_by_hand, make_learner, make_penalty, random_batches, tensors_in
+from tiny import (
+    HOLDING,
+    METHODS,
+    PENALTIES,
+    drive,
+    fit,
+    learn_by_hand,
+    make_learner,
+    make_penalty,
+    random_batches,
+    tensors_in,
+)
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
 
@@ -33,7 +44,7 @@ def started(method: str) -> tuple[Penalty, Any]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_state_survives_a_file_bit_by_bit(method: str, tmp_path: Path) -> None:
-    penalty = started(method)[0] if method in HOLDING else make_penalty(method)
+    penalty = started(method)[0] if method in PENALTIES else make_penalty(method)
     restored = make_penalty(method)
     restored.load_state_dict(through_a_file(penalty.state_dict(), tmp_path / "state"))
     assert_close(restored.state_dict(), penalty.state_dict(), **EXACT)
@@ -41,7 +52,7 @@ def test_state_survives_a_file_bit_by_bit(method: str, tmp_path: Path) -> None:
     assert restored.state_bytes() == penalty.state_bytes() == sum(t.nbytes for t in tensors_in(state))
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_everything_that_training_changes_is_in_the_state(method: str) -> None:
     """Beside its state a penalty holds only tensors of the step in work, and the weights themselves."""
     penalty, fresh = started(method)[0], make_penalty(method)
@@ -63,7 +74,7 @@ class StopAfter(Callback):
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_lightning_resumes_a_task_bit_by_bit(method: str, tmp_path: Path) -> None:
     """Killed in the second task's 5th of 8 steps; a new process would have a new learner, penalty and Trainer."""
     stream, results = tiny.split(), []
@@ -89,7 +100,7 @@ def test_lightning_resumes_a_task_bit_by_bit(method: str, tmp_path: Path) -> Non
 # Memory -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", HOLDING)
+@pytest.mark.parametrize("method", PENALTIES)
 def test_fifty_tasks_hold_as_much_as_two(method: str) -> None:
     """No copies per task, in the state or beside it."""
     penalty, learner = make_penalty(method, strength=1.0), make_learner(tiny.split())
@@ -100,7 +111,8 @@ def test_fifty_tasks_hold_as_much_as_two(method: str) -> None:
         sizes = sorted(t.numel() for t in tensors_in(list(vars(penalty).values())))
         held.append((penalty.state_bytes(), sizes))
     assert all(h == held[1] for h in held[2:])
-    assert penalty.state_bytes() <= 4 * (4 * num_weights + 8)  # at most Ω, θ*, F and s in float32
+    if method in HOLDING:
+        assert penalty.state_bytes() <= 4 * (4 * num_weights + 8)  # at most Ω, θ*, F and s in float32
 
 
 @pytest.mark.parametrize("method", sorted(set(HOLDING) - {"si", "rwalk"}))

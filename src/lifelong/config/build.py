@@ -59,7 +59,7 @@ def partial_of(options: dict[str, Any], key: str) -> functools.partial[Any]:
 
 
 def _refusal(error: Exception, key: str, options: dict[str, Any]) -> str:
-    """The constructor's message, with the group's name and options before and behind it unless it names its key."""
+    """The constructor's message, with the group's name and options around it unless it names its key."""
     message = one_line(error) or type(error).__name__
     if key.startswith(f"{SOURCES}."):
         message = re.sub(r"dataset\.source\b", key, message)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lifelong.config.build import partial_of
 from lifelong.config.credentials import exposed, refusal
 from lifelong.config.groups import FREEZE, choices, groups_of, is_wired
-from lifelong.config.options import misfit, must_be, unknown_key
+from lifelong.config.options import must_be, type_error, unknown_key
 from lifelong.config.schema import OBJECTIVES, Config, ConfigError
 
 TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
@@ -98,8 +98,7 @@ def check_group(config: DictConfig, group: str, trusted: Sequence[str] = ()) -> 
         if not is_wired(key):
             raise ConfigError(f"{key} must be a value, not a _target_ of its own: Python wires the parts")
     target = trusted_target(options.pop("_target_"), group, trusted)
-    wrong = misfit({k: v for k, v in options.items() if not is_wired(f"{group}.{k}")}, target, group)
-    if wrong:
+    if wrong := type_error({k: v for k, v in options.items() if not is_wired(f"{group}.{k}")}, target, group):
         raise ConfigError(wrong)
 
 

@@ -10,7 +10,7 @@ NOT_PLAIN = ("is_instance_of", "is_subclass_of", "callable_type", "needs_python_
 """pydantic's refusals of data for an annotation that no yaml can meet, as a tensor or a function."""
 
 
-def misfit(options: Mapping[str, Any], target: Callable[..., Any], key: str) -> str | None:
+def type_error(options: Mapping[str, Any], target: Callable[..., Any], key: str) -> str | None:
     """What is wrong with the first option that `target` cannot take, in one line; None if all fit.
 
     Plain types only: what a number must be beyond that (>= 0, one of …) is for the constructor to say.

@@ -18,7 +18,37 @@ class ConfigError(ValueError):
 
 
 @dataclass
-class Config:
+class Watching:
+    """Where and how a run is watched, not what it computes: left out of the run id."""
+
+    name: str = "default"  # runs/<name>/<run id>/
+    root: str = "runs"
+    rerun: bool = False  # train again although the run is finished
+    extend: str | None = None  # a finished run's folder: learn the tasks that this run has beyond that one's
+    progress: bool = True
+    num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
+    logger: Any = field(default_factory=dict)  # name → a logger; several at once: logger=[csv,wandb]
+    log_every_n_steps: int = 10
+    objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
+    checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, after a whole optimiser step
+    checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone
+    resident_bytes: float = 2e9  # larger sets of images stay in host memory, from where batches are fetched ahead
+    rank_timeout_seconds: float = 600.0  # several processes: how long one waits for another before the run fails
+    trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
+
+
+@dataclass
+class Recipes:
+    """What has set other keys and has no meaning of its own."""
+
+    experiment: Any = None
+    sweep: Any = None
+    strength_factor: float = 1.0  # of method.strength: one grid fits methods whose strengths are orders apart
+    choices: dict[str, str] = field(default_factory=dict)  # group → the name of its yaml; filled in when composed
+
+
+@dataclass
+class Config(Recipes, Watching):
     """The root of the configuration; the groups' own keys stand in configs/<group>/<choice>.yaml."""
 
     method: Any = MISSING
@@ -31,11 +61,6 @@ class Config:
     scheduler: Any = MISSING
     early_stopping: Any = MISSING
     trainer: Any = MISSING
-    logger: Any = field(default_factory=dict)  # name → a logger; several at once: logger=[csv,wandb]
-    choices: dict[str, str] = field(default_factory=dict)  # group → the name of its yaml; filled in when composed
-    experiment: Any = None
-    sweep: Any = None
-    strength_factor: float = 1.0  # of method.strength: one grid fits methods whose strengths are orders apart
     seed: int = 0
     scenario: str = "domain"  # domain | task | class: which output columns are visible when
     val_fraction: float = 0.1  # of each task's training data
@@ -45,19 +70,6 @@ class Config:
     tf32: bool = False  # on a GPU: float32 products and convolutions by TF32
     keep_optimizer: bool = False  # its state (moments) goes on from task to task; false: made anew for each
     init_from: str | None = None  # a finished run's folder or a file of weights, from which the backbone starts
-    extend: str | None = None  # a finished run's folder: learn the tasks that this run has beyond that one's
-    name: str = "default"  # runs/<name>/<run id>/
-    root: str = "runs"
-    rerun: bool = False  # train again although the run is finished
-    num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
-    log_every_n_steps: int = 10
-    objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
-    checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, behind a whole optimiser step
-    checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone
-    resident_bytes: float = 2e9  # larger sets of images stay in host memory, from where batches are fetched ahead
-    rank_timeout_seconds: float = 600.0  # several processes: how long one waits for another before the run fails
-    progress: bool = True
-    trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
 
 
 def register() -> None:

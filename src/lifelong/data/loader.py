@@ -6,8 +6,7 @@ next batch while the model works on the present one. The batches are the same, b
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,14 +15,12 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples, as_input
 from lifelong.data.seeds import derived_generator
-from lifelong.distributed.ranks import Share
+from lifelong.distributed.ranks import Shard
 
 DRAWS = 4
 """Keeps the draws of augmentation apart from the other draws of an epoch."""
 
-Gather = Callable[[int], tuple[Tensor, Tensor]]
-"""Position of a batch in its epoch → its stored inputs and labels, on the device."""
-WHOLE = Share()
+WHOLE = Shard()
 
 
 class Batch(NamedTuple):
@@ -59,7 +56,7 @@ class Batches:
     rank that a short batch leaves without a sample gets its first one with weight 0, to take part in what all do.
 
     Args:
-        share: what of each batch is given; batch_size counts the whole.
+        shard: what of each batch is given; batch_size counts the whole.
         as_input: stored inputs → x, on their device.
         augment: applied to every batch, of images; None: the inputs as they are.
         resident_bytes: larger sets are not moved to the device as a whole.
@@ -80,7 +77,7 @@ class Batches:
         as_input: Callable[[Tensor], Tensor] = as_input,
         augment: Augment | None = None,
         resident_bytes: float = math.inf,
-        share: Share = WHOLE,
+        shard: Shard = WHOLE,
         drop_last: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -92,7 +89,7 @@ class Batches:
         self.resident = examples.nbytes <= resident_bytes or not elsewhere
         self.examples = examples.to(device) if self.resident else examples
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.as_input, self.augment, self.share = as_input, augment, share
+        self.as_input, self.augment, self.shard = as_input, augment, shard
         self.epoch = self.position = 0
         self._started = False
         self.num_batches = num_batches(len(examples), batch_size, drop_last)
@@ -107,14 +104,12 @@ class Batches:
         order = self._order()
         self._ordered = order.numpy()
         draws = self._draws(len(order))
-        with self._gathering(order) as gather:
-            while self.position < len(self):
-                rows, weight = self._rows(self.position)
-                inputs, labels = gather(self.position)
-                if self.augment is not None:
-                    inputs = self.augment(inputs, draws[rows])
-                self.position += 1
-                yield Batch(self.as_input(inputs), labels, weight)
+        for k, (inputs, labels) in enumerate(self._gathered(order), self.position):
+            rows, weight = self._rows(k)
+            if self.augment is not None:
+                inputs = self.augment(inputs, draws[rows])
+            self.position = k + 1
+            yield Batch(self.as_input(inputs), labels, weight)
 
     def positions(self, k: int) -> np.ndarray:
         """Where in `examples` the samples of batch k of this epoch stand, those of all ranks."""
@@ -123,8 +118,8 @@ class Batches:
     def _rows(self, k: int) -> tuple[slice, float]:
         """Of the epoch's order, what this rank is given of batch k, and with which weight."""
         start, num = k * self.batch_size, len(self.positions(k))
-        rows = self.share.rows(start, start + num) if self.share.count(num) else slice(start, start + 1)
-        return rows, self.share.weight(num)
+        rows = self.shard.rows(start, start + num) if self.shard.count(num) else slice(start, start + 1)
+        return rows, self.shard.weight(num)
 
     def _order(self) -> Tensor:
         """Positions of the epoch's examples, one batch after the other, on the CPU."""
@@ -137,10 +132,10 @@ class Batches:
         each = self.augment.num_draws if self.augment else 0
         return torch.rand(num, each, generator=derived_generator(self.seed, self.epoch, DRAWS)).to(self.device)
 
-    @contextmanager
-    def _gathering(self, order: Tensor) -> Iterator[Gather]:
-        """Where the examples are resident, positions move to them; else batches move to the device, gathered one ahead
-        by a thread. A CUDA device copies them from pinned memory while it works."""
+    def _gathered(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Stored inputs and labels of the batches from the position on, on the device. Where the examples are resident,
+        positions move to them; else batches move to the device, gathered one ahead by a thread. A CUDA device copies
+        them from pinned memory while it works."""
         order = order.to(self.examples.labels.device)
 
         def selected(k: int) -> tuple[Tensor, Tensor]:
@@ -148,19 +143,17 @@ class Batches:
             pinned = self.device.type == "cuda" and not self.resident
             return (batch.inputs.pin_memory(), batch.labels.pin_memory()) if pinned else (batch.inputs, batch.labels)
 
+        batches = range(self.position, len(self))
         if self.resident:
-            yield selected
+            yield from map(selected, batches)
             return
-        ready: Future[tuple[Tensor, Tensor]] | None = None
-
-        def moved(k: int) -> tuple[Tensor, Tensor]:
-            nonlocal ready
-            inputs, labels = (ready or thread.submit(selected, k)).result()
-            ready = thread.submit(selected, k + 1) if k + 1 < len(self) else None
-            return inputs.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-
         with ThreadPoolExecutor(1) as thread:
-            yield moved
+            ahead = thread.submit(selected, batches[0])
+            for k in batches:
+                inputs, labels = ahead.result()
+                if k + 1 in batches:
+                    ahead = thread.submit(selected, k + 1)
+                yield inputs.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

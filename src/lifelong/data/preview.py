@@ -12,12 +12,12 @@ from torch import Tensor
 from lifelong.data.stream import Task, TaskStream
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TILE = 0.72  # inches
-GAP = 0.3  # of a tile, between rows: the labels stand there
-MARGIN = 1.7  # inches, for the names of the tasks
+TILE, MARGIN = 0.75, 2.0
+"""Inches, of an image and for the names of the tasks."""
+ROW = 1.3
+"""Height of a row in tiles: labels stand between rows."""
 
 
 def preview_figure(
@@ -36,17 +36,24 @@ def preview_figure(
 
     rows = torch.linspace(0, stream.num_tasks - 1, min(stream.num_tasks, max_rows)).round().int().tolist()
     title = f"{title}: {stream.num_tasks} tasks" + (f", {len(rows)} shown" if len(rows) < stream.num_tasks else "")
-    lines = textwrap.wrap(title, int(10 * (MARGIN + TILE * num_samples)))
-    width, height = MARGIN + TILE * num_samples + 0.1, TILE * (1 + GAP) * len(rows)
-    total = height + 0.2 * len(lines) + 0.2
-    figure = Figure(figsize=(width, total))
+    width = MARGIN + TILE * num_samples
+    figure = Figure(figsize=(width, TILE * ROW * len(rows) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.text(0.1 / width, 1 - 0.08 / total, "\n".join(lines), va="top", fontsize=10)
-    axes = figure.add_axes((MARGIN / width, 0.1 / total, TILE * num_samples / width, height / total))
-    axes.axis("off")
-    for row, i in enumerate(rows):
-        _draw_row(axes, row, stream, stream.task(i), num_samples)
-    axes.set(xlim=(0, num_samples), ylim=((1 + GAP) * len(rows), 0))
+    figure.suptitle(textwrap.fill(title, int(9 * width)), fontsize=10)
+    axes, names = figure.add_subplot(frame_on=False), []
+    for row, task in enumerate(map(stream.task, rows)):
+        words, bottom = class_names(stream, task), ROW * (row + 1)
+        names.append(f"{textwrap.fill(task.name, 22, max_lines=3, placeholder='…')}\n{len(task.train):,} images")
+        samples = task.train.subset(distinct_first(task.train.labels, num_samples))
+        for column, (image, label) in enumerate(zip(samples.inputs, samples.labels.tolist(), strict=True)):
+            extent = (column + 0.04, column + 0.96, bottom, bottom - 0.92)
+            axes.imshow(as_picture(image), extent=extent, interpolation="nearest", aspect="auto")
+            word = str(label) if words[label] == str(label) else f"{label} {words[label]}"
+            short = word if len(word) <= 13 else word[:12] + "…"
+            axes.text(column + 0.5, bottom - 0.95, short, ha="center", va="bottom", fontsize=6.5, parse_math=False)
+    axes.set(xlim=(0, num_samples), ylim=(ROW * len(rows), 0), xticks=[], aspect="equal")
+    axes.set_yticks([ROW * row + 0.8 for row in range(len(rows))], names, fontsize=8, parse_math=False)
+    axes.tick_params(length=0)
     return figure
 
 
@@ -75,18 +82,3 @@ def as_picture(image: Tensor) -> np.ndarray:
     """(H, W, 3) of an image (C, H, W); other numbers of channels than 3 are averaged to grey."""
     grey = image if len(image) == 3 else image.to(torch.float32).mean(0, keepdim=True).expand(3, -1, -1)
     return grey.numpy().astype(np.uint8).transpose(1, 2, 0)
-
-
-def _draw_row(axes: Axes, row: int, stream: TaskStream, task: Task, num_samples: int) -> None:
-    names = class_names(stream, task)
-    samples = task.train.subset(distinct_first(task.train.labels, num_samples))
-    bottom = (1 + GAP) * (row + 1)
-    name = textwrap.wrap(task.name, 22, max_lines=3, placeholder="…", break_on_hyphens=True)
-    text = "\n".join([*name, f"{len(task.train):,} images"])
-    axes.text(-0.1, bottom - 0.5, text, ha="right", va="center", fontsize=8, parse_math=False)
-    for column, (image, label) in enumerate(zip(samples.inputs, samples.labels.tolist(), strict=True)):
-        extent = (column + 0.04, column + 0.96, bottom, bottom - 0.92)
-        axes.imshow(as_picture(image), extent=extent, interpolation="nearest", aspect="auto")
-        word = str(label) if names[label] == str(label) else f"{label} {names[label]}"
-        short = word if len(word) <= 13 else word[:12] + "…"
-        axes.text(column + 0.5, bottom - 0.95, short, ha="center", va="bottom", fontsize=6.5, parse_math=False)

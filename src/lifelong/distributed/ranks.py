@@ -25,7 +25,7 @@ class RankError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The shard of rank `rank` of `of`: every `of`-th sample, beginning with number `rank`.
 
     It is not contiguous: the second half of a balanced batch is replayed, and so is then half of every shard.
@@ -51,14 +51,14 @@ def _joined() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def this_share() -> Share:
+def this_shard() -> Shard:
     """The shard of this process."""
-    return Share(dist.get_rank(), dist.get_world_size()) if _joined() else Share()
+    return Shard(dist.get_rank(), dist.get_world_size()) if _joined() else Shard()
 
 
 def is_first() -> bool:
     """Whether this process is rank 0, which writes."""
-    return this_share().rank == 0
+    return this_shard().rank == 0
 
 
 def _control() -> Any:
@@ -96,9 +96,9 @@ def sum_over_ranks_(tensors: Iterable[Tensor]) -> None:
 def mean_over_ranks_(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor by its mean over ranks."""
     if _joined():
-        held = list(tensors)
-        sum_over_ranks_(held)
-        for tensor in held:
+        tensors = list(tensors)
+        sum_over_ranks_(tensors)
+        for tensor in tensors:
             tensor.div_(dist.get_world_size())
 
 
@@ -132,9 +132,9 @@ def from_rank_zero(value: Any) -> Any:
     """Rank 0's value, anything that can be pickled; its tensors must lie on the CPU."""
     if not _joined():
         return value
-    held = [value]
-    dist.broadcast_object_list(held, src=0, group=_control())
-    return held[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=_control())
+    return values[0]
 
 
 def copy_from_rank_zero_(tensors: Iterable[Tensor]) -> None:
@@ -160,7 +160,7 @@ def wait_for_all() -> None:
 
 def own_generator(shared: torch.Generator) -> torch.Generator:
     """`shared` on rank 0; on any other rank a generator of its own, seeded by the shared seed and the rank."""
-    rank = this_share().rank
+    rank = this_shard().rank
     if rank == 0:
         return shared
     seed = (shared.initial_seed() + rank * 0x9E3779B97F4A7C15) % 2**63
@@ -178,7 +178,7 @@ def losing_contact() -> Iterator[None]:
             needed = "trainer.strategy must be ddp_find_unused_parameters_true"
             raise RankError(f"{needed} for a backbone that does not use all its parameters") from error
         if isinstance(error, dist.DistError) or any(sign in message for sign in LOST):
-            who = f"rank {this_share().rank}" if _joined() else "a rank"
+            who = f"rank {this_shard().rank}" if _joined() else "a rank"
             reason = message.splitlines()[0].rpartition("] ")[2]
             raise RankError(f"{who} has lost contact with another: {reason}") from error
         raise

@@ -11,7 +11,7 @@ from lifelong.data.normalise import Normalise
 from lifelong.experiment.parts import make_learner
 from lifelong.methods.method import Method
 from lifelong.models.learner import Learner
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolder, whole
 
 
@@ -31,7 +31,7 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     for group in ("backbone", "optimizer"):
         check_group(config, group, trusted)  # type: ignore[arg-type]
     with whole(paths.model):
-        saved = load_sealed(paths.model)
+        saved = load_with_checksum(paths.model)
     learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
     if saved.get("normalise"):
         learner.as_input = Normalise(*saved["normalise"])
@@ -51,7 +51,7 @@ def load_method(folder: str | Path, learner: Learner, trusted: Sequence[str] = (
         config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
     check_group(config, "method", trusted)  # type: ignore[arg-type]
     with whole(paths.model):
-        state = load_sealed(paths.model).get("method")
+        state = load_with_checksum(paths.model).get("method")
     method: Method = build(config.method, "method")
     method.learner = learner
     if state is not None:

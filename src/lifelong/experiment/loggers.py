@@ -30,7 +30,7 @@ def log_again(config: DictConfig, folder: RunFolder) -> None:
     (logger,) = make_loggers(alone, folder)  # type: ignore[arg-type]
     if folder.finished:
         logger.summarise(json.loads(folder.metrics.read_text()))  # type: ignore[attr-defined]
-    logger.close(folder.finished)  # type: ignore[attr-defined]
+    logger.close("success" if folder.finished else "failed")  # type: ignore[attr-defined]
 
 
 def log_for_agent(config: DictConfig, folder: RunFolder) -> None:

@@ -15,7 +15,7 @@ from lifelong.config.groups import SOURCES
 from lifelong.config.schema import ConfigError
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import TaskStream
-from lifelong.distributed.ranks import this_share
+from lifelong.distributed.ranks import this_shard
 from lifelong.experiment.weights import load_weights
 from lifelong.launch.jobs import multirun_job
 from lifelong.models.learner import Learner
@@ -78,7 +78,7 @@ def task_trainer(
     watching: logger and folder; replaced: options of the configuration's trainer.
     """
     stopping = build(config.early_stopping, "early_stopping")
-    return make_trainer(config, this_share().of, replaced, callbacks=[*first, *stopping, *last], **watching)
+    return make_trainer(config, this_shard().of, replaced, callbacks=[*first, *stopping, *last], **watching)
 
 
 def check_together(config: DictConfig, run: Run) -> None:

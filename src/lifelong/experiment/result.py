@@ -12,12 +12,11 @@ from torch import Tensor
 from lifelong.config.schema import choice
 from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
-from lifelong.distributed.ranks import this_share
+from lifelong.distributed.ranks import this_shard
 from lifelong.methods.method import Method
 from lifelong.metrics import measures, to_csv
 from lifelong.plots.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.runs.atomic import atomic_write
-from lifelong.runs.checksum import save_sealed
 from lifelong.runs.environment import environment, peak_memory_bytes
 from lifelong.runs.folder import RunFolder, run_id
 from lifelong.runs.identity import code_hashes, setting, source_names, stream_setting, title
@@ -50,6 +49,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     """Write weights, matrix, pictures and, last, metrics.json; returns what can be read of them."""
     stream, learner, record = run.stream, run.learner, run.record
     matrix, baseline, val = (torch.tensor(a, dtype=torch.float64) for a in (record.test, record.baseline, record.val))
+    found = measures(val)  # what hyperparameters may be chosen by; nan without validation data
     write_model(run, folder)
     folder.write_text(folder.matrix, to_csv(matrix, stream.names))
     if not val.isnan().any():
@@ -58,7 +58,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     folder.write_metrics(
         {
             **measures(matrix, baseline),
-            **validation(val),
+            **{f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")},
             "final_accuracy_per_task": record.test[-1],
             "baseline_accuracy_per_task": record.baseline,
             "num_tasks": stream.num_tasks,
@@ -72,7 +72,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
             "peak_memory_bytes": peak_memory_bytes(learner.device),
             "method_state_bytes": run.method.state_bytes(),
             "memory_bytes": run.memory.state_bytes(),
-            "num_processes": this_share().of,
+            "num_processes": this_shard().of,
             **environment(learner.device),
         }
     )
@@ -89,7 +89,7 @@ def write_model(run: Run, folder: RunFolder) -> None:
     visible = learner.visible.nonzero().flatten().tolist()
     method = {"method": run.method.state_dict()} if type(run.method).enter is not Method.enter else {}
     with atomic_write(folder.model, "wb") as file:
-        save_sealed({"state_dict": state, "visible": visible, "normalise": normalise, **shape, **method}, file)
+        torch.save({"state_dict": state, "visible": visible, "normalise": normalise, **shape, **method}, file)
 
 
 def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:
@@ -107,20 +107,6 @@ def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:
     }
 
 
-def validation(val: Tensor) -> dict[str, float]:
-    """What hyperparameters may be chosen by; nan without validation data."""
-    found = measures(val)
-    return {f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")}
-
-
-def val_matrix(folder: Path) -> Tensor | None:
-    """(T, T) float64 validation accuracies of a finished run; None without validation data."""
-    paths = RunFolder(folder)
-    if not paths.val_matrix.exists():
-        return None
-    return torch.tensor(paths.read_matrix(paths.val_matrix)[1], dtype=torch.float64)
-
-
 def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, title: str) -> None:
     """accuracy_matrix.png and accuracy_curves.png."""
     save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
@@ -136,7 +122,7 @@ def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, ti
 
 
 def read_result(folder: RunFolder) -> Result:
-    """What a finished run left behind."""
+    """What a finished run has written."""
     names, rows = folder.read_matrix()
     return Result(folder.path, names, torch.tensor(rows, dtype=torch.float64), folder.read_metrics())
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lifelong.config.schema import ConfigError
 from lifelong.distributed.ranks import is_first
-from lifelong.runs.checksum import load_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolder
 
 
@@ -25,7 +25,7 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     """
     file, own = Path(path).expanduser(), backbone.state_dict()
     try:
-        saved = load_sealed(RunFolder(file).model) if file.is_dir() else _plain(file)
+        saved = load_with_checksum(RunFolder(file).model) if file.is_dir() else _plain(file)
     except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(

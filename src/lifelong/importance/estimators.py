@@ -4,6 +4,9 @@ All are means over the samples of `batches`; see `mean_power_gradient` for what 
 names the columns of z that count, None all: the others are as if the model had no such output.
 """
 
+import sys
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,10 +15,12 @@ from lifelong.distributed.ranks import own_generator
 from lifelong.importance.engine import mean_power_gradient
 from lifelong.importance.path import Layout, survey
 from lifelong.importance.per_sample import gradients
-from lifelong.importance.sums import Batches, Params, over_batches, trainable, zero_sums
+from lifelong.importance.sums import Batches, Params, in_chunks, over_batches, recut, trainable, zero_sums
 from lifelong.importance.traceless import as_model_input, leaving_no_trace, logits
 
-LABELS = ("exact", "sampled", "empirical")
+LABELS = ("exact", "sampled", "empirical", "pred", "batched")
+Directions = Callable[[Tensor, Tensor], Iterable[Tensor]]
+"""z (B, K) with its graph, y (B,) → v (B, K), one or more."""
 
 
 def fisher(
@@ -24,13 +29,17 @@ def fisher(
     *,
     labels: str = "exact",
     visible: Tensor | None = None,
+    batch_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Params:
     """Diagonal of the Fisher information: mean over samples of E_y[(∂ log p(y|x)/∂θ)²].
 
     Args:
         labels: "exact" every visible y, weighted by p(y|x); "sampled" one y ~ p(y|x) per sample; "empirical" the label
-            that comes with x (van de Ven 2025).
+            that comes with x (van de Ven 2025); "pred" the visible y of the largest logit (Hsu et al. 2018, van de Ven
+            and Tolias 2019). "batched" is no Fisher information: the square of the gradient of a batch's mean log p of
+            the labels that come with x, averaged with the batches' sizes. Published code computes it.
+        batch_size: samples of a batch of "batched"; None: the batches as they are. A rank's batches are its own.
         generator: for "sampled". A batch halved for want of memory is drawn anew. Other ranks than 0 draw from one that
             is a function of its seed and their rank: on any number of ranks labels follow one law, but are not equal.
 
@@ -39,6 +48,8 @@ def fisher(
     """
     if labels not in LABELS:
         raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
+    if labels == "batched":
+        return _squared_batch_means(model, batches, visible, batch_size)
     draws = None if generator is None else own_generator(generator)
 
     def scores(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,8 +60,10 @@ def fisher(
             if draws is None:
                 raise ValueError("generator must be a torch.Generator for labels='sampled', got None")
             y = torch.multinomial(p.to(draws.device), 1, generator=draws).squeeze(1).to(p.device)
-        elif not torch.isin(y, columns).all():
-            raise ValueError(f"labels must be visible columns, {columns.tolist()}, got {y.unique().tolist()}")
+        elif labels == "pred":
+            y = columns[z[:, columns].argmax(1)]
+        else:
+            _check_visible(y, columns)
         return score(p, y).unsqueeze(0), p.new_ones(1, len(p))
 
     return mean_power_gradient(model, batches, scores, power=2)
@@ -86,24 +99,60 @@ def sliced_cramer(
     Raises:
         ValueError: no sample in `batches`, `num_slices` < 1, or slices without a generator.
     """
-    directions = _directions(visible, num_slices, generator)
-    layout: Layout | None = None
+    slices = _directions(visible, num_slices, generator)
 
-    def work(x: Tensor, y: Tensor) -> None:
-        nonlocal layout
-        x = as_model_input(model, x)
-        layout = layout or survey(model, x)
-        for part in x.split(1 if layout.mixing else len(x)):
-            z = logits(model, part)
-            _columns(z, visible)
-            for d, direction in enumerate(directions.to(z)):
-                for name, g in gradients(model, z, direction.expand_as(z)).items():
-                    sums[name][d] += g
+    def directions(z: Tensor, y: Tensor) -> Iterable[Tensor]:
+        _columns(z, visible)
+        return (direction.expand_as(z) for direction in slices.to(z))
 
     with leaving_no_trace(model):
-        sums = zero_sums(model, len(directions))
-        count = over_batches(batches, work, sums)
+        sums = zero_sums(model, len(slices))
+        count = over_batches(batches, _GradientSum(model, directions, sums).add, sums)
         return {name: (sums[name] / count).square().sum(0).to(p.dtype) for name, p in trainable(model).items()}
+
+
+def _squared_batch_means(model: nn.Module, batches: Batches, visible: Tensor | None, batch_size: int | None) -> Params:
+    """Σ_batches (B/N) (∂ mean_n log p(y_n|x_n)/∂θ)²."""
+
+    def directions(z: Tensor, y: Tensor) -> Iterable[Tensor]:
+        p, columns = _probabilities(z.detach(), visible)
+        _check_visible(y, columns)
+        return (score(p, y).to(z.dtype),)
+
+    size = sys.maxsize
+
+    def work(x: Tensor, y: Tensor) -> None:
+        """Where memory does not take a batch its gradient is summed in parts, as a part has another mean."""
+        nonlocal size
+        for s in of_batch.values():
+            s.zero_()
+        size = in_chunks(len(x), size, lambda chunk: of_one.add(x[chunk], y[chunk]))
+        for name, s in sums.items():
+            s.addcmul_(of_batch[name][0], of_batch[name][0], value=1 / len(x))
+
+    with leaving_no_trace(model):
+        sums, of_batch = zero_sums(model), zero_sums(model, 1)
+        of_one = _GradientSum(model, directions, of_batch)
+        count = over_batches(batches if batch_size is None else recut(batches, batch_size), work, sums)
+        return {name: (sums[name] / count).to(p.dtype) for name, p in trainable(model).items()}
+
+
+class _GradientSum:
+    """Adds Σ_n ∂(v_n · z_n)/∂θ over the samples of a batch to `sums`, (number of directions, *θ.shape)."""
+
+    def __init__(self, model: nn.Module, directions: Directions, sums: Params) -> None:
+        self.model, self.directions, self.sums = model, directions, sums
+        self.layout: Layout | None = None
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        x = as_model_input(self.model, x)
+        self.layout = self.layout or survey(self.model, x)
+        size = 1 if self.layout.mixing else len(x)
+        for x_n, y_n in zip(x.split(size), y.split(size), strict=True):
+            z = logits(self.model, x_n)
+            for d, v in enumerate(self.directions(z, y_n)):
+                for name, g in gradients(self.model, z, v).items():
+                    self.sums[name][d] += g
 
 
 def score(p: Tensor, y: Tensor) -> Tensor:
@@ -153,6 +202,11 @@ def _probabilities(z: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
     p = torch.zeros_like(z, dtype=torch.promote_types(z.dtype, torch.float32))
     p[:, columns] = z[:, columns].to(p.dtype).softmax(1)
     return p, columns
+
+
+def _check_visible(y: Tensor, columns: Tensor) -> None:
+    if not torch.isin(y, columns).all():
+        raise ValueError(f"labels must be visible columns, {columns.tolist()}, got {y.unique().tolist()}")
 
 
 def _columns(z: Tensor, visible: Tensor | None) -> Tensor:

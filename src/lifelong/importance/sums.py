@@ -69,6 +69,17 @@ def over_batches(batches: Batches, work: Work, sums: Params) -> int:
     return total
 
 
+def recut(batches: Batches, size: int) -> Batches:
+    """The same samples in the same order, in batches of `size`, but for the last one."""
+    held: list[tuple[Tensor, Tensor]] = []
+    for batch in batches:
+        x, y = (torch.cat(parts) for parts in zip(*held, batch, strict=True))
+        whole = len(x) - len(x) % size
+        yield from zip(x[:whole].split(size), y[:whole].split(size), strict=True) if whole else ()
+        held = [(x[whole:], y[whole:])]
+    yield from ((x, y) for x, y in held if len(x))
+
+
 def _all_or_nothing(x: Tensor, y: Tensor, work: Work, sums: Params, kept: Params, fresh: bool, chunk: slice) -> None:
     """`work` on a slice of the batch, which leaves `sums` as they were when memory runs out.
 

@@ -96,11 +96,8 @@ class Jobs(Callback):
     def sum_up(self) -> None:
         """Print the count; exit code 1 if a job failed."""
         self.hear_others()
-        heard, num = self.heard.values(), len(self.heard)
-        failed, trained = (
-            sum(outcome.failed is not None for outcome in heard),
-            sum(outcome.trained for outcome in heard),
-        )
+        num, trained = len(self.heard), sum(outcome.trained for outcome in self.heard.values())
+        failed = sum(outcome.failed is not None for outcome in self.heard.values())
         print(f"{num} jobs: {trained} trained, {num - trained - failed} finished before, {failed} failed")
         if failed:
             sys.exit(1)

@@ -7,10 +7,8 @@ outlives them and says in one line how they ended.
 
 import json
 import logging
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lifelong.distributed.ranks import RankError
-from lifelong.runs.interrupted import SIGNALS, Interrupted
+from lifelong.runs.interrupted import SIGNALS, Interrupted, handlers_put_back
 
 HOST = "127.0.0.1"
 SAVING_SECONDS = 300
@@ -72,13 +70,8 @@ def _agent_at_work() -> Iterator[None]:
     log = logging.getLogger("torch.distributed.elastic")
     log.addHandler(logging.NullHandler())
     log.propagate = False
-    here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
-    before = {signum: signal.getsignal(signum) for signum in SIGNALS if here}
-    try:
+    with handlers_put_back():
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _interruption(report: Mapping[str, Any]) -> Interrupted | None:

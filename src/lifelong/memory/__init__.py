@@ -1,1 +1,1 @@
-"""Exemplars of earlier tasks, replayed with the current one: base.py says what is kept, a file each how to choose."""
+"""Exemplars of earlier tasks, replayed with the current one: base.py says what is kept, samplers.py how to choose."""

@@ -37,7 +37,7 @@ class ExemplarError(RuntimeError):
     """The scores by which exemplars are chosen are not finite."""
 
 
-class Held(NamedTuple):
+class Exemplars(NamedTuple):
     """N exemplars and, where they are kept, their logits (N, K) of when they were chosen."""
 
     examples: Examples
@@ -47,14 +47,11 @@ class Held(NamedTuple):
 class Memory:
     """Images by cell. As it stands it keeps nothing; every memory has this interface."""
 
-    keeps: ClassVar[bool] = False
-    """Whether it keeps exemplars."""
+    keeps: ClassVar[bool] = False  # exemplars
+    keeps_logits: ClassVar[bool] = False
+    offered: ClassVar[bool] = False  # training samples: what it holds then changes within a task
     replay: str = "joined"
     """How the exemplars come into the training batches, unless the method draws them itself; see `training_batches`."""
-    keeps_logits: ClassVar[bool] = False
-    """Whether it keeps their logits too."""
-    offered: ClassVar[bool] = False
-    """Whether it is offered training samples; if so, what it holds changes within a task."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[int, int], Tensor] = {}
@@ -70,7 +67,7 @@ class Memory:
         """
 
     def offer(self, learner: Learned, examples: Examples, index: np.ndarray, task_index: int, seed: int) -> None:
-        """Take up some of the samples just trained on, which stand at `index` (B,) of `examples`; called behind each
+        """Take up some of the samples just trained on, which stand at `index` (B,) of `examples`; called after each
         batch of a task's first epoch if `offered`, on every rank with the samples of all ranks.
 
         task_index: position of the task in the stream; seed: of what is drawn. The learner is left as it was.
@@ -82,9 +79,9 @@ class Memory:
         counts = [len(images) for images in self.cells.values()]
         return np.repeat(np.array([task for task, _ in self.cells], np.int64), counts)
 
-    def held(self, device: torch.device) -> Held | None:
-        """What is held, on the device; None before the first exemplar."""
-        return Held(self.examples.to(device)) if self.examples else None
+    def exemplars(self, device: torch.device) -> Exemplars | None:
+        """All exemplars, on the device; None before the first."""
+        return Exemplars(self.examples.to(device)) if self.examples else None
 
     def for_training(self) -> Examples | None:
         """What is mixed into the batches of the task that starts or resumes, if the method does not draw it itself."""

@@ -9,22 +9,22 @@ from torch import Tensor
 from lifelong.data.examples import Examples
 from lifelong.distributed.ranks import copy_from_rank_zero_
 from lifelong.importance.traceless import as_model_input, leaving_no_trace
-from lifelong.memory.base import Held, Learned, Memory
+from lifelong.memory.base import Exemplars, Learned, Memory
 
 STATE = ("images", "labels", "logits", "num_offered", "joined")
 
 
 class Reservoir(Memory):
-    """After n offers each of them is held with probability total/n. Images, labels, task and logits of each.
+    """After n offers each of them is kept with probability total/n. Images, labels, task and logits of each.
 
     The n-th sample takes a slot drawn among n; if there are fewer slots, it is not kept. A sample is offered in the
-    first epoch of a task alone, behind its step. Logits are those of the step's end, in eval mode and without
+    first epoch of a task alone, after its step. Logits are those of the step's end, in eval mode and without
     augmentation (DER's own code keeps those of the training pass, with its dropout).
 
-    A method that does not replay itself trains on the task's data joined with what was held when the task began.
+    A method that does not replay itself trains on the task's data joined with what was kept before the task began.
 
     Args:
-        total: samples held at most.
+        total: samples kept at most.
 
     Raises:
         ValueError: total is no integer >= 1.
@@ -63,9 +63,9 @@ class Reservoir(Memory):
     def examples(self) -> Examples | None:
         return Examples(self.images, self.labels) if len(self.labels) else None
 
-    def held(self, device: torch.device) -> Held | None:
+    def exemplars(self, device: torch.device) -> Exemplars | None:
         self.images, self.labels, self.logits = (t.to(device) for t in (self.images, self.labels, self.logits))
-        return Held(Examples(self.images, self.labels), self.logits) if len(self.labels) else None
+        return Exemplars(Examples(self.images, self.labels), self.logits) if len(self.labels) else None
 
     def for_training(self) -> Examples | None:
         if self.joined is None:
@@ -93,11 +93,11 @@ def logits_of(learner: Learned, images: Tensor) -> Tensor:
     return z
 
 
-def _written(held: Tensor, slots: list[int], rows: Tensor) -> Tensor:
-    """`held` with the rows in these slots, longer if there are slots behind its end."""
-    longer = max(slots) + 1 - len(held)
+def _written(kept: Tensor, slots: list[int], rows: Tensor) -> Tensor:
+    """`kept` with the rows in these slots, longer if there are slots beyond its end."""
+    longer = max(slots) + 1 - len(kept)
     if longer > 0:
-        old = held.to(rows.device) if len(held) else rows[:0]
-        held = torch.cat([old, rows.new_empty(longer, *rows.shape[1:])])
-    held[torch.tensor(slots).to(held.device)] = rows.to(held.device)
-    return held
+        begin = kept.to(rows.device) if len(kept) else rows[:0]
+        kept = torch.cat([begin, rows.new_empty(longer, *rows.shape[1:])])
+    kept[torch.tensor(slots).to(kept.device)] = rows.to(kept.device)
+    return kept

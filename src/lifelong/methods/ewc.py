@@ -1,5 +1,6 @@
 """EWC: Overcoming catastrophic forgetting in neural networks (Kirkpatrick et al. 2017, arXiv 1612.00796)."""
 
+import sys
 from typing import Any, ClassVar
 
 import torch
@@ -21,23 +22,39 @@ class EWC(Penalty):
 
     Args:
         labels: which y the Fisher's E[(∂ log p(y|x)/∂θ)²] is over: "exact" all y ~ p(y|x), "sampled" one y ~ p(y|x)
-            per x, "empirical" the true label (van de Ven 2025).
+            per x, "empirical" the true label (van de Ven 2025), "pred" the y of the largest visible logit. "batched"
+            reproduces published tables only: the square of the gradient of a batch's mean loss, samples shuffled.
         num_samples: samples of a task the Fisher is computed on, drawn at random; None: all.
+        batch_size: samples of a batch for "batched".
     """
 
     coefficient = 0.5
     state: ClassVar[tuple[str, ...]] = ("anchor", "importance", "constant")
 
-    def __init__(self, strength: float, *, labels: str = "exact", num_samples: int | None = None, **base: Any) -> None:
+    def __init__(
+        self,
+        strength: float,
+        *,
+        labels: str = "exact",
+        num_samples: int | None = None,
+        batch_size: int = 128,
+        **base: Any,
+    ) -> None:
         super().__init__(strength, **base)
         check_labels(labels)
         if num_samples is not None:
             check_number("num_samples", num_samples, low=1, whole=True, other="null")
-        self.labels, self.num_samples = labels, num_samples
+        check_number("batch_size", batch_size, low=1, whole=True)
+        if labels == "batched" and num_samples is None:
+            num_samples = sys.maxsize  # drawing all of them shuffles: batches of one class would cancel less
+        self.labels, self.num_samples, self.batch_size = labels, num_samples, batch_size
         self.constant = torch.zeros((), dtype=torch.float64)
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
-        return fisher(learner.backbone, batches, labels=self.labels, visible=learner.visible, generator=generator)
+        return fisher(
+            learner.backbone, batches, labels=self.labels, visible=learner.visible, batch_size=self.batch_size,
+            generator=generator,
+        )  # fmt: skip
 
     def merge(self, new: Params, weights: Params) -> None:
         if not self.importance:

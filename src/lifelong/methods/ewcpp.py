@@ -26,7 +26,8 @@ class EWCPP(Penalty):
     Args:
         alpha: α in (0, 1], the weight of the new.
         interval: optimiser steps between two updates; a task with fewer steps has one update, at its last step.
-        labels: as in EWC; "empirical" is the gradient of the very loss that is trained.
+        labels: as in EWC; "empirical" is the gradient of the very loss that is trained. The batches of "batched" are a
+            step's, one a micro-batch and rank.
     """
 
     coefficient = 0.5

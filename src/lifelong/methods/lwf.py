@@ -1,29 +1,24 @@
 """LwF: Learning without forgetting (Li & Hoiem 2016, arXiv 1606.09282)."""
 
-import copy
-
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import kl_div
 
 from lifelong.data.loader import Batch
-from lifelong.data.stream import Task
+from lifelong.methods.distillation import Distillation
 from lifelong.methods.guards import check_number
-from lifelong.methods.method import Batches, Method, Params
 
 
-class LwF(Method):
+class LwF(Distillation):
     """+ λ T² KL(softmax(z_old/T) ‖ softmax(z/T)) on the task's own inputs, z_old of the network before the task, over
     the columns seen before; in task-incremental learning for each earlier head, summed. strength is λ."""
 
-    state = ("teacher", "seen")
-
     def __init__(self, strength: float, temperature: float = 2.0) -> None:
+        super().__init__()
         check_number("strength", strength, low=0)
         check_number("temperature", temperature, low=0, above=True)
         self.strength, self.temperature = float(strength), float(temperature)
-        self.teacher, self.seen = Params(), torch.tensor(False)
 
     @property
     def active(self) -> bool:
@@ -32,8 +27,6 @@ class LwF(Method):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self.active:
-            self._network = copy.deepcopy(self.learner.backbone).requires_grad_(False).eval()
-            self._network.load_state_dict(self.teacher)
             columns, groups = self.seen.nonzero().flatten(), self.learner.groups
             owners = columns.new_zeros(len(columns)) if groups is None else groups[columns]
             self._heads = [columns[owners == owner] for owner in owners.unique()]  # the columns of each earlier head
@@ -43,7 +36,3 @@ class LwF(Method):
         logs = [[(logits[:, head] / T).log_softmax(1) for logits in (z, z_old)] for head in self._heads]
         each = [kl_div(new, old, log_target=True, reduction="batchmean") for new, old in logs]
         return self.strength * T**2 * batch.weight * torch.stack(each).sum()
-
-    def after_task(self, task: Task, batches: Batches) -> None:
-        self.teacher = {n: t.detach().clone() for n, t in self.learner.backbone.state_dict().items()}
-        self.seen = self.seen.to(self.learner.visible.device) | self.learner.visible

@@ -51,6 +51,8 @@ class Method(Stateful):
     needs_memory: ClassVar[bool] = False
     replays: ClassVar[bool] = False
     """Whether the method draws from memory itself; else what memory holds is mixed into the training batches."""
+    replaces_loss: ClassVar[bool] = False
+    """Whether `extra_loss` stands in the place of the task loss."""
     num_samples: int | None = None
     """How many samples of a task `after_task` is given (a random subset); None: all."""
     exclude: tuple[str, ...] = ()
@@ -142,13 +144,14 @@ class Method(Stateful):
         self._raw: Params = {}
         self._before: Params = {}
         learner.terms = [self._term] if self._overrides("extra_loss") else []
+        learner.with_task_loss = not self.replaces_loss
         if trainer.global_step == 0:
             self.before_task(self.task)  # type: ignore[arg-type]
         self._hooks = [o.register_step_post_hook(self._on_stepped) for o in trainer.optimizers]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner: Any = pl_module
-        learner.terms = []
+        learner.terms, learner.with_task_loss = [], True
         for hook in self._hooks:
             hook.remove()
 

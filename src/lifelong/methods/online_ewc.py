@@ -14,7 +14,7 @@ class OnlineEWC(EWC):
 
     Args:
         gamma: γ in (0, 1], how much of the past survives each task.
-        labels, num_samples: as in EWC.
+        labels, num_samples, batch_size: as in EWC.
     """
 
     state = ("anchor", "importance")

@@ -93,7 +93,7 @@ class Penalty(Method):
         weights = self.weights()
         self.merge({name: new[name] for name in weights if name in new}, weights)
         if self.strength > 0:
-            check_importance(self.importance, self.penalised(self.learner.backbone))
+            check_importance(self.importance_shown, self.penalised(self.learner.backbone))
 
     def value(self, backbone: nn.Module) -> Tensor:
         """The penalty at the current weights, c·strength·q(θ), a float64 scalar."""
@@ -147,11 +147,11 @@ class Penalty(Method):
                 self._proximal(optimizer)
         super()._on_stepped(optimizer, args, kwargs)
 
-    def _proximal(self, optimizer: Optimizer) -> None:
+    def _proximal(self, optimizer: Optimizer, num_steps: int = 1) -> None:
         for group in optimizer.param_groups:
             ids = {id(p) for p in group["params"]}
             names = {n for n, p in self._params.items() if id(p) in ids}
-            self.quadratic.proximal_step_(self._params, group["lr"] * self.scale, names)
+            self.quadratic.proximal_step_(self._params, num_steps * group["lr"] * self.scale, names)
 
     def _guard_first_pull(self) -> None:
         """Warn, once per task and after the first step that moves the weights, of a penalty that does not pull."""

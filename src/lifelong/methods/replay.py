@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lifelong.data.stream import TaskStream
-from lifelong.distributed.ranks import mean_over_ranks_, this_share
+from lifelong.distributed.ranks import mean_over_ranks_, this_shard
 from lifelong.methods.guards import check_number
 from lifelong.methods.method import Method
 
@@ -53,7 +53,7 @@ class Replay(Method):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._device = pl_module.device
-        self._held = self.memory.held(self._device)
+        self._exemplars = self.memory.exemplars(self._device)
         self._num = self.batch_size or trainer.train_dataloader.batch_size  # type: ignore[union-attr]
 
     def rows(self) -> np.ndarray:
@@ -69,18 +69,18 @@ class Replay(Method):
 
         purpose: keeps draws of one batch apart; rows: the positions to draw from; None: `rows()`.
         """
-        held = self.memory.held(self._device) if self.memory.offered else self._held
-        rows, generator, share = self.rows() if rows is None else rows, self.generator(*purpose), this_share()
+        held = self.memory.exemplars(self._device) if self.memory.offered else self._exemplars
+        rows, generator, shard = self.rows() if rows is None else rows, self.generator(*purpose), this_shard()
         order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)[: self._num]]
         draws = torch.rand(len(order), self.augment.num_draws, generator=generator) if self.augment else None
-        mine = share.rows(0, len(order)) if share.count(len(order)) else slice(0, 1)
+        mine = shard.rows(0, len(order)) if shard.count(len(order)) else slice(0, 1)
         assert held is not None
         index = order[mine].to(self._device)
         x, labels = held.examples.inputs[index], held.examples.labels[index]
         if self.augment and draws is not None:
             x = self.augment(x, draws[mine].to(self._device))
         z = None if held.logits is None else held.logits[index]
-        return Replayed(self.learner.as_input(x), labels, share.weight(len(order)), z)
+        return Replayed(self.learner.as_input(x), labels, shard.weight(len(order)), z)
 
     def replayed_loss(self, batch: Replayed) -> Tensor:
         """The task loss of exemplars, times the weight of the shard."""

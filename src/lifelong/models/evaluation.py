@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples
 from lifelong.data.stream import Task, TaskStream
-from lifelong.distributed.ranks import copy_from_rank_zero_, this_share, total_over_ranks
+from lifelong.distributed.ranks import copy_from_rank_zero_, this_shard, total_over_ranks
 from lifelong.models.learner import Learner
 
 BATCH_SIZE = 2048
@@ -17,7 +17,7 @@ def accuracy(learner: Learner, examples: Examples) -> float:
     """Share of examples whose largest visible logit is their label's; nan if there are none. The same on all ranks."""
     if len(examples) == 0:
         return float("nan")
-    return total_over_ranks(num_correct(learner, examples, this_share().rows(0, len(examples)))) / len(examples)
+    return total_over_ranks(num_correct(learner, examples, this_shard().rows(0, len(examples)))) / len(examples)
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ class Learner(LightningModule):
     Attributes:
         num_steps: optimiser steps of the task in work, if it is not stopped early; a schedule spans them.
         terms: added to the task loss of each batch; each is given the batch and its logits (B, K).
+        with_task_loss: False: the loss of a step is that of the terms alone.
         compiled: takes the backbone's place in training mode; None: the backbone itself.
         optimizer_state: what the next task's optimiser starts with (moments, step counts, not its learning rate), where
             it is kept across tasks; None: nothing.
@@ -59,6 +60,7 @@ class Learner(LightningModule):
         self.as_input = as_input
         self.num_steps = 1
         self.terms: list[Term] = []
+        self.with_task_loss = True
         self.compiled: Callable[[Tensor], Tensor] | None = None
         self.optimizer_state: dict[int, Any] | None = None
         self._frozen: list[nn.Module] = []
@@ -123,7 +125,7 @@ class Learner(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The task loss times the weight of this rank's shard, and what the method adds."""
         z = self.logits(batch.x)
-        loss = self.task_loss(z, batch.y)
+        loss = self.task_loss(z, batch.y) if self.with_task_loss else z.new_zeros(())
         if batch.weight != 1:
             loss = loss * batch.weight
         for term in self.terms:

@@ -1,7 +1,7 @@
 """Task losses and the penalty on a plane through three solutions: why a path leaves one task's valley, or stays in it.
 
-Legend: P trainable parameters of the backbone, flattened in the order of `named_parameters`; a point is (P,) float64;
-(x, y) are coordinates on the plane, in distances between weights.
+Legend: P parameters of the backbone, flattened in the order of `named_parameters`; a point is (P,) float64; (x, y) are
+coordinates on the plane, in distances between weights.
 """
 
 import copy
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from lifelong.data.examples import Examples
 from lifelong.methods.penalty import Penalty
@@ -29,22 +30,15 @@ class Plane:
 
     @classmethod
     def through(cls, a: Tensor, b: Tensor, c: Tensor) -> "Plane":
-        """a is the origin, b lies on the positive x axis and c at y > 0 (Gram–Schmidt). Three points (P,).
+        """a is the origin, b lies on the positive x axis and c at y > 0. Three points (P,).
 
         Raises:
             ValueError: the points lie on a line, to rounding.
         """
-        a, b, c = (point.to(torch.float64) for point in (a, b, c))
-        first = b - a
-        second = c - a
-        if float(first.norm()) > 0:
-            first = first / first.norm()
-            whole = second.norm()
-            for _ in range(2):  # once more for what rounding left along the first axis
-                second = second - (second @ first) * first
-            if float(second.norm()) > 1e-9 * float(whole):
-                return cls(a, torch.stack([first, second / second.norm()]))
-        raise ValueError("points must not lie on a line: no plane goes through them alone")
+        q, r = torch.linalg.qr(torch.stack([b - a, c - a], dim=1).to(torch.float64))
+        if r.diagonal().abs().min() <= 1e-9 * r.abs().max():
+            raise ValueError("points must not lie on a line: no plane goes through them alone")
+        return cls(a.to(torch.float64), (q * r.diagonal().sign()).T)
 
     def coordinates(self, points: Tensor) -> Tensor:
         """(x, y) of the feet of points (..., P) on the plane, (..., 2)."""
@@ -60,10 +54,9 @@ class Plane:
 
 
 def flat(params: Mapping[str, Tensor], backbone: nn.Module) -> Tensor:
-    """(P,) float64 of tensors by parameter name; 0 for a parameter of the backbone that has none."""
-    trainable = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
-    pieces = [params[name] if name in params else torch.zeros_like(p) for name, p in trainable.items()]
-    return torch.cat([piece.detach().flatten().to(torch.float64) for piece in pieces])
+    """(P,) of tensors by parameter name; 0 for a parameter of the backbone that has none."""
+    held = [params.get(name, torch.zeros_like(p)) for name, p in backbone.named_parameters()]
+    return parameters_to_vector(held).detach().to("cpu", torch.float64)
 
 
 def weights_of(backbone: nn.Module) -> Tensor:
@@ -89,15 +82,12 @@ def losses(learner: Learner, points: Tensor, examples: Examples) -> Tensor:
     the learner itself is left alone.
     """
     probe = copy.deepcopy(learner).eval()
-    trainable = [p for p in probe.backbone.parameters() if p.requires_grad]
     chunks = [chunk.to(learner.device) for chunk in examples.chunks(BATCH_SIZE)]
     batches = [(probe.as_input(chunk.inputs), chunk.labels) for chunk in chunks]
     found = torch.zeros(len(points), dtype=torch.float64)
     for m, point in enumerate(points):
-        for p, piece in zip(trainable, point.split([p.numel() for p in trainable]), strict=True):
-            p.copy_(piece.view_as(p))
-        for x, y in batches:
-            found[m] += probe.loss(x, y).item() * len(y)
+        vector_to_parameters(point.to(learner.device, torch.float32), probe.backbone.parameters())
+        found[m] = sum(probe.loss(x, y).item() * len(y) for x, y in batches)
     return found / len(examples)
 
 
@@ -127,20 +117,17 @@ class Footprints(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         backbone: Any = pl_module.backbone
         held = [callback for callback in trainer.callbacks if isinstance(callback, Penalty)]  # type: ignore[attr-defined]
-        self.anchors.append(flat(held[0].anchor if held else {}, backbone).cpu())
-        self.importances.append(flat(held[0].importance if held else {}, backbone).cpu())
+        self.anchors.append(flat(held[0].anchor if held else {}, backbone))
+        self.importances.append(flat(held[0].importance_shown if held else {}, backbone))
         self.steps.append([])
         self.points.append([])
-        self._note(trainer, backbone)
+        self.on_train_end(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         if trainer.global_step % self.every == 0:
-            self._note(trainer, pl_module.backbone)  # type: ignore[arg-type]
+            self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._note(trainer, pl_module.backbone)  # type: ignore[arg-type]
-
-    def _note(self, trainer: Trainer, backbone: nn.Module) -> None:
         if trainer.global_step not in self.steps[-1][-1:]:
             self.steps[-1].append(trainer.global_step)
-            self.points[-1].append(weights_of(backbone).cpu())
+            self.points[-1].append(weights_of(pl_module.backbone))  # type: ignore[arg-type]

@@ -9,9 +9,9 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w", keep_as: Path | None = None) -> Iterator[IO]:
-    """Open a temporary file that takes the place of `path` when the block ends without an error; else the old one stays.
+    """Open a temporary file that takes the place of `path` when the block ends without an error.
 
-    mode: "w" or "wb"; the file can be read too. keep_as: the new name of the old file; between the two renames it has
+    mode: "w" or "wb". keep_as: the new name of the old file; between the two renames it has
     this name alone.
 
     Raises:
@@ -19,7 +19,7 @@ def atomic_write(path: Path, mode: str = "w", keep_as: Path | None = None) -> It
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, f"{mode}+", encoding=None if "b" in mode else "utf-8") as file:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

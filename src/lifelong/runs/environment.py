@@ -24,7 +24,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Git commit of the code, with + after it if the tree has changes or src a new file; "unknown" without a checkout."""
+    """Git commit of the code, + after it if the tree has changes or src a new file; "unknown" without a checkout."""
     here = Path(__file__).parent
 
     def git(*args: str) -> str:
@@ -45,7 +45,7 @@ def count_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Largest memory held so far: of the GPU's allocator, or the process's resident set on a CPU (Linux: KiB)."""
+    """Largest memory taken so far: of the GPU's allocator, or the process's resident set on a CPU (Linux: KiB)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""runs/<name>/<run id>/: what a run leaves behind, and whether it is finished, interrupted or new."""
+"""runs/<name>/<run id>/: what a run writes, and whether it is finished, interrupted or new."""
 
 import hashlib
 import json
@@ -82,7 +82,7 @@ class RunFolder:
 
     @contextmanager
     def failures_told(self) -> Iterator[None]:
-        """Within the block, an error's message stays behind in error.txt; one from an earlier try goes."""
+        """Within the block, an error's message is written to error.txt; one from an earlier try goes."""
         self.error.unlink(missing_ok=True)
         try:
             yield

@@ -5,6 +5,7 @@ import inspect
 import sys
 import sysconfig
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import reduce
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,29 +14,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lifelong.config.groups import PACKAGE, SOURCE, SOURCES, groups_of
-from lifelong.config.schema import choice
+from lifelong.config.schema import Recipes, Watching, choice
 from lifelong.runs.folder import run_id
 
-ENVIRONMENT_KEYS = (
-    "name",
-    "root",
-    "extend",
-    "rerun",
-    "progress",
-    "num_threads",
-    "logger",
-    "log_every_n_steps",
-    "checkpoint_seconds",
-    "objectives",
-    "checkpoint_steps",
-    "resident_bytes",
-    "trusted",
-    "rank_timeout_seconds",
-)
-"""Where and how a run is watched, not what it computes: left out of the run id."""
-RECIPES = ("experiment", "sweep", "strength_factor", "choices")
-"""What has set other keys and has no meaning of its own."""
-
+LEFT_OUT = {field.name for part in (Watching, Recipes) for field in fields(part)}
 ADDED = ("init_from",)
 """Root keys that came later: left out while null, so that older runs keep their ids."""
 
@@ -48,8 +30,17 @@ def identity(config: DictConfig) -> dict[str, Any]:
         node = reduce(dict.__getitem__, above, plain)[last]
         node["_target_"] = name
         node.pop("cache", None)
-    left_out = [*ENVIRONMENT_KEYS, *RECIPES, *(key for key in ADDED if plain.get(key) is None)]
-    return {k: v for k, v in plain.items() if k not in left_out}
+    added = {key for key in ADDED if plain.get(key) is None}
+    return {k: v for k, v in plain.items() if k not in LEFT_OUT | added}
+
+
+def flattened(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys, {"method.strength": 1000.0, …}; lists and empty ones stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        nested = isinstance(value, Mapping) and value
+        flat |= flattened(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
 
 
 def setting(config: DictConfig) -> dict[str, Any]:
@@ -81,14 +72,14 @@ def identifier(config: DictConfig) -> str:
 def code_hashes(config: DictConfig) -> dict[str, str]:
     """Hashes of the source files a checked configuration runs, 12 hex digits each.
 
-    code: of this package and of what stands behind each `_target_`. method_code: of what stands behind the method's.
+    code: of this package and of what each `_target_` names. method_code: of what the method's names.
     Files of installed libraries are none of them, nor are modules that a file imports.
     """
-    behind = {group: files_behind(OmegaConf.select(config, group)._target_) for group in groups_of(config)}
+    found = {group: source_files(OmegaConf.select(config, group)._target_) for group in groups_of(config)}
     everything = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
-    for files in behind.values():
+    for files in found.values():
         everything |= {name: path for name, path in files.items() if not path.is_relative_to(PACKAGE)}
-    return {"code": _hash(everything), "method_code": _hash(behind["method"])}
+    return {"code": _hash(everything), "method_code": _hash(found["method"])}
 
 
 def changed_code(metrics: Mapping[str, Any], config: DictConfig) -> str | None:
@@ -101,10 +92,10 @@ def changed_code(metrics: Mapping[str, Any], config: DictConfig) -> str | None:
     return f"{whose} has changed since (metrics.json: {changed[0]}): keep the old numbers, or train again by rerun=true"
 
 
-def files_behind(target: str) -> dict[str, Path]:
+def source_files(target: str) -> dict[str, Path]:
     """Source files of a class and its bases, or of a function, by module; without those of installed libraries."""
-    found = inspect.unwrap(resolve_name(target))
-    modules = {part.__module__ for part in (found.__mro__ if inspect.isclass(found) else [found])}
+    named = inspect.unwrap(resolve_name(target))
+    modules = {part.__module__ for part in (named.__mro__ if inspect.isclass(named) else [named])}
     files = {module: getattr(sys.modules[module], "__file__", None) for module in modules}
     libraries = [Path(sysconfig.get_path(place)).resolve() for place in ("stdlib", "purelib", "platlib")]
 

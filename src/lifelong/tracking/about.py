@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lifelong.runs.identity import flattened
+
 
 @dataclass(frozen=True)
 class About:
@@ -17,12 +19,5 @@ class About:
 
     @property
     def flat_config(self) -> dict[str, Any]:
-        """The configuration with dotted keys, {"method.strength": 1000.0, …}; lists stay whole."""
-        return _flat(self.config)
-
-
-def _flat(node: dict[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
-    return found
+        """The configuration with dotted keys."""
+        return flattened(self.config)

@@ -30,8 +30,8 @@ class Gallery(ABC):
         """The measures of the finished run, as in metrics.json."""
 
     @abstractmethod
-    def close(self, success: bool) -> None:
-        """Nothing comes after this."""
+    def close(self, status: str) -> None:
+        """Nothing comes after this; status: "success" or "failed"."""
 
 
 def tested(row: Row) -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lifelong.data.stream import TaskStream
-from lifelong.distributed.ranks import gathered, sum_over_ranks_, this_share
+from lifelong.distributed.ranks import gathered, sum_over_ranks_, this_shard
 from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.environment import peak_memory_bytes
@@ -58,8 +58,6 @@ class Tracker(Callback):
             raise ValueError(f"log_every_n_steps must be an integer >= 1, got {every_n_steps!r}")
         self.stream, self.method, self.record, self.every_n_steps = stream, method, record, every_n_steps
         self.history, self.loggers = history, list(loggers)
-        self.galleries = [logger for logger in loggers if isinstance(logger, Gallery)]
-        self.plain = [logger for logger in loggers if not isinstance(logger, Gallery)]
         self.latest: dict[str, float] = {}
         self._loss: Tensor = torch.zeros(())
         self._count = self._samples = 0
@@ -79,11 +77,11 @@ class Tracker(Callback):
         accuracies = {TESTED + name: value for name, value in zip(self.stream.names, test[-1], strict=True)}
         row = {"task": self.record.task - 1, **accuracies, "test/average_accuracy": sum(learned) / len(learned)}
         self.history.append({"step": step, **row})
-        importance = importance_histograms(self.method.importance_shown) if self.galleries else {}
-        for gallery in self.galleries:
-            gallery.log_task(row, step, test, importance)
-        for logger in self.plain:
-            logger.log_metrics(row, step)
+        for logger in self.loggers:
+            if isinstance(logger, Gallery):
+                logger.log_task(row, step, test, importance_histograms(self.method.importance_shown))
+            else:
+                logger.log_metrics(row, step)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._loss, self._count = torch.zeros(()), 0  # a task starts anew, an interrupted one is restored after this
@@ -116,14 +114,14 @@ class Tracker(Callback):
         """The summed losses, mean over ranks; not finite, all ranks raise DivergedError. The host waits for it."""
         total = self._loss.clone()
         sum_over_ranks_([total])
-        if not math.isfinite(loss := float(total) / this_share().of):
+        if not math.isfinite(loss := float(total) / this_shard().of):
             raise self._diverged(f"train/loss is {loss}", trainer)
         return loss
 
     def _costs(self, device: torch.device) -> dict[str, float]:
         """Since the row before, the validations between left out; called behind a wait for the device."""
         now = perf_counter()
-        speed = self._samples * this_share().of / (now - self._since)
+        speed = self._samples * this_shard().of / (now - self._since)
         self._since, self._samples = now, 0
         return {"cost/samples_per_second": speed, "cost/peak_memory_bytes": peak_memory_bytes(device)}
 
@@ -152,8 +150,9 @@ class Tracker(Callback):
 
     def summarise(self, metrics: Row) -> None:
         """Hand the finished run's measures to loggers that keep a summary."""
-        for gallery in self.galleries:
-            gallery.summarise(metrics)
+        for logger in self.loggers:
+            if isinstance(logger, Gallery):
+                logger.summarise(metrics)
 
     @contextmanager
     def closing(self) -> Iterator[None]:
@@ -164,16 +163,15 @@ class Tracker(Callback):
             success = True
         finally:
             self.history.close()
-            for gallery in self.galleries:
-                gallery.close(success)
-            for logger in self.plain:
-                logger.finalize("success" if success else "failed")
+            for logger in self.loggers:
+                end = logger.close if isinstance(logger, Gallery) else logger.finalize
+                end("success" if success else "failed")
 
     def state_dict(self) -> dict[str, Any]:
         return {"loss": gathered(self._loss), "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loss, self._count = state_dict["loss"][this_share().rank], state_dict["count"]
+        self._loss, self._count = state_dict["loss"][this_shard().rank], state_dict["count"]
 
 
 def quiet_libraries() -> None:

@@ -6,7 +6,6 @@ resumed run equals an uninterrupted one. The files are those of lifelong.trainin
 
 import math
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,25 +16,21 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lifelong.data.stream import Task
-from lifelong.distributed.ranks import gathered, is_first, largest_over_ranks, this_share, wait_for_all
+from lifelong.distributed.ranks import gathered, is_first, largest_over_ranks, this_shard, wait_for_all
 from lifelong.launch.cluster import submitted_to
 from lifelong.memory.base import Memory
 from lifelong.methods.method import Method
 from lifelong.models.learner import Learner
-from lifelong.runs.interrupted import SIGNALS, Interrupted
+from lifelong.runs.interrupted import Interrupted, handlers_put_back
 from lifelong.runs.record import Record
 from lifelong.training.checkpoint_files import CheckpointFiles, refusal
 
-FIRST = 128
-"""More than the number of any signal."""
-
 
 class Checkpoints(Callback):
-    """Saves the run every `every_seconds`, every `every_steps` optimiser steps and on request, always behind a whole
+    """Saves the run every `every_seconds`, every `every_steps` optimiser steps and on request, always after a whole
     step; the last callback.
 
-    Ranks decide together, behind each step: rank 0 by its clock, any of them by a signal. Rank 0 writes.
+    Ranks decide together, after each step: rank 0 by its clock, any of them by a signal. Rank 0 writes.
 
     Args:
         files: where the checkpoints go.
@@ -71,30 +66,31 @@ class Checkpoints(Callback):
             return None
         path, saved = found
         in_work = "loops" in saved
-        held = saved["callbacks"].get(method.state_key, {}) if in_work else saved["method"]  # Lightning leaves out {}
+        kept = saved["callbacks"].get(method.state_key, {}) if in_work else saved["method"]  # Lightning leaves out {}
         for what, then, now in (
             ("a record", saved["record"], self.record.state_dict()),
             ("a memory", saved["memory"], self.memory.state_dict()),
-            ("a method", held, method.state_dict()),
+            ("a method", kept, method.state_dict()),
             ("weights", saved["state_dict"], learner.state_dict()),
         ):
-            if misfit := next(_misfits(then, now, shapes=what == "weights"), None):
-                raise refusal(path, f"holds {what} {misfit}")
+            if difference := _difference(then, now, shapes=what == "weights"):
+                raise refusal(path, f"holds {what} {difference}")
         self.record.load_state_dict(saved["record"])
         self.memory.load_state_dict(saved["memory"])
         if in_work:
-            if (begun := len(saved["rng"])) != this_share().of:
-                raise refusal(path, f"was written by {begun} processes, now there are {this_share().of}")
+            if (begun := len(saved["rng"])) != this_shard().of:
+                raise refusal(path, f"was written by {begun} processes, now there are {this_shard().of}")
             self._resume = found
         else:
             learner.load_state_dict(saved["state_dict"])
-            method.load_state_dict(held)
+            method.load_state_dict(kept)
             learner.optimizer_state = saved.get("optimizer")
         return int(saved["history_bytes"])
 
-    def resume_from(self, task: Task) -> Path | None:
-        """The checkpoint `task` continues from, if it was interrupted in work."""
-        return self._resume[0] if self._resume is not None and self.record.task == task.index else None
+    @property
+    def resume_from(self) -> Path | None:
+        """The checkpoint of a task in work that the next fit continues from."""
+        return self._resume and self._resume[0]
 
     def save_boundary(self, learner: Learner, method: Method) -> None:
         """Between tasks: a task makes its own loader and randomness, so that neither is saved."""
@@ -124,7 +120,7 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._in_fit, self._saved_step = True, trainer.global_step
-        if self._handles_signals:  # not Lightning's handler, which stops behind any batch, in the midst of a step
+        if self._handles_signals:  # not Lightning's handler, which stops after any batch, in the midst of a step
             signal.signal(signal.SIGTERM, self._on_signal)
         if self._resume is not None:
             saved = self._resume[1]
@@ -135,8 +131,8 @@ class Checkpoints(Callback):
             if trainer.fit_loop.restarted_on_epoch_end:  # and then would go on in the epoch that is over
                 trainer.fit_loop.reset_restart_stage()
                 trainer.fit_loop.epoch_loop.restarting = False
-            rank = this_share().rank
-            torch.set_rng_state(saved["rng"][rank].clone())  # of a view behind the first row torch 2.13 crashes
+            rank = this_shard().rank
+            torch.set_rng_state(saved["rng"][rank].clone())  # of a view past the first row torch 2.13 crashes
             if "cuda_rng" in saved:
                 torch.cuda.set_rng_state(saved["cuda_rng"][rank].clone())
             self._resume = None
@@ -169,8 +165,8 @@ class Checkpoints(Callback):
 
     def _signum_of_all(self, due: bool = False) -> tuple[int, bool]:
         """The signal that came to any rank, SIGUSR2 before others, and whether any rank is due."""
-        asked, is_due = largest_over_ranks(self.signum + FIRST * (self.signum == signal.SIGUSR2), due)
-        return asked % FIRST, bool(is_due)
+        warned, signum, is_due = largest_over_ranks(self.signum == signal.SIGUSR2, self.signum, due)
+        return signal.SIGUSR2 if warned else signum, bool(is_due)
 
     def _interrupted(self, signum: int) -> Interrupted:
         then = "continues" if self.files.exist else "starts over (nothing was saved yet)"
@@ -181,14 +177,8 @@ class Checkpoints(Callback):
         """Within the block a signal waits for the end of the optimiser step, where the run is saved. One outside a fit
         does not wait: the last checkpoint stands. Nor does a second one, but in a job of submitit's, which gets more.
         """
-        here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
-        before = {s: signal.signal(s, self._on_signal) for s in SIGNALS if here}
-        self._handles_signals = here
-        try:
+        with handlers_put_back(self._on_signal) as self._handles_signals:
             yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if not self._in_fit or (self.signum and submitted_to() is None):
@@ -197,11 +187,13 @@ class Checkpoints(Callback):
             self.signum = signum
 
 
-def _misfits(then: Mapping[str, Any], now: Mapping[str, Any], *, shapes: bool) -> Iterator[str]:
+def _difference(then: Mapping[str, Any], now: Mapping[str, Any], *, shapes: bool) -> str | None:
     """What of a state the present code does not know, lacks or, of weights, has in another shape, in words."""
-    yield from (f"with {name}, which the code no longer has" for name in then if name not in now)
+    if gone := next((name for name in then if name not in now), None):
+        return f"with {gone}, which the code no longer has"
     for name, value in now.items():
         if name not in then:
-            yield f"without {name}, which the code now has"
-        elif shapes and then[name].shape != value.shape:
-            yield f"with {name} {tuple(then[name].shape)}, now {tuple(value.shape)}"
+            return f"without {name}, which the code now has"
+        if shapes and then[name].shape != value.shape:
+            return f"with {name} {tuple(then[name].shape)}, now {tuple(value.shape)}"
+    return None

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lifelong import __version__
 from lifelong.distributed.ranks import is_first
 from lifelong.runs.atomic import atomic_write
-from lifelong.runs.checksum import load_sealed, save_sealed
+from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import DamagedError, RunFolderError
 
 FORMAT = 3
@@ -40,7 +42,7 @@ class CheckpointFiles:
     def write(self, checkpoint: Mapping[str, Any]) -> None:
         """Write the newest checkpoint; the one before is kept as previous.ckpt."""
         with atomic_write(self.last, "wb", keep_as=self.previous if self._last_is_whole else None) as file:
-            save_sealed({**checkpoint, "origin": self.origin}, file)
+            torch.save({**checkpoint, "origin": self.origin}, file)
         self._last_is_whole = True
 
     def read(self) -> tuple[Path, dict[str, Any]] | None:
@@ -52,7 +54,7 @@ class CheckpointFiles:
         found, damages = None, []
         for path in filter(Path.exists, (self.last, self.previous)):
             try:
-                found = path, load_sealed(path)
+                found = path, load_with_checksum(path)
                 break
             except DamagedError as error:
                 damages.append(str(error))

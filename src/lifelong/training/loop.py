@@ -16,7 +16,7 @@ from lifelong.data.loader import Augment, Batches
 from lifelong.data.replay import training_batches
 from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
-from lifelong.distributed.ranks import check_same_on_ranks, copy_from_rank_zero_, this_share
+from lifelong.distributed.ranks import check_same_on_ranks, copy_from_rank_zero_, this_shard
 from lifelong.memory.base import Memory
 from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
@@ -110,7 +110,7 @@ def run_stream(run: Run) -> Tensor:
 
 def fit(run: Run, task: Task, device: torch.device) -> int:
     """Train on one task, or on what is left of it; returns its number of optimiser steps."""
-    learner, method, rank = run.learner, run.method, this_share().rank
+    learner, method, rank = run.learner, run.method, this_shard().rank
     task_seed = derive_seed(run.seed, task.index)
     torch.manual_seed(task_seed if rank == 0 else derive_seed(task_seed, rank))  # dropout
     learner.show(run.stream.visible(task.index, task.index))
@@ -127,7 +127,7 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
         **loading(run, device),
     )
     learner.num_steps = planned_steps(trainer, len(batches))
-    resumed = run.checkpoints.resume_from(task) if run.checkpoints else None
+    resumed = run.checkpoints.resume_from if run.checkpoints else None
     trainer.fit(learner, batches, ckpt_path=resumed, weights_only=True)
     learner.to(device)
     if run.keep_optimizer:
@@ -148,7 +148,7 @@ def consolidate(run: Run, task: Task, device: torch.device) -> None:
 def loading(run: Run, device: torch.device) -> dict[str, Any]:
     """How batches of any kind are loaded."""
     return {"device": device, "as_input": run.learner.as_input, "resident_bytes": run.resident_bytes,
-            "share": this_share()}  # fmt: skip
+            "shard": this_shard()}  # fmt: skip
 
 
 def importance_batches(

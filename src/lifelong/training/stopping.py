@@ -32,7 +32,7 @@ def patience(epochs: int, min_delta: float = 0.0) -> list[Callback]:
 class Patience(Callback):
     """Stands between the tracker and the checkpoints, so that these hold what was decided at an epoch's end.
 
-    Lightning's EarlyStopping is called behind all other callbacks, wherever it stands: a run interrupted at the end of
+    Lightning's EarlyStopping is called after all other callbacks, wherever it stands: a run interrupted at the end of
     an epoch would forget that epoch.
     """
 
@@ -41,7 +41,7 @@ class Patience(Callback):
         self.best, self.waited = -math.inf, 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._decide(trainer)  # it may be resumed behind its last epoch
+        self._decide(trainer)  # it may be resumed after its last epoch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         accuracy = float(trainer.callback_metrics[VALIDATION_ACCURACY])

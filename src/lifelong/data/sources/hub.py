@@ -30,17 +30,10 @@ def hub(
     counts: Sequence[int] | None = None,
     cache: str | None = None,
 ) -> Source:
-    """A set by its name on the hub, downloaded and decoded once; or a copy of one on this machine.
+    """A set by its name on the hub, downloaded and decoded once; or a copy of one on this machine, in `path`.
 
-    Args:
-        path: a folder as `hf download` leaves it, or one parquet file, read instead of asking the hub.
-        config, revision: as `datasets.load_dataset` takes them; of a folder, config may be one below it.
-        train_split, test_split: splits, or parts of them: "train[:1000]"; test_split None: held out of train_split.
-        image, label: names of the columns. Labels are class labels, integers from 0, or texts (sorted).
-        mode, size: what images are brought to, see PixelFormat.
-        test_fraction: where test_split is None, the stratified share held out; None: a fifth.
-        counts: known numbers of training images, test images and classes, checked.
-        cache: see `cache.cached`.
+    The options are explained in configs/dataset/source/hub.yaml; config and revision are those of
+    `datasets.load_dataset`, of a folder config may be one below it. For mode and size see PixelFormat.
 
     Raises:
         ValueError: the set, a split or a column is not there, the hub cannot be reached, `datasets` is not installed,
@@ -52,15 +45,18 @@ def hub(
     splits = [train_split] if test_split is None else [train_split, test_split]
 
     def decode(scratch: str) -> Decoding:
-        load = partial(_local, path, config, scratch) if path else partial(_remote, str(name), config, revision)
-        sets = [load(split) for split in splits]
+        sets = [_loaded(name, path, config, revision, split, scratch) for split in splits]
+        for option, column in (("image", image), ("label", label)):
+            if column not in (names := sets[0].column_names):
+                message = f"must be one of the columns {', '.join(names)}, got {column!r}"
+                raise ValueError(f"dataset.source.{option} {message}")
         classes, labels = integer_labels(sets, label)
         images = [openings(dataset, image, split) for dataset, split in zip(sets, splits, strict=True)]
         return classes, list(zip(labels, images, strict=True))
 
     asked = {"hub": [None if path else name, config, revision], "splits": splits, "columns": [image, label]}
     asked["files"] = fingerprint(_files(path, revision)) if path else []
-    source = cached(Path(name or str(path)).stem, asked, PixelFormat.of(mode, size), fraction, cache, decode)
+    source = cached(Path(name or str(path)).stem, asked, PixelFormat(mode, size), fraction, cache, decode)
     found = [len(source.train), len(source.test), len(source.classes)]
     if counts is not None and found != list(counts):
         raise ValueError(
@@ -81,23 +77,19 @@ def _files(path: str, revision: str | None) -> list[Path]:
     return [*files, *root.glob("README.md")]  # it says which files are which split
 
 
-def _local(path: str, config: str | None, scratch: str, split: str) -> Dataset:
-    root = Path(path).expanduser().resolve()
-    load = partial(_library().load_dataset, split=split, cache_dir=scratch)
-    try:
-        if root.is_file():
-            return load("parquet", data_files=str(root))
-        return load(str(root / config)) if config and (root / config).is_dir() else load(str(root), config)
-    except Exception as error:  # of three libraries: datasets, fsspec, pyarrow
-        reason = _reason(error.__cause__ or error)
-        raise ValueError(f"dataset.source.path: split {split!r} of {root} cannot be read ({reason})") from error
-
-
-def _remote(name: str, config: str | None, revision: str | None, split: str) -> Dataset:
-    """Downloaded into the cache of `datasets` (HF_HOME)."""
+def _loaded(
+    name: str | None, path: str | None, config: str | None, revision: str | None, split: str, scratch: str
+) -> Dataset:
+    """A split of the set in `path`, or of the one of that name, downloaded into the cache of `datasets` (HF_HOME)."""
     load = _library().load_dataset
     try:
-        return load(name, config, split=split, revision=revision)
+        if path is None:
+            return load(name, config, split=split, revision=revision)
+        root = Path(path).expanduser().resolve()
+        local = partial(load, split=split, cache_dir=scratch)
+        if root.is_file():
+            return local("parquet", data_files=str(root))
+        return local(str(root / config)) if config and (root / config).is_dir() else local(str(root), config)
     except ConnectionError as error:
         raise ValueError(
             f"dataset.source.name {name!r} is neither on this machine nor in reach ({_reason(error)}): fetch "
@@ -105,8 +97,10 @@ def _remote(name: str, config: str | None, revision: str | None, split: str) -> 
             "and set dataset.source.path=DIR"
         ) from error
     except Exception as error:  # of five libraries: datasets, huggingface_hub, httpx, fsspec, pyarrow
+        what = f"dataset.source.path {path!r}" if path else f"dataset.source.name {name!r}"
         options = f"config {config!r}, split {split!r}, revision {revision!r}"
-        raise ValueError(f"dataset.source.name {name!r} cannot be loaded with {options}: {_reason(error)}") from error
+        reason = _reason((path and error.__cause__) or error)
+        raise ValueError(f"{what} cannot be loaded with {options}: {reason}") from error
 
 
 def _library() -> Any:
@@ -122,7 +116,7 @@ def integer_labels(sets: Sequence[Dataset], column: str) -> tuple[list[str], lis
 
     Class labels keep their names and order; of integers the number is the name, 0 up to the largest; texts are sorted.
     """
-    feature = _feature(sets[0], column, "label")
+    feature: Any = sets[0].features[column]
     kind = str(getattr(feature, "dtype", feature))
     allowed = "dataset.source.label must name a column of class labels, integers or texts"
     if not kind.startswith(("int", "uint", "string", "large_string")):
@@ -140,7 +134,7 @@ def integer_labels(sets: Sequence[Dataset], column: str) -> tuple[list[str], lis
 
 def openings(dataset: Dataset, column: str, split: str) -> list[Opening]:
     """The images of a column; raises ValueError for one that is not of images."""
-    feature, image = _feature(dataset, column, "image"), _library().Image()
+    feature, image = dataset.features[column], _library().Image()
     encoded = isinstance(feature, dict) and set(feature) == {"bytes", "path"}  # an image column without its metadata
     if not isinstance(feature, type(image)) and not encoded:
         got = f"{column!r} of {feature}; dataset/source=arrays takes pixels"
@@ -151,13 +145,6 @@ def openings(dataset: Dataset, column: str, split: str) -> list[Opening]:
         return images[i][column]
 
     return [(f"image {i} of {split}", partial(opened, i)) for i in range(len(images))]
-
-
-def _feature(dataset: Dataset, column: str, option: str) -> Any:
-    names = dataset.column_names
-    if column not in names:
-        raise ValueError(f"dataset.source.{option} must be one of the columns {', '.join(names)}, got {column!r}")
-    return dataset.features[column]
 
 
 def _reason(error: BaseException) -> str:

@@ -46,24 +46,20 @@ def _examples(folder: Path, prefix: str) -> Examples:
 
 
 def _array(folder: Path, name: str, magic: int) -> np.ndarray:
-    """uint8, (N, H, W) or (N,): a header of big-endian 32-bit integers (magic, sizes), then the bytes. What is not
-    packed is memory-mapped; writing to it leaves the file alone."""
+    """uint8, (N, H, W) or (N,): a header of big-endian 32-bit integers (magic, sizes), then the bytes."""
     path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
     if path is None:
         raise ValueError(f"dataset.source.path must be a folder with {name} or {name}.gz, got {str(folder)!r}")
-    content: np.ndarray
     try:
-        if path.suffix == ".gz":
-            content = np.frombuffer(bytearray(gzip.decompress(path.read_bytes())), np.uint8)
-        else:
-            content = np.memmap(path, mode="c")
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        stored = path.read_bytes()
+        content = bytearray(gzip.decompress(stored) if path.suffix == ".gz" else stored)
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"dataset.source.path: {path} cannot be read ({error})") from error
     start = 4 * (magic % 256 + 1)
-    mark, *shape = np.frombuffer(bytes(content[:start]).ljust(start, b"\xff"), ">u4").tolist()
+    mark, *shape = np.frombuffer(content[:start].ljust(start, b"\xff"), ">u4").tolist()
     if mark != magic:
         raise ValueError(f"dataset.source.path: {path} must start with {magic}, the mark of such a file, got {mark}")
     expected = start + math.prod(shape)
     if len(content) != expected:
         raise ValueError(f"dataset.source.path: {path} must be of {expected} bytes (unpacked), got {len(content)}")
-    return content[start:].reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

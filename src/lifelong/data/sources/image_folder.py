@@ -40,7 +40,9 @@ def image_folder(
     has_test = all((folder / part).is_dir() and _folders(folder / part) for part in PARTS)
     fraction = fraction_held_out(test_fraction, has_test, "beside a test folder")
     parts = [folder / part for part in PARTS] if has_test else [folder]
-    classes = _classes(parts[0])
+    classes = _folders(parts[0])
+    if not classes:
+        raise ValueError(f"dataset.source.path must hold a folder per class, got none in {str(folder)!r}")
     files = [_files(part, classes) for part in parts]
 
     def decode(scratch: str) -> Decoding:
@@ -49,17 +51,11 @@ def image_folder(
         return classes, list(zip(labels, images, strict=True))
 
     asked = {"image_folder": [[fingerprint(of_class) for of_class in part] for part in files]}
-    return cached(folder.name, asked, PixelFormat.of(mode, size), fraction, cache, decode)
+    return cached(folder.name, asked, PixelFormat(mode, size), fraction, cache, decode)
 
 
 def _folders(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-
-
-def _classes(folder: Path) -> list[str]:
-    names = sorted(_folders(folder))
-    if not names:
-        raise ValueError(f"dataset.source.path must hold a folder per class, got none in {str(folder)!r}")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return sorted(names, key=int) if all(map(str.isdecimal, names)) else names
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,23 +32,17 @@ def as_sides(key: str, size: int | Sequence[int] | None) -> list[int] | None:
     return sides
 
 
-@dataclass(frozen=True)
 class PixelFormat:
-    """What all images are brought to.
+    """What all images are brought to; raises ValueError for another mode or size.
 
     mode: "L" (grey, C = 1), "RGB" (C = 3), or None: all images must be of one of the two modes.
-    sides: [H, W], resized bilinearly with antialiasing, aspect ratio not kept; None: all of one size.
+    size: a side or [H, W], resized bilinearly with antialiasing, aspect ratio not kept; None: all of one size.
     """
 
-    mode: str | None
-    sides: list[int] | None
-
-    @staticmethod
-    def of(mode: str | None, size: int | Sequence[int] | None) -> PixelFormat:
-        """Raises ValueError for another mode, or a size that is not one or two integers >= 1."""
+    def __init__(self, mode: str | None, size: int | Sequence[int] | None) -> None:
         if mode is not None and mode not in MODES:
             raise ValueError(f"dataset.source.mode must be L, RGB or null, got {mode!r}")
-        return PixelFormat(mode, as_sides("dataset.source.size", size))
+        self.mode, self.sides = mode, as_sides("dataset.source.size", size)
 
     def array(self, image: Image) -> np.ndarray:
         """(C, H, W) uint8. Raises ValueError for a mode that cannot be converted without loss of depth, or may not."""
@@ -65,8 +60,8 @@ class PixelFormat:
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def write_images(path: Path, images: Sequence[Opening], pixel_format: PixelFormat) -> None:
-    """Decode at least one image into the .npy file `path`, (N, C, H, W) uint8, which need not fit into memory.
+def decoded(images: Sequence[Opening], pixel_format: PixelFormat, path: Path) -> Tensor:
+    """(N, C, H, W) uint8 on the file `path`, into which at least one image is decoded: they need not fit into memory.
 
     Raises:
         ValueError: an image that cannot be read, or is not of the first one's shape; the message has its name.
@@ -75,19 +70,17 @@ def write_images(path: Path, images: Sequence[Opening], pixel_format: PixelForma
     shape: tuple[int, ...] = ()
     with path.open("wb") as file:  # not through a memory map: a full disk is to be an error, not a signal
         for name, opening in images:
-            pixels = _decoded(name, opening, pixel_format)
-            if not shape:
-                shape = pixels.shape
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
-                np.lib.format.write_array_header_1_0(file, header)
+            pixels = _pixels(name, opening, pixel_format)
+            shape = shape or pixels.shape
             if pixels.shape != shape:
                 key = f"dataset.source.{'size' if len(pixels) == shape[0] else 'mode'}"
                 sizes = f"{name} is {pixels.shape} (C, H, W), the first is {shape}"
                 raise ValueError(f"{key} must be set where images differ: {sizes}")
             file.write(pixels.tobytes())
+    return torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8).view(len(images), *shape)
 
 
-def _decoded(name: str, opening: Callable[[], Image | None], pixel_format: PixelFormat) -> np.ndarray:
+def _pixels(name: str, opening: Callable[[], Image | None], pixel_format: PixelFormat) -> np.ndarray:
     from PIL.Image import DecompressionBombError
     from PIL.ImageOps import exif_transpose
 

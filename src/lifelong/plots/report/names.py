@@ -52,10 +52,6 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", title).strip("-")[:100]
 
 
-def entry_name(line: str, strength: float) -> str:
-    return f"{line}, λ = {strength:g}" if strength else line
-
-
 def _titles(stream: DataFrame) -> Series:
     """dataset · source · scenario, and whatever else the streams of that name differ in."""
     sources = stream[[key for key in stream if key.startswith("dataset.source") and key.endswith("._target_")]]

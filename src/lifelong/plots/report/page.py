@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from lifelong.plots.figures import save_figure
-from lifelong.plots.report.missing import missing
 from lifelong.plots.report.names import slug
 from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure
-from lifelong.plots.report.runs import notes, read_runs
+from lifelong.plots.report.runs import missing, notes, read_runs
 from lifelong.plots.report.tables import cost_table, latex, matrices, result_table, shown_measures, summary
 from lifelong.runs.atomic import atomic_write
 

@@ -66,9 +66,8 @@ def strength_figure(runs: DataFrame) -> Figure | None:
     if not (swept.groupby("line")["strength"].nunique() > 1).any():
         return None
     keys = [key for key in AXES if finished[key].notna().any()]
-    handles = {line: Line2D([], [], **kind) for line, kind in style.items()}
     columns = 3 if len(keys) == 3 else 2
-    figure, panels = _canvas(f"What strength does: {_title(runs)}", len(keys), columns, 3.3, handles, sharex=True)
+    figure, panels = _canvas("What strength does", runs, len(keys), columns, 3.3, style, sharex=True)
     for axes, key in zip(panels, keys, strict=False):
         for line, kind in style.items():
             ours = swept[(swept["line"] == line) & swept[key].notna()]
@@ -85,9 +84,8 @@ def plane_figure(runs: DataFrame) -> Figure | None:
     finished = finished.assign(stability=100 - finished["forgetting"]).dropna(subset=PLACE)
     if finished.empty:
         return None
-    handles = {line: Line2D([], [], **kind) for line, kind in style.items()}
-    handles |= {"Pareto front": Line2D([], [], **HALO), "best by validation": Line2D([], [], **RING)}
-    figure, (axes,) = _canvas(f"Stability and plasticity: {_title(runs)}", 1, 1, 6.0, handles)
+    legend = style | {"Pareto front": HALO, "best by validation": RING}
+    figure, (axes,) = _canvas("Stability and plasticity", runs, 1, 1, 6.0, legend)
     for line, members in finished.groupby("line"):
         _track(axes, members, style[line])
     best = summary(runs)["best"]
@@ -128,15 +126,14 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
 
 def matrices_figure(runs: DataFrame) -> Figure | None:
     """The accuracy matrix of every line at its best strength, mean over seeds; None if no strength was chosen."""
-    entries = dict(_best_entries(runs))
-    if not entries:
+    tables = {name: mean_matrix(members) for name, members in _best_entries(runs)}
+    if not tables:
         return None
-    tables = {name: mean_matrix(members) for name, members in entries.items()}
     num_tasks = max(map(len, tables.values()))
     side = max(2.1, 0.42 * num_tasks) if num_tasks <= 12 else 3.2
     num_columns = max(1, min(len(tables), int((WIDTH - 1.6) / (side + 0.2))))
     num_rows = math.ceil(len(tables) / num_columns)
-    figure, panels = _canvas(f"Accuracy matrices: {_title(runs)}", len(tables), num_columns, side + 0.6, {})
+    figure, panels = _canvas("Accuracy matrices", runs, len(tables), num_columns, side + 0.6, {})
     ticks = range(0, num_tasks, math.ceil(num_tasks / 20))
     for axes, (name, table) in zip(panels, tables.items(), strict=False):
         image = heat_map(axes, table.to_numpy(), 0 if num_tasks <= 12 else None)
@@ -162,10 +159,9 @@ def curves_figure(runs: DataFrame) -> Figure | None:
     tasks = max((list(dict.fromkeys(found["task"])) for found in curves.values()), key=len)
     colours = dict(zip(tasks, sns.color_palette("viridis", len(tasks)), strict=True))
     kinds = {task: line_style(i) | {"color": colours[task], "marker": ""} for i, task in enumerate(tasks)}
-    handles = {f"on {task}": Line2D([], [], **kind) for task, kind in kinds.items()}
-    num_columns = min(4, len(curves))
-    shared = {"sharex": True, "sharey": True}
-    figure, panels = _canvas(f"Accuracy over time: {_title(runs)}", len(curves), num_columns, 2.2, handles, **shared)
+    legend = {f"on {task}": kind for task, kind in kinds.items()}
+    num_columns, shared = min(4, len(curves)), {"sharex": True, "sharey": True}
+    figure, panels = _canvas("Accuracy over time", runs, len(curves), num_columns, 2.2, legend, **shared)
     for axes, (name, found) in zip(panels, curves.items(), strict=False):
         for task, points in found.groupby("task", sort=False):
             kind = kinds.get(task, line_style(0))
@@ -180,12 +176,10 @@ def curves_figure(runs: DataFrame) -> Figure | None:
 
 def mean_curves(entry: DataFrame) -> DataFrame:
     """Columns task, position, accuracy (%): of every run of an entry that has them; positions all of those share."""
-    found = []
+    names, found = mean_matrix(entry).columns, []
     for run in entry.itertuples():
-        names = mean_matrix(entry).columns
         curve = validation_curves(run.path).replace({"task": dict(zip(run.tasks, names, strict=True))})
-        found.append(curve.assign(accuracy=100 * curve["accuracy"]))
-    found = [curve for curve in found if len(curve)]
+        found += [curve.assign(accuracy=100 * curve["accuracy"])] if len(curve) else []
     if not found:
         return DataFrame(columns=["task", "position", "accuracy"])
     curves = pd.concat(found)
@@ -194,22 +188,16 @@ def mean_curves(entry: DataFrame) -> DataFrame:
 
 def _best_entries(runs: DataFrame) -> Iterator[tuple[str, DataFrame]]:
     """(name and number of seeds, runs) of every line's best entry."""
-    chosen = best_runs(runs)
-    for line in styles(runs):
-        members = chosen[chosen["line"] == line]
-        if len(members):
-            seeds = f"{len(members)} seed" + "s" * (len(members) > 1)
-            strength = members["strength"].iloc[0]
-            yield f"{line}\n{f'λ = {strength:g}, ' if strength else ''}{seeds}", members
+    chosen = dict(list(best_runs(runs).groupby("line")))
+    for line in filter(chosen.__contains__, styles(runs)):
+        members = chosen[line]
+        seeds, strength = f"{len(members)} seed" + "s" * (len(members) > 1), members["strength"].iloc[0]
+        yield f"{line}\n{f'λ = {strength:g}, ' if strength else ''}{seeds}", members
 
 
 def _folded(name: str, width: float) -> str:
     """`name` with its lines cut at `width` inches of 9 points."""
     return "\n".join(textwrap.fill(line, int(width / 0.075)) for line in name.splitlines())
-
-
-def _title(runs: DataFrame) -> str:
-    return str(runs["section"].iloc[0])
 
 
 def _percent(runs: DataFrame) -> DataFrame:
@@ -226,18 +214,20 @@ def _around(finished: DataFrame, key: str) -> tuple[float, float]:
     return means.min() - margin, means.max() + margin
 
 
-def _canvas(title: str, num: int, num_columns: int, height: float, handles: dict[str, Line2D], **shared: Any) -> tuple:
+def _canvas(
+    what: str, runs: DataFrame, num: int, num_columns: int, height: float, legend: dict[str, Any], **shared: Any
+) -> tuple:
     """A figure and its `num` panels, `height` inches each; the legend stands below them in as many columns as fit."""
-    columns = int((WIDTH - 0.6) / (0.75 + CHARACTER * max(map(len, handles), default=1)))
-    columns = max(1, min(columns, len(handles)))
-    num_rows = math.ceil(num / num_columns)
-    figure = empty_figure(WIDTH, num_rows * height + 0.23 * math.ceil(len(handles) / columns) + 0.5, title)
+    columns = int((WIDTH - 0.6) / (0.75 + CHARACTER * max(map(len, legend), default=1)))
+    columns = max(1, min(columns, len(legend)))
+    num_rows, title = math.ceil(num / num_columns), f"{what}: {runs['section'].iloc[0]}"
+    figure = empty_figure(WIDTH, num_rows * height + 0.23 * math.ceil(len(legend) / columns) + 0.5, title)
     panels = figure.subplots(num_rows, num_columns, squeeze=False, **shared).flatten()
     for axes in panels[num:]:
         axes.set_axis_off()
-    if handles:
-        where = {"loc": "outside lower center", "ncols": columns, "handlelength": 3, "frameon": False}
-        figure.legend(handles.values(), handles.keys(), **where)
+    if legend:
+        handles = [Line2D([], [], label=name, **style) for name, style in legend.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3, frameon=False)
     return figure, panels[:num]
 
 

@@ -1,7 +1,6 @@
 """Run folders as one table: a row per run, from config.yaml and metrics.json, and what each row is called."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pandas import DataFrame, Series
 from lifelong.metrics import intransigence
 from lifelong.plots.report.names import named
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id, whole
-from lifelong.runs.identity import setting
+from lifelong.runs.identity import flattened, setting
 
 MEASURES = {
     "average_accuracy": "test ACC",
@@ -113,13 +112,14 @@ def notes(runs: DataFrame) -> list[str]:
     return lines
 
 
-def flattened(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        nested = isinstance(value, Mapping) and value
-        flat |= flattened(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
+def missing(section: DataFrame) -> list[str]:
+    """A line for each entry that lacks seeds others of its section have, whatever became of them."""
+    lines = []
+    for (line, strength), runs in section.groupby(["line", "strength"]):
+        if lacking := sorted(set(section["seed"].dropna()) - set(runs["seed"])):
+            name = f"{line}, λ = {strength:g}" if strength else line
+            lines.append(f"{name}: no run of seed {', '.join(f'{seed:g}' for seed in lacking)}")
+    return lines
 
 
 def validation_curves(path: Path) -> DataFrame:

@@ -39,5 +39,5 @@ class EventFiles(TensorBoardLogger, Gallery):
         """A Trainer is done, the stream is not: the file stays open."""
         self.experiment.flush()
 
-    def close(self, success: bool) -> None:
-        super().finalize("success" if success else "failed")
+    def close(self, status: str) -> None:
+        super().finalize(status)

@@ -70,8 +70,6 @@ class WandbLogger(LightningWandbLogger, Gallery):
         """The W&B run; whoever uses it waits until it has started. Rows logged by it directly do not count as ours."""
         return OnceStarted(self)
 
-    # Who logs, and does not wait -----------------------------------------------------------------------------------
-
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """A row; what is no number (Lightning's log_image, log_table) goes to W&B alone."""
         self._rows.append({"step": step, **numbers(metrics)})
@@ -86,15 +84,13 @@ class WandbLogger(LightningWandbLogger, Gallery):
     def summarise(self, metrics: Row) -> None:
         self._metrics = metrics
 
-    def close(self, success: bool) -> None:
-        self._exit_code = 0 if success else 1
+    def close(self, status: str) -> None:
+        self._exit_code = int(status != "success")
         self._queue.put(None)
         self._thread.join(self.init_timeout + 2 * self.finish_timeout)
         if self._thread.is_alive():
             self._fail(TimeoutError(f"no answer within {2 * self.finish_timeout:g} s"))
         self._rows.close()
-
-    # In the background ---------------------------------------------------------------------------------------------
 
     def _work(self, kept: list[Row]) -> None:
         """W&B gets no row after one it failed to take, so that what it has stays the first of them."""
