@@ -47,12 +47,12 @@ def spread(parts: Sequence[Tensor], index: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(list(parts))[index]
 
 
-def hidden_columns(runs: Sequence[Run], learned: int, task: int) -> Tensor | None:
+def hidden_columns(runs: Sequence[Run], learned: int, task: int, device: torch.device) -> Tensor | None:
     """(S, 1, K) the columns that are not visible when `task` is tested after tasks 0..learned; None if all are."""
     hidden = torch.ones(len(runs), 1, runs[0].stream.num_classes, dtype=torch.bool)
     for s, run in enumerate(runs):
         hidden[s, :, list(run.stream.visible(learned, task))] = False
-    return hidden if bool(hidden.any()) else None
+    return hidden.to(device) if bool(hidden.any()) else None
 
 
 def hidden_in_training(run: Run, visible: Tensor | None, y: Tensor) -> Tensor | None:
@@ -78,7 +78,7 @@ def accuracy_rows(
         visits = [stream.task(j) for stream in streams]
         bases = tuple(task.base for task in visits)
         if bases not in found:
-            hidden = hidden_columns(runs, learned, j)
+            hidden = hidden_columns(runs, learned, j, device)
             examples: list[Examples] = [getattr(visit, part) for visit in visits]
             found[bases] = _accuracies(runs[0], network, examples, index, hidden)
         rows[:, j] = found[bases]
@@ -88,7 +88,6 @@ def accuracy_rows(
 def _accuracies(run: Run, network: Network, parts: Sequence[Examples], index: Tensor, hidden: Tensor | None) -> Tensor:
     """(S,) float64 share of the examples that each member classifies rightly; nan if there are none."""
     correct = torch.zeros(len(network), dtype=torch.int64, device=index.device)
-    hidden = None if hidden is None else hidden.to(index.device)
     size = max(64, BATCH_SIZE // len(network))
     for chunks in zip(*(part.chunks(size) for part in parts), strict=True):
         chunk = [c.to(index.device) for c in chunks]

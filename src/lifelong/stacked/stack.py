@@ -115,7 +115,7 @@ class Fit:
         self.network = Network([run.learner.backbone for run in self.runs])
         clip = Clip(trainer.gradient_clip_val, trainer.gradient_clip_algorithm == "value")
         self.blocks = [Block(self.runs[r], self.network, r, clip) for r in self._block_rows()]
-        self.hidden = hidden_columns(self.runs, index, index)
+        self.hidden = hidden_columns(self.runs, index, index, device)
         self.every = members[0].tracker.every_n_steps
         self.losses, self.count = torch.zeros(len(members), device=device), 0
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
@@ -9,15 +10,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from torch import Tensor
 
 from lifelong.config.schema import ConfigError
 from lifelong.data.stream import TaskStream
 from lifelong.experiment.errors import explain
 from lifelong.experiment.parts import build_run, make_stream
-from lifelong.experiment.result import show, write_result
+from lifelong.experiment.result import draw, show, write_result
 from lifelong.experiment.run import Request, requested, watched
 from lifelong.launch.jobs import Outcome
-from lifelong.runs.folder import RunFolderError
+from lifelong.runs.folder import RunFolder, RunFolderError
+from lifelong.runs.identity import title
+from lifelong.runs.record import Record
 from lifelong.stacked.plan import block_key, chunks, place, reason_alone, stack_key
 from lifelong.stacked.stack import Member, learn
 from lifelong.training.loop import new_garbage
@@ -165,20 +169,18 @@ def train_stack(jobs: Mapping[int, Job]) -> dict[int, Outcome]:
 
 def opened(job: Job) -> Member | None:
     """The run, with its folder held for this process; None if it cannot start."""
-    config, folder, context = job.request.config, job.request.folder, ExitStack()
+    config, folder = job.request.config, job.request.folder
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    try:
+    with suppress(ConfigError, RunFolderError), ExitStack() as context:
         run = build_run(config, job.stream)
         context.enter_context(folder.locked())
         if folder.finished and config.rerun:
             folder.start_over()
         context.enter_context(folder.failures_told())
         tracker = context.enter_context(watched(run, replace(job.request, console=Console(quiet=True))))
-    except (ConfigError, RunFolderError):
-        context.close()
-        return None
-    return Member(job.request, run, tracker, block_key(config), context)
+        return Member(job.request, run, tracker, block_key(config), context.pop_all())
+    return None
 
 
 def _learn(members: Sequence[Member]) -> None:
@@ -189,12 +191,25 @@ def _learn(members: Sequence[Member]) -> None:
         names = members[0].run.stream.names
         going = sum(member.error is None for member in members)
         console.print(f"task {num_learned}/{len(names)} learned by {going} runs", highlight=False)
-    for member in members:
-        if member.error is None:
+    _write_results([member for member in members if member.error is None])
+
+
+def _write_results(members: Sequence[Member]) -> None:
+    """Fill the run folders. Pictures are drawn on all cores: of a small run they are a third of what is left to do."""
+    with ProcessPoolExecutor() as pool:
+        pictures = [pool.submit(draw, *_pictured(member)) for member in members]
+        for member, picture in zip(members, pictures, strict=True):
             with member.fails_alone():
-                member.result = write_result(member.request.config, member.run, member.request.folder)
+                picture.result()
+                member.result = write_result(member.request.config, member.run, member.request.folder, drawn=True)
                 member.tracker.summarise(member.result.metrics)
                 show(member.result, member.request.console)
+
+
+def _pictured(member: Member) -> tuple[RunFolder, list[str], Tensor, Record, str]:
+    record = member.run.record
+    matrix = torch.tensor(record.test, dtype=torch.float64)
+    return member.request.folder, member.run.stream.names, matrix, record, title(member.request.config)
 
 
 def _outcome(member: Member) -> Outcome:
