@@ -42,8 +42,8 @@ def member(root: Path, alone: Result) -> Result:
 
 
 def assert_equal_runs(one: Result, alone: Result) -> None:
-    """Weights within 1e-5, relative: both sum the same float32 numbers in other orders. Accuracies may differ by one
-    example, a tie; in these runs none does."""
+    """Weights within 1e-5, relative: both sum the same float32 numbers in other orders. Accuracies could differ by a tie;
+    in these runs none does."""
     ours, theirs = weights(one), weights(alone)
     assert ours.keys() == theirs.keys()
     for name, w in theirs.items():
@@ -88,7 +88,8 @@ def test_member_equals_its_run_alone(all_methods: tuple[Path, Said], tmp_path: P
          "trainer.gradient_clip_algorithm=value"),
         ("method=rwalk", "method.interval=2", "epochs_per_task=[1,3]", "backbone.bias=false"),
         ("method=rwalk", "method.interval=2", "method.labels=sampled", "method.exclude=[head]"),
-        ("method=ewc", "dataset=split", "~dataset.angles", "scenario=class"),
+        # With its own ε Adam makes a step of one learning rate of a gradient that is zero but for rounding.
+        ("method=ewc", "dataset=split", "~dataset.angles", "scenario=class", "optimizer.eps=1e-3"),
         ("method=mas", "dataset=split", "~dataset.angles", "scenario=task", "trainer.max_epochs=-1",
          "trainer.max_steps=5"),
     ],

@@ -40,10 +40,10 @@ class StackedLauncher(BasicLauncher):
         loader = hydra_context.config_loader
         compose, composed = loader.load_sweep_config, dict[tuple[str, ...], DictConfig]()
 
-        def once(config: DictConfig, overrides: list[str]) -> DictConfig:
-            key = tuple(overrides)
+        def once(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+            key = tuple(sweep_overrides)
             found = composed.pop(key, None)
-            return found if found is not None else composed.setdefault(key, compose(config, overrides))
+            return composed.setdefault(key, compose(master_config, sweep_overrides)) if found is None else found
 
         loader.load_sweep_config = once
 
