@@ -53,7 +53,7 @@ SECTIONS: dict[str, Callable[[], Table]] = {
 
 
 @pytest.mark.parametrize(
-    "section", [pytest.param(s, marks=[pytest.mark.system] if s == "device" else []) for s in SECTIONS]
+    "section", [pytest.param(s, marks=[pytest.mark.system] if s in ("device", "methods") else []) for s in SECTIONS]
 )
 def test_section_measures_something_in_every_row(section: str) -> None:
     table = SECTIONS[section]()
@@ -66,6 +66,7 @@ def test_section_measures_something_in_every_row(section: str) -> None:
     assert table.markdown().count("\n|") == len(table.rows) + 2
 
 
+@pytest.mark.system
 def test_state_of_the_methods_is_what_their_papers_keep() -> None:
     """Finetune nothing, anchor and importance for most; SI a path and a start besides, while it trains."""
     table = methods.measure(SMALL, widths=(8,))

@@ -52,7 +52,7 @@ scp = partial(sliced_cramer, visible=torch.ones(4, dtype=torch.bool))
 PLACES: dict[str, tuple[Any, str, Callable[..., int], Callable[..., Any], Callable[[], nn.Module], tuple[int, ...]]] = {
     "fisher": (closed, "_add_outer_products", lambda seen, square, *_: len(square), fisher, mlp, (1, 2, 3)),
     "mas": (closed, "_add_outer_products", lambda seen, square, *_: len(square), mas, mlp, (1, 2, 3)),
-    "convolutions": (closed, "_add_in_chunks", lambda name, pairs, *_: len(pairs[0][1]), fisher, cnn, (2, 6, 5)),
+    "convolutions": (closed, "_add_in_chunks", lambda name, pairs, *_: len(pairs[0][0].a), fisher, cnn, (2, 6, 5)),
     "scp": (estimators, "gradients", lambda model, z, v: len(z), scp, mlp, (1, 2, 3)),
     "batched": (estimators, "gradients", lambda model, z, v: len(z), batched, mlp, (1, 2, 3)),
     "local": (local, "_add", lambda sums, name, y_out, y_in: len(y_out), local_mas, mlp, (1, 2, 3)),

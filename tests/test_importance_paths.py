@@ -123,10 +123,11 @@ def test_a_later_batch_may_leave_the_closed_form() -> None:
     assert_close(fisher(model, batches), reference.fisher_exact(model, x, [0, 1, 2, 3]), **ROUNDING)
 
 
-def test_chunks_do_not_change_the_result(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bound", ["CHUNK_BYTES", "HELD_BYTES"])
+def test_chunks_do_not_change_the_result(path: str, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batches = cnn().double(), [data(SHAPE)]
     whole = mean_power_gradient(model, batches, two_outputs, power=2)
-    monkeypatch.setitem(sums.CHUNK_BYTES, "cpu", 1)
+    monkeypatch.setitem(getattr(sums, bound), "cpu", 1)
     assert_close(mean_power_gradient(model, batches, two_outputs, power=2), whole, **ROUNDING)
 
 

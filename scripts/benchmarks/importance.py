@@ -1,6 +1,7 @@
-"""Fisher information against a loop over single samples."""
+"""Fisher information against a loop over single samples, and against an epoch of training."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -10,37 +11,137 @@ from torch.nn import functional as F
 
 from benchmarks.table import Cell, Settings, Table, in_turn, ratio, seconds, spread
 from lifelong import importance
+from lifelong.models.resnet import ResNet18
 
 WIDTHS = (784, 1024, 512, 256, 10)
-NUM_SAMPLES = {"empirical": 256, "exact": 32}
-"""What a loop over single samples is given; ours takes 2048."""
+LABELS = ("exact", "empirical")
+TOKENS, WORDS, PATCH = 16, 200, 7
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is measured.
+
+    Attributes:
+        samples: that ours and the epoch are given. few: that the loop is given, four times as many if empirical.
+        least: bar of the gain over the loop, with the exact Fisher. most: bar of exact and empirical in epochs.
+    """
+
+    make: Callable[[], nn.Module]
+    inputs: Callable[[int], Tensor]
+    samples: int
+    few: int
+    least: float
+    most: tuple[float, float] | None = None
+
+
+class OwnScale(nn.Module):
+    """Inputs times a Parameter of the model's own, and the MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.mlp = nn.Parameter(torch.ones(28)), mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x * self.scale)
+
+
+class Transformer(nn.Module):
+    """Two layers on words (B, 16), or on the patches of an image behind a token of their own (ViT)."""
+
+    def __init__(self, width: int, hidden: int, *, image: bool = False) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(1, width, PATCH, PATCH) if image else nn.Embedding(WORDS, width)
+        self.first = nn.Parameter(torch.zeros(1, 1, width)) if image else None
+        self.place = nn.Parameter(torch.zeros(TOKENS + image, width))
+        layer = nn.TransformerEncoderLayer(width, 4, hidden, 0.0, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        if self.first is not None:
+            h = torch.cat([self.first.expand(len(x), -1, -1), h.flatten(2).mT], 1)
+        return self.head(self.encoder(h + self.place)[:, 0])
+
+
+class Rows(nn.Module):
+    """An LSTM over the rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory, self.head = nn.LSTM(28, 64, batch_first=True), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.memory(x.squeeze(1))[0][:, -1])
+
+
+def mlp(activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
+    layers = [part for a, b in pairwise(WIDTHS) for part in (nn.Linear(a, b), activation())]
+    return nn.Sequential(nn.Flatten(), *layers[:-1])
+
+
+def images(num: int) -> Tensor:
+    return torch.rand(num, 1, 28, 28)
+
+
+def words(num: int) -> Tensor:
+    return torch.randint(WORDS, (num, TOKENS))
+
+
+NETWORKS = {
+    "MLP": Network(mlp, images, 2048, 32, 32),
+    "MLP, PReLU": Network(partial(mlp, nn.PReLU), images, 2048, 32, 4),
+    "MLP, own Parameter": Network(OwnScale, images, 2048, 32, 4),
+    "ViT, d = 32": Network(partial(Transformer, 32, 64, image=True), images, 512, 16, 10, (3, 1)),
+    "transformer, d = 32": Network(partial(Transformer, 32, 128), words, 512, 16, 10),
+    "transformer, d = 128": Network(partial(Transformer, 128, 512), words, 256, 16, 10),
+    "LSTM": Network(Rows, images, 512, 16, 4),
+    "ResNet-18, width 8": Network(
+        partial(ResNet18, (3, 32, 32), 10, 8), lambda num: torch.rand(num, 3, 32, 32), 64, 8, 4
+    ),
+}
 
 
 def measure(settings: Settings) -> Table:
+    rows = [row for name, network in NETWORKS.items() for row in measured(name, network, settings)]
+    return Table(
+        "Diagonal Fisher information, float32; MLP: 784-1024-512-256-10. "
+        '"empirical" takes the true label of each sample, "exact" all ten. × loop: how much faster than a loop over '
+        "single samples; epochs: in epochs of plain training on the same samples in batches of 128.",
+        {"network, labels": "", "samples/s": ",.0f", "× loop": ".1f", "bar": ".0f", "epochs": ".2f", "at most": ".0f"},
+        rows,
+    )
+
+
+def measured(name: str, network: Network, settings: Settings) -> list[list[Cell]]:
     torch.manual_seed(0)
-    layers = [part for a, b in pairwise(WIDTHS) for part in (nn.Linear(a, b), nn.ReLU())]
-    model = nn.Sequential(nn.Flatten(), *layers[:-1])
-    total = max(2048 // settings.shrink, 16)
-    x, y = torch.rand(total, 1, 28, 28), torch.randint(10, (total,))
+    model, total = network.make().eval(), max(network.samples // settings.shrink, 8)
+    x, y = network.inputs(total), torch.randint(10, (total,))
     batches = list(zip(x.split(512), y.split(512), strict=True))
     rows: list[list[Cell]] = []
-    for labels, most in NUM_SAMPLES.items():
-        few = max(most // settings.shrink, 4)
+    for k, labels in enumerate(LABELS):
+        few = min(max((1, 4)[k] * network.few // settings.shrink, 2), total)
         runs: dict[str, Callable[[], object]] = {
             "ours": partial(importance.fisher, model, batches, labels=labels),
             "loop": partial(lean_loop, model, x[:few], y[:few], labels),
+            "epoch": partial(train, network.make(), x, y),
         }
-        times = in_turn({name: partial(seconds, run) for name, run in runs.items()}, settings.repetitions or 7)
-        rates = {name: [(total if name == "ours" else few) / t for t in ts] for name, ts in times.items()}
-        for name, values in rates.items():
-            faster = None if name == "ours" else ratio(rates["ours"], values)
-            rows.append([f"{labels}, {name}", spread(values), faster])
-    return Table(
-        "Diagonal Fisher information of the MLP 784-1024-512-256-10, float32. "
-        '"empirical" takes the true label of each sample, "exact" all ten.',
-        {"labels, how": "", "samples/s": ",.0f", "ours is × faster": ".1f"},
-        rows,
-    )
+        times = in_turn({key: partial(seconds, run) for key, run in runs.items()}, settings.repetitions or 5)
+        rates = spread([total / t for t in times["ours"]])
+        faster = ratio([t * total / few for t in times["loop"]], times["ours"])
+        bars = network.least if labels == "exact" else None, network.most[k] if network.most else None
+        rows.append([f"{name}, {labels}", rates, faster, bars[0], ratio(times["ours"], times["epoch"]), bars[1]])
+    return rows
+
+
+def train(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+    for x_b, y_b in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x_b), y_b).backward()
+        optimizer.step()
 
 
 def lean_loop(model: nn.Module, x: Tensor, y: Tensor, labels: str) -> list[Tensor]:

@@ -2,14 +2,14 @@
 
 For a linear layer with input a_n and gradient g_n at its output the gradient of one sample is the outer product
 g_n ⊗ a_n, so the sum over samples of its power is one matrix product, (|G|^p)ᵀ |A|^p, and with R cotangents per sample
-still one, as Σ_r moves to G. Other operations take the per-sample gradients of that one parameter, in chunks; where a
-parameter has several uses, they are added before the power.
+still one, as Σ_r moves to G. Other operations take the per-sample gradients of that one parameter, all R of a chunk of
+samples together if they fit; where a parameter has several uses, they are added before the power.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 import torch.nn.functional as F
@@ -54,19 +54,24 @@ def add_uses(z: Tensor, uses: list[tuple[Use, int]], v: Tensor, sums: Params, po
             of_parameter[name].append(term)
     outer = {term for term in terms if _is_outer_product(term, of_parameter)}
     squares: dict[Term, Tensor] = {}
+    found: dict[Term, list[Tensor]] = defaultdict(list)
     outputs = [use.output for use, _ in uses]
     for r, v_r in enumerate(v):
         gradients = torch.autograd.grad(z, outputs, v_r, retain_graph=r + 1 < len(v), allow_unused=True)
         of_use = {use: g for (use, _), g in zip(uses, gradients, strict=True)}
-        g_of = {term: g for term in terms if (g := term.gradient(of_use)) is not None}
-        for term in outer & g_of.keys():
-            squares[term] = added(squares.get(term), g_of[term], power)
-        for name, own in of_parameter.items():
-            if pairs := [(term, g_of[term]) for term in own if term in g_of and term not in outer]:
-                look_up = len(pairs) == 1 and pairs[0][0].uses[0][0].operation is F.embedding
-                (_add_lookups if look_up else _add_in_chunks)(name, pairs, sums, power)
+        for term in terms:
+            if (g := term.gradient(of_use)) is None:
+                continue
+            if term in outer:
+                squares[term] = added(squares.get(term), g, power)
+            else:
+                found[term].append(g)
     for term, square in squares.items():
         _add_outer_products(term, square, sums, power)
+    for name, own in of_parameter.items():
+        if pairs := [(term, found[term]) for term in own if term in found]:
+            look_up = len(pairs) == 1 and pairs[0][0].uses[0][0].operation is F.embedding
+            (_add_lookups if look_up else _add_in_chunks)(name, pairs, sums, power)
 
 
 def _terms(uses: Iterable[tuple[Use, int]]) -> list[Term]:
@@ -96,22 +101,28 @@ def _add_outer_products(term: Term, square: Tensor, sums: Params, power: int) ->
             sums[name].add_(square.sum(0))
 
 
-def _add_lookups(name: str, pairs: list[tuple[Term, Tensor]], sums: Params, power: int) -> None:
+def _add_lookups(name: str, pairs: list[tuple[Term, list[Tensor]]], sums: Params, power: int) -> None:
     """Of a table of V rows: a sample's gradient has as many rows as it has tokens, so no other row is touched."""
-    ((term, g),), num_rows = pairs, len(sums[name])
-    sample = torch.arange(len(term.a), device=g.device).view(-1, *[1] * (term.a.dim() - 1))
+    ((term, gs),), num_rows = pairs, len(sums[name])
+    sample = torch.arange(len(term.a), device=term.a.device).view(-1, *[1] * (term.a.dim() - 1))
     seen, place = (sample * (num_rows + 1) + term.a).unique(return_inverse=True)
-    each = g.new_zeros(len(seen), g.shape[-1]).index_add_(0, place.flatten(), g.flatten(0, -2))
     rows = seen % (num_rows + 1)
-    sums[name].index_add_(0, rows[rows < num_rows], magnitude_(each, power)[rows < num_rows])
+    for g in gs:
+        each = g.new_zeros(len(seen), g.shape[-1]).index_add_(0, place.flatten(), g.flatten(0, -2))
+        sums[name].index_add_(0, rows[rows < num_rows], magnitude_(each, power)[rows < num_rows])
 
 
-def _add_in_chunks(name: str, pairs: list[tuple[Term, Tensor]], sums: Params, power: int) -> None:
-    """pairs: the uses of one parameter, and the gradients at their outputs, samples first."""
+def _add_in_chunks(name: str, pairs: list[tuple[Term, list[Tensor]]], sums: Params, power: int) -> None:
+    """pairs: the uses of one parameter, and the R gradients at their outputs, samples first."""
+    num, size = len(pairs[0][1]), sums[name].numel()
+    together = num if samples_at_once(sums[name], num * size) else 1  # of large ones each by itself is as fast
 
-    def work(chunk: slice) -> None:
-        total = reduce(Tensor.add_, (term.rules[name](term.a[chunk], g[chunk]) for term, g in pairs))
-        sums[name].add_(magnitude_(total, power).sum(0))
+    def work(first: int, chunk: slice) -> None:
+        parts = ((term, [g[chunk] for g in gs[first : first + together]]) for term, gs in pairs)
+        total = reduce(Tensor.add_, (term.rules[name](term.a[chunk], part) for term, part in parts))
+        each = magnitude_(total, power).view(-1, size)
+        sums[name].view(-1).addmv_(each.t(), each.new_ones(len(each)))
 
-    held = sums[name].numel() + sum(term.a[0].numel() * term.uses[0][0].window for term, _ in pairs)
-    in_chunks(len(pairs[0][1]), samples_at_once(sums[name], held), work)
+    held = together * size + sum(term.a[0].numel() * term.uses[0][0].window for term, _ in pairs)
+    for first in range(0, num, together):
+        in_chunks(len(pairs[0][0].a), samples_at_once(sums[name], held), partial(work, first))

@@ -29,10 +29,11 @@ def attention(
     if query.dim() != 3 or weight is None or added or options.get("training", True):
         return None
     sources = {id(source): source for source in (query, key, value)}
-    projected = {name: F.linear(source, weight, bias).split(width, -1) for name, source in sources.items()}
+    # samples first: layers with `batch_first` have transposed them, and no copy has to turn them back
+    projected = {key: F.linear(s.transpose(0, 1), weight, bias).split(width, -1) for key, s in sources.items()}
 
     def heads(source: Tensor, part: int) -> Tensor:
-        return projected[id(source)][part].unflatten(2, (num_heads, -1)).permute(1, 2, 0, 3)
+        return projected[id(source)][part].unflatten(2, (num_heads, -1)).transpose(1, 2)
 
     q, k, v = heads(query, 0), heads(key, 1), heads(value, 2)
     scores = (q * q.shape[3] ** -0.5) @ k.mT
@@ -42,7 +43,7 @@ def attention(
     if padding is not None:
         scores = _masked(scores, padding.reshape(len(scores), 1, 1, -1))
     weights = scores.softmax(3)
-    out = F.linear((weights @ v).permute(2, 0, 1, 3).flatten(2), out_weight, out_bias)
+    out = F.linear((weights @ v).transpose(1, 2).flatten(2), out_weight, out_bias).transpose(0, 1)
     if not options.get("need_weights", True):
         return out, None
     return out, weights.mean(1) if options.get("average_attn_weights", True) else weights

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from lifelong.importance.closed import add_uses
 from lifelong.importance.path import Layout, recorded, slow_path, survey, with_closed_form
 from lifelong.importance.per_sample import add_by_vmap, add_one_by_one, outputs_alone
-from lifelong.importance.sums import Batches, Params, over_batches, trainable, zero_sums
+from lifelong.importance.sums import Batches, Params, over_batches, samples_held, trainable, zero_sums
+from lifelong.importance.tape import Use
 from lifelong.importance.traceless import as_model_input, leaving_no_trace
 
 Cotangents = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -50,12 +51,22 @@ class _Adder:
             self._add_slowly(x, self.sums, None, y)
             return
         uses, z = recorded(self.model, x)
-        if z.requires_grad:
-            closed, rest = with_closed_form(self.model, z, uses, self.layout)
-            v = self._weighted(z.detach(), y)
-            if rest:
-                self._add_slowly(x, {name: self.sums[name] for name in sorted(rest)}, v, y)
-            add_uses(z, closed, v, self.sums, self.power)
+        if not z.requires_grad:
+            return
+        v = self._weighted(z.detach(), y)
+        size = samples_held(z, len(v) * sum(use.shape.numel() for use in uses) // len(x)) if len(v) > 1 else len(x)
+        if size >= len(x):
+            self._add_recorded(x, y, v, uses, z, self.layout)
+            return
+        del uses, z
+        for part in map(slice, range(0, len(x), size), range(size, len(x) + size, size)):
+            self._add_recorded(x[part], y[part], v[:, part], *recorded(self.model, x[part]), self.layout)
+
+    def _add_recorded(self, x: Tensor, y: Tensor, v: Tensor, uses: list[Use], z: Tensor, layout: Layout) -> None:
+        closed, rest = with_closed_form(self.model, z, uses, layout)
+        if rest:
+            self._add_slowly(x, {name: self.sums[name] for name in sorted(rest)}, v, y)
+        add_uses(z, closed, v, self.sums, self.power)
 
     def _add_slowly(self, x: Tensor, sums: Params, v: Tensor | None, y: Tensor) -> None:
         """For the parameters in `sums`, every sample as if it were the only one; v is None if z is to be so too."""

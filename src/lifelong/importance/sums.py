@@ -17,6 +17,10 @@ CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
 """Bound on the memory of the per-sample gradients held at once: on a CPU what its cache takes is fastest."""
 
 
+HELD_BYTES = {"cpu": 2**28, "cuda": 2**31}
+"""Bound on the memory of all gradients at outputs of a batch. More samples come in parts, with a forward pass each."""
+
+
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
@@ -118,6 +122,11 @@ def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> int:
         else:
             start = stop
     return size
+
+
+def samples_held(like: Tensor, num_values: int) -> int:
+    """How many samples HELD_BYTES takes, at least one, with so many values as `like` holds for each."""
+    return max(1, HELD_BYTES.get(like.device.type, 2**28) // max(1, num_values * like.element_size()))
 
 
 def samples_at_once(like: Tensor, num_values: int) -> int:

@@ -3,7 +3,7 @@
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batch
@@ -45,7 +45,7 @@ class ICaRL(Distillation):
             self._old[list(self.task.classes)] = False
 
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
-        targets = one_hot(batch.y, z.shape[1]).to(z)
+        targets = torch.zeros_like(z).scatter_(1, batch.y.unsqueeze(1), 1.0)  # one_hot waits for the device
         if self.teacher:
             targets = torch.where(self._old, self._network(batch.x).sigmoid(), targets)
         shown = self.learner.visible.to(z)
