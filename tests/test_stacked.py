@@ -42,8 +42,8 @@ def member(root: Path, alone: Result) -> Result:
 
 
 def assert_equal_runs(one: Result, alone: Result) -> None:
-    """Weights within 1e-5, relative: both sum the same float32 numbers in other orders. Accuracies could differ by a tie;
-    in these runs none does."""
+    """Weights within 1e-5, relative: both sum the same float32 numbers in other orders. Accuracies could differ by a
+    tie; in these runs none does."""
     ours, theirs = weights(one), weights(alone)
     assert ours.keys() == theirs.keys()
     for name, w in theirs.items():

@@ -67,16 +67,14 @@ class Block:
             self.strengths = torch.tensor(strengths, dtype=torch.float64, device=self.network.device)
             method.strength = self.strengths.float()
         for name in method.state:
-            if isinstance(own := getattr(method, name), dict):
-                setattr(method, name, {n: torch.stack([getattr(m, name)[n] for m in self.methods]) for n in own})
+            setattr(method, name, _stacked([getattr(m, name) for m in self.methods]))
         return method
 
     def give_back(self) -> None:
         """Hand each member's method what the task has made of its state, in memory of its own."""
         for name in self.method.state:
-            value = getattr(self.method, name)
             for i, method in enumerate(self.methods):
-                setattr(method, name, {n: t[i].clone() for n, t in value.items()} if isinstance(value, dict) else value)
+                setattr(method, name, _of_member(getattr(self.method, name), i))
 
     # A step --------------------------------------------------------------------------------------------------------
 
@@ -147,13 +145,13 @@ class Block:
     @torch.no_grad()
     def measures(self, grads: Params) -> list[dict[str, float]]:
         """Of each member what its method's `measures` gives, from the task's gradients (n, ...)."""
-        if not isinstance(self.method, Penalty):
+        if not isinstance(self.methods[0], Penalty):
             return [{} for _ in self.methods]
         penalty = ratio = torch.zeros(len(self.methods), dtype=torch.float64)
         if self.active:
             q, pull = self._value_and_pull()
             if "constant" in self.method.state:
-                q = q + torch.stack([m.constant.to(q.device) for m in self.methods])
+                q = q + self.method.constant
             penalty = self.method.coefficient * self.strengths * q
             pull = 2 * self.method.coefficient * self.strengths * pull
             task = norms({name: grads[name] for name in self.held})
@@ -178,3 +176,17 @@ def norms(grads: Params) -> Tensor:
     """(n,) the norm over all of a member's gradients."""
     each = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads.values()]
     return torch.linalg.vector_norm(torch.stack(each), dim=0)
+
+
+def _stacked(values: Sequence[Any]) -> Any:
+    """A state of n members as one: tensors, or dicts of them, stacked; a number is the same for all."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {name: torch.stack([value[name] for value in values]) for name in first}
+    return torch.stack(list(values)) if isinstance(first, Tensor) else first
+
+
+def _of_member(value: Any, i: int) -> Any:
+    if isinstance(value, dict):
+        return {name: t[i].clone() for name, t in value.items()}
+    return value[i].clone() if isinstance(value, Tensor) else value
