@@ -17,12 +17,13 @@ from lifelong.experiment.run import requested
 from lifelong.methods.mas import MAS
 from lifelong.models.mlp import MLP
 from lifelong.runs.folder import RunFolder
+from lifelong.runs.interrupted import Interrupted
 from lifelong.stacked.network import Network
 from lifelong.stacked.plan import block_key, chunks, reason_alone, stack_key
 from lifelong.stacked.stack import Fit
 from lifelong.stacked.sweep import CACHED_BYTES, FEW, Job, default_size
 from lifelong.tracking import DivergedError, read_history
-from runs import TINY, Result, Said, command, composed_tiny, run, weights
+from runs import TINY, Result, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
 STACKED = ("-m", *TINY, "hydra/launcher=stacked")
 METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
@@ -127,6 +128,20 @@ def test_killed_stack_goes_on_after_its_last_task(
     assert_equal_runs(member(tmp_path / "stack", alone), alone)
     steps = [row["step"] for row in read_history(member(tmp_path / "stack", alone).folder / "history.jsonl")]
     assert steps == sorted(steps), "rows that were written after the checkpoint are written once"
+
+
+def test_run_interrupted_within_a_task_goes_on_alone(tmp_path: Path) -> None:
+    """From the very step; the others train together."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_every_batch(patch, lambda _, done: signal.raise_signal(signal.SIGTERM) if done == 8 else None)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "stack", "method=si", "seed=1")
+    said = stacked(tmp_path / "stack", "method=si", "seed=0,1,2")
+    assert last_line(said) == "3 jobs: 3 trained, 0 finished before, 0 failed"
+    assert "run alone (interrupted within a task): job 1" in said.out
+    assert "train together, 2 runs: jobs 0, 2" in said.out
+    alone = run(tmp_path / "alone", "method=si", "seed=1")
+    assert_same_run(member(tmp_path / "stack", alone), alone)
 
 
 def test_member_that_diverges_ends_alone_with_the_error_it_has_alone(tmp_path: Path) -> None:
