@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import device, growth, importance, methods, stream
+from benchmarks import device, growth, importance, methods, stacked, stream
 from benchmarks.table import Settings, Table
 from lifelong.runs.environment import commit
 from studies.pages import renew
@@ -31,10 +31,11 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "methods": methods.measure,
     "stream": stream.measure,
     "growth": growth.measure,
+    "stacked": stacked.measure,
     "device": device.measure,
 }
-ON_REQUEST = {"device"}
-"""Every method on every workload, a ResNet among them: hours on a CPU."""
+ON_REQUEST = {"device", "stacked"}
+"""Every method on every workload, a ResNet among them; whole sweeps by three launchers: hours on a CPU."""
 
 
 def machine() -> str:

@@ -58,14 +58,23 @@ def job(config: DictConfig) -> Outcome:
         return Outcome(failed=message)
 
 
-def _learned(config: DictConfig) -> Outcome:
+def prepare(config: DictConfig) -> None:
+    """Complete the configuration of the job that Hydra says is running.
+
+    Raises:
+        ConfigError: it is no job that this command may have.
+    """
     _check_sweep()
     with open_dict(config):
         with_choices(config, HydraConfig.get())
-    from lifelong.experiment.run import run_experiment  # loads torch and lightning: --help does not wait for them
-
     if chosen_by_objectives() and not config.val_fraction:
         raise ConfigError(f"val_fraction must be > 0 where a sweep chooses by it, got {config.val_fraction}")
+
+
+def _learned(config: DictConfig) -> Outcome:
+    prepare(config)
+    from lifelong.experiment.run import run_experiment  # loads torch and lightning: --help does not wait for them
+
     try:
         result = run_experiment(config)
     except Interrupted as stop:

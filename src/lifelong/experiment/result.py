@@ -45,8 +45,9 @@ class Result:
     trained: bool = True
 
 
-def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
-    """Write weights, matrix, pictures and, last, metrics.json; returns what can be read of them."""
+def write_result(config: DictConfig, run: Run, folder: RunFolder, *, drawn: bool = False) -> Result:
+    """Write weights, matrix, pictures unless they are drawn already and, last, metrics.json; returns what can be read
+    of them."""
     stream, learner, record = run.stream, run.learner, run.record
     matrix, baseline, val = (torch.tensor(a, dtype=torch.float64) for a in (record.test, record.baseline, record.val))
     found = measures(val)  # what hyperparameters may be chosen by; nan without validation data
@@ -54,7 +55,8 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder) -> Result:
     folder.write_text(folder.matrix, to_csv(matrix, stream.names))
     if not val.isnan().any():
         folder.write_text(folder.val_matrix, to_csv(val, stream.names))
-    draw(folder, stream.names, matrix, record, title(config))
+    if not drawn:
+        draw(folder, stream.names, matrix, record, title(config))
     folder.write_metrics(
         {
             **measures(matrix, baseline),

@@ -76,16 +76,22 @@ def run_experiment(
         PenaltyError, DivergedError: the run cannot go on sensibly.
         RankError: one of several processes failed or was killed.
     """
+    request = requested(config, wait, callbacks)
+    done = request.folder.finished and not request.config.rerun
+    result = finished_before(request) if done else learn_by_all(request)
+    if shown:
+        show(result, request.console)
+    return result
+
+
+def requested(config: DictConfig, wait: bool = False, callbacks: Sequence[Callback] = ()) -> Request:
+    """A checked request; raises ConfigError for a setting outside what is allowed."""
     check(config)
     quiet_libraries()
     config = folded(config)
     folder = RunFolder(Path(config.root) / config.name / identifier(config))
     console = Console(quiet=not config.progress or not is_first_started(config))
-    request = Request(config, folder, console, wait or multirun_job() is not None, callbacks)
-    result = finished_before(request) if folder.finished and not config.rerun else learn_by_all(request)
-    if shown:
-        show(result, console)
-    return result
+    return Request(config, folder, console, wait or multirun_job() is not None, callbacks)
 
 
 def finished_before(request: Request) -> Result:

@@ -94,10 +94,7 @@ def run_stream(run: Run) -> Tensor:
     for task in map(stream.task, range(record.task, stream.num_tasks)):
         with record.timed("train"):
             num_steps = fit(run, task, device)
-        with record.timed("importance"):
-            method.draws = torch.Generator(device).manual_seed(derive_seed(run.seed, task.index, 1))
-            kept = importance_batches(task.train, method.num_samples, method.draws, **loading(run, device))
-            method.after_task(task, kept)
+        consolidate(run, task, device)
         check_same_on_ranks([*learner.state_dict().values(), *method.tensors()])
         with record.timed("memory"):
             run.memory.after_task(learner, task.train, task.base, derived_generator(run.seed, task.index, 2))
@@ -137,6 +134,15 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
         learner.optimizer_state = trainer.optimizers[0].state_dict()["state"]
     copy_from_rank_zero_(learner.backbone.buffers())
     return trainer.global_step
+
+
+def consolidate(run: Run, task: Task, device: torch.device) -> None:
+    """Let the method keep what matters of the task just learned."""
+    method = run.method
+    with run.record.timed("importance"):
+        method.draws = torch.Generator(device).manual_seed(derive_seed(run.seed, task.index, 1))
+        kept = importance_batches(task.train, method.num_samples, method.draws, **loading(run, device))
+        method.after_task(task, kept)
 
 
 def loading(run: Run, device: torch.device) -> dict[str, Any]:

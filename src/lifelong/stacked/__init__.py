@@ -1,0 +1,1 @@
+"""Runs of a sweep trained in one process: their parameters are stacked along a leading dimension."""

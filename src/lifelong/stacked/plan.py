@@ -1,0 +1,93 @@
+"""Which jobs of a sweep train as one stack, and why others do not."""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pkgutil import resolve_name
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lifelong.config.schema import choice
+from lifelong.methods.ewc import EWC
+from lifelong.methods.ewcpp import EWCPP
+from lifelong.methods.joint import Joint
+from lifelong.methods.l2 import L2
+from lifelong.methods.mas import MAS
+from lifelong.methods.method import Method
+from lifelong.methods.online_ewc import OnlineEWC
+from lifelong.methods.rwalk import RWalk
+from lifelong.methods.scp import SCP
+from lifelong.methods.si import SI
+from lifelong.models.mlp import MLP
+from lifelong.runs.folder import RunFolder
+from lifelong.runs.identity import identity
+from lifelong.training.checkpoint_files import CheckpointFiles
+
+METHODS = (Method, Joint, L2, EWC, OnlineEWC, EWCPP, MAS, SCP, SI, RWalk)
+"""Those whose verbs within a task are elementwise, and the penalties' own."""
+NONE = ("memory", "augment", "early_stopping")
+TRAINER = {"_target_", "max_epochs", "max_steps", "accelerator", "devices", "precision", "accumulate_grad_batches",
+           "gradient_clip_val", "gradient_clip_algorithm"}  # fmt: skip
+
+
+def reason_alone(config: DictConfig) -> str | None:
+    """Why a run of this checked and folded configuration is no member of a stack, in a few words; None if it may be."""
+    return next(_reasons(config), None)
+
+
+def _reasons(config: DictConfig) -> Iterator[str]:
+    if resolve_name(config.method._target_) not in METHODS:
+        yield f"method={choice(config, 'method')} is not hosted"
+    yield from (f"{group}={choice(config, group)}" for group in NONE if choice(config, group) != "none")
+    if resolve_name(config.backbone._target_) is not MLP:
+        yield f"backbone={choice(config, 'backbone')} is not hosted"
+    elif config.backbone.dropout:
+        yield f"backbone.dropout={config.backbone.dropout}"
+    if config.backbone.get("freeze"):
+        yield "backbone.freeze"
+    trainer = config.trainer
+    if others := sorted(map(str, trainer.keys() - TRAINER)):
+        yield f"trainer.{others[0]} is not hosted"
+    for key, hosted in (("devices", 1), ("precision", "32-true"), ("accumulate_grad_batches", 1)):
+        if trainer[key] != hosted:
+            yield f"trainer.{key}={trainer[key]}"
+    yield from (key for key in ("compile", "keep_optimizer", "extend") if config[key])
+
+
+def stack_key(config: DictConfig, num_tasks: int | None) -> str:
+    """What members of a stack share: all but the seed, the method and the optimiser, and the tasks finished. What
+    `joint` trains on grows from task to task, so it has stacks of its own."""
+    plain = identity(config)
+    plain["dataset"].pop("seed", None)
+    shared = {k: v for k, v in plain.items() if k not in ("seed", "method", "optimizer")}
+    grows = resolve_name(config.method._target_).examples is not Method.examples
+    return json.dumps([shared, grows, num_tasks], sort_keys=True)
+
+
+def place(config: DictConfig, folder: RunFolder) -> int | None:
+    """How many tasks the run has finished; None if it was interrupted within one.
+
+    Raises:
+        RunFolderError: its checkpoint is of another configuration or version of the code.
+    """
+    found = CheckpointFiles(folder.checkpoint, identity(config)).read()
+    if found is None:
+        return 0
+    return None if "loops" in found[1] else int(found[1]["record"]["task"])
+
+
+def block_key(config: DictConfig) -> str:
+    """What members of a block share: the optimiser, and the method but for a strength > 0."""
+    method: dict[str, Any] = OmegaConf.to_container(config.method, resolve=True)  # type: ignore[assignment]
+    if "strength" in method:
+        method["strength"] = method["strength"] > 0
+    return json.dumps([OmegaConf.to_container(config.optimizer, resolve=True), method], sort_keys=True)
+
+
+def chunks(keys: Mapping[int, str], size: int) -> list[list[int]]:
+    """The jobs with these block keys as stacks of at most `size` and nearly equal length, those of a block together."""
+    jobs = sorted(keys, key=lambda job: (keys[job], job))
+    num = -(-len(jobs) // size)
+    borders = [i * len(jobs) // num for i in range(num + 1)]
+    return [jobs[a:b] for a, b in pairwise(borders)]

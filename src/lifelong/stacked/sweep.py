@@ -1,0 +1,222 @@
+"""The jobs of a sweep, as many of them as stack trained together; the others are left to run alone."""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from torch import Tensor
+
+from lifelong.config.schema import ConfigError
+from lifelong.data.stream import TaskStream
+from lifelong.experiment.errors import explain
+from lifelong.experiment.parts import build_run, make_stream
+from lifelong.experiment.result import draw, show, write_result
+from lifelong.experiment.run import Request, requested, watched
+from lifelong.launch.jobs import Outcome
+from lifelong.runs.folder import RunFolder, RunFolderError
+from lifelong.runs.identity import title
+from lifelong.runs.record import Record
+from lifelong.stacked.plan import block_key, chunks, place, reason_alone, stack_key
+from lifelong.stacked.stack import Member, learn
+from lifelong.training.loop import new_garbage
+
+FEW = 8
+"""Members that no CPU is slower with than with one: fewer leave the overhead of a step unshared."""
+CACHED_BYTES = 2**21
+"""Of weights: a stack with more leaves the CPU's cache from one use to the next, and is slower again."""
+COPIES = 32
+"""Of a member's weights that a device must have room for: state of optimiser and method, and what a step makes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the sweep that may be a member of a stack."""
+
+    request: Request
+    stream: TaskStream
+
+
+@dataclass
+class Plan:
+    """What trains together, what does not and why.
+
+    Attributes:
+        groups: the jobs by number that may share a stack, by what they have in common.
+        alone: reason → numbers of jobs.
+    """
+
+    groups: dict[str, dict[int, Job]] = field(default_factory=dict)
+    alone: dict[str, list[int]] = field(default_factory=dict)
+
+    def stacks(self, size: int | None) -> list[dict[int, Job]]:
+        """The groups in stacks of at most `size` members; a job that is left over is alone."""
+        found: list[dict[int, Job]] = []
+        for jobs in self.groups.values():
+            keys = {number: block_key(job.request.config) for number, job in jobs.items()}
+            parts = chunks(keys, size or default_size(next(iter(jobs.values()))))
+            for part in parts:
+                if len(part) > 1:
+                    found.append({number: jobs[number] for number in part})
+                else:
+                    self.alone.setdefault("no other run stacks with it", []).extend(part)
+        return found
+
+
+def train_stacks(configs: Mapping[int, DictConfig], size: int | None) -> dict[int, Outcome]:
+    """Train those of the jobs, by number, that stack; returns what each of them has come to.
+
+    size: members of a stack at most; None: as many as the device is good for.
+    Says which jobs train together, and which run alone and why. Those that are finished already are left out.
+    """
+    plan = planned(configs)
+    stacks = plan.stacks(size)
+    for reason, numbers in plan.alone.items():
+        print(f"run alone ({reason}): {spans(numbers)}", flush=True)
+    outcomes: dict[int, Outcome] = {}
+    for stack in stacks:
+        print(f"train together, {len(stack)} runs: {spans(list(stack))}", flush=True)
+        outcomes |= train_stack(stack)
+    return outcomes
+
+
+def planned(configs: Mapping[int, DictConfig]) -> Plan:
+    """The plan for these jobs; what is wrong with one of them it is left to say itself."""
+    plan, streams, seen = Plan(), dict[str, TaskStream](), set()
+    for number, config in configs.items():
+        with suppress(ConfigError, RunFolderError, OmegaConfBaseException):
+            request = requested(config)
+            folder, config = request.folder, request.config
+            if folder.path in seen or (folder.finished and not config.rerun):
+                continue
+            seen.add(folder.path)
+            num_tasks = place(config, folder)
+            reason = reason_alone(config) or ("interrupted within a task" if num_tasks is None else None)
+            if reason:
+                plan.alone.setdefault(reason, []).append(number)
+                continue
+            stream = _stream(config, streams)
+            key = f"{stack_key(config, num_tasks)} {_sizes(stream)}"
+            plan.groups.setdefault(key, {})[number] = Job(request, stream)
+    return plan
+
+
+def _stream(config: DictConfig, streams: dict[str, TaskStream]) -> TaskStream:
+    """The configuration's stream, made once for all jobs that share it."""
+    key = OmegaConf.to_yaml(config.dataset, resolve=True)
+    if key not in streams:
+        streams[key] = make_stream(config)
+    return streams[key]
+
+
+def _sizes(stream: TaskStream) -> list[tuple[int, ...]]:
+    """Examples of each task for training, validation and test: the members of a stack have as many."""
+    tasks = map(stream.task, range(stream.num_tasks))
+    return [(len(task.train), len(task.val), len(task.test)) for task in tasks]
+
+
+def default_size(job: Job) -> int:
+    """How many members a stack of jobs like this one has: more make no step faster, or do not fit."""
+    run = build_run(job.request.config, job.stream)
+    member = sum(p.numel() * p.element_size() for p in run.learner.backbone.parameters())
+    device = run.make_trainer().strategy.root_device
+    if device.type == "cuda":
+        return max(1, torch.cuda.mem_get_info(device)[0] // (COPIES * member))
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return max(1, min(max(FEW, CACHED_BYTES // member), free // (COPIES * member)))
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Job numbers in words: jobs 0–3, 7."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ("jobs " if len(numbers) > 1 else "job ") + ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in found)
+
+
+@new_garbage()
+def train_stack(jobs: Mapping[int, Job]) -> dict[int, Outcome]:
+    """Train these jobs together, write their run folders and show their results; returns what each has come to.
+
+    A job that cannot start now, e.g. as another process trains it, is left out.
+
+    Raises:
+        Interrupted: by a signal; what was saved after the last task stands.
+    """
+    members: dict[int, Member] = {}
+    try:
+        for number, job in jobs.items():
+            if (member := opened(job)) is not None:
+                members[number] = member
+        _learn([*members.values()])
+    except BaseException as stop:
+        for member in members.values():
+            member.error = member.error or stop
+        raise
+    finally:
+        for member in reversed(members.values()):
+            member.close()
+    return {number: _outcome(member) for number, member in members.items()}
+
+
+def opened(job: Job) -> Member | None:
+    """The run, with its folder held for this process; None if it cannot start."""
+    config, folder = job.request.config, job.request.folder
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    with suppress(ConfigError, RunFolderError), ExitStack() as context:
+        run = build_run(config, job.stream)
+        context.enter_context(folder.locked())
+        if folder.finished and config.rerun:
+            folder.start_over()
+        context.enter_context(folder.failures_told())
+        tracker = context.enter_context(watched(run, replace(job.request, console=Console(quiet=True))))
+        return Member(job.request, run, tracker, block_key(config), context.pop_all())
+    return None
+
+
+def _learn(members: Sequence[Member]) -> None:
+    if not members:
+        return
+    console = members[0].request.console
+    for num_learned in learn(members):
+        names = members[0].run.stream.names
+        going = sum(member.error is None for member in members)
+        console.print(f"task {num_learned}/{len(names)} learned by {going} runs", highlight=False)
+    _write_results([member for member in members if member.error is None])
+
+
+def _write_results(members: Sequence[Member]) -> None:
+    """Fill the run folders. Pictures are drawn on all cores: of a small run they are a third of what is left to do."""
+    with ProcessPoolExecutor() as pool:
+        pictures = [pool.submit(draw, *_pictured(member)) for member in members]
+        for member, picture in zip(members, pictures, strict=True):
+            with member.fails_alone():
+                picture.result()
+                member.result = write_result(member.request.config, member.run, member.request.folder, drawn=True)
+                member.tracker.summarise(member.result.metrics)
+                show(member.result, member.request.console)
+
+
+def _pictured(member: Member) -> tuple[RunFolder, list[str], Tensor, Record, str]:
+    record = member.run.record
+    matrix = torch.tensor(record.test, dtype=torch.float64)
+    return member.request.folder, member.run.stream.names, matrix, record, title(member.request.config)
+
+
+def _outcome(member: Member) -> Outcome:
+    """Raises the member's error if it is a defect of the program."""
+    if member.result is not None:
+        return Outcome(tuple(member.result.metrics[name] for name in member.request.config.objectives), trained=True)
+    message = explain(member.error) if member.error else None
+    if message is None and member.error is not None:
+        raise member.error
+    return Outcome(failed=message)

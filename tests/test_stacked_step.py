@@ -1,0 +1,49 @@
+"""The step of a stack: each member's gradients, by the batched products of all."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torch.testing import assert_close
+
+from lifelong.models.mlp import MLP
+from lifelong.stacked.network import Network
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_and_their_mean_squares_are_those_of_single_samples(shared: bool, bias: bool) -> None:
+    """Of each network alone, by autograd, one sample after the other, over the columns it may choose from."""
+    S, B, K = 3, 5, 4
+    torch.manual_seed(0)
+    backbones = [MLP((6,), K, widths=(7, 5), bias=bias).double() for _ in range(S)]
+    x = torch.randn(*([] if shared else [S]), B, 6, dtype=torch.float64)
+    y = torch.randint(2, (*([] if shared else [S]), B))
+    hidden = torch.tensor([[False] * K, [False, False, True, True], [False, False, False, True]]).unsqueeze(1)
+    expected = []
+    for s, backbone in enumerate(backbones):
+        names, params = zip(*backbone.named_parameters(), strict=True)
+        for inputs, label in zip(x if shared else x[s], y if shared else y[s], strict=True):
+            z = backbone(inputs.unsqueeze(0)).masked_fill(hidden[s], -torch.inf)
+            loss = cross_entropy(z, label.unsqueeze(0))
+            expected.append([loss.detach(), *torch.autograd.grad(loss, params)])
+    each = [torch.stack(list(values)).unflatten(0, (S, B)) for values in zip(*expected, strict=True)]
+    network = Network(backbones)
+    losses, grads = network.gradients(x, y, hidden)
+    squares = network.mean_squares(slice(1, S))
+    assert_close(losses, each[0].mean(1))
+    assert list(grads) == list(names)
+    assert_close(grads, {name: g.mean(1) for name, g in zip(names, each[1:], strict=True)})
+    assert_close(squares, {name: g[1:].square().mean(1) for name, g in zip(names, each[1:], strict=True)})
+
+
+def test_released_members_share_no_memory() -> None:
+    backbones = [MLP((6,), 4, widths=(7,)) for _ in range(2)]
+    before = [{n: p.detach().clone() for n, p in backbone.named_parameters()} for backbone in backbones]
+    network = Network(backbones)
+    assert_close([dict(backbone.named_parameters()) for backbone in backbones], before, rtol=0, atol=0)
+    network.weights["head.weight"].zero_()
+    assert not any(bool(backbone.head.weight.any()) for backbone in backbones)
+    network.release()
+    network.weights["head.weight"].fill_(1)
+    assert not any(bool(backbone.head.weight.any()) for backbone in backbones)
+    assert backbones[0].head.weight.untyped_storage().nbytes() == 4 * 4 * 7
