@@ -33,20 +33,6 @@ class StackedLauncher(BasicLauncher):
             raise ConfigError(must_be("hydra.launcher.size", "an integer >= 1 or null", size))
         self.size = size
 
-    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
-        """Hydra's sweeper composes every job to see that it can, and that takes longer than a small run's share of a
-        stack: those configurations are kept for `launch`."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        loader = hydra_context.config_loader
-        compose, composed = loader.load_sweep_config, dict[tuple[str, ...], DictConfig]()
-
-        def once(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-            key = tuple(sweep_overrides)
-            found = composed.pop(key, None)
-            return composed.setdefault(key, compose(master_config, sweep_overrides)) if found is None else found
-
-        loader.load_sweep_config = once
-
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from lifelong.stacked.sweep import train_stacks  # loads torch, which --help does not wait for
 
