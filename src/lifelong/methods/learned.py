@@ -29,11 +29,3 @@ class Learned(LearnedByMemory, Protocol):
 def gradient(p: Tensor) -> Tensor:
     """.grad, zeros where there is none."""
     return torch.zeros_like(p) if p.grad is None else p.grad
-
-
-def copied(kept: Params, values: Params) -> Params:
-    """The values in the tensors of the step before: new pages at each step cost more than the copy."""
-    if not kept:
-        return {n: value.clone() for n, value in values.items()}
-    torch._foreach_copy_(list(kept.values()), list(values.values()))
-    return kept

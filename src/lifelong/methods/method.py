@@ -12,7 +12,7 @@ from lifelong.data.loader import Augment, Batch
 from lifelong.data.seeds import derive_seed, derived_generator
 from lifelong.data.stream import Task, TaskStream
 from lifelong.memory.base import Memory
-from lifelong.methods.learned import Batches, Learned, Params, copied, gradient
+from lifelong.methods.learned import Batches, Learned, Params, gradient
 from lifelong.methods.state import Stateful
 
 __all__ = ["Batches", "Learned", "Method", "Params"]
@@ -99,8 +99,7 @@ class Method(Stateful):
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
         """Called after each optimiser step that was made, not after one that was skipped (16-mixed, an overflow).
 
-        grads: before `edit_gradients`; before, after: the weights on both sides of the step; `after` is the live ones,
-        the next step overwrites the others.
+        grads: before `edit_gradients`; before, after: the weights on both sides of the step; `after` is the live ones.
         """
 
     def after_task(self, task: Task, batches: Batches) -> None:
@@ -153,7 +152,6 @@ class Method(Stateful):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner: Any = pl_module
         learner.terms, learner.with_task_loss = [], True
-        self._raw, self._before = {}, {}
         for hook in self._hooks:
             hook.remove()
 
@@ -173,8 +171,8 @@ class Method(Stateful):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.watches_path:
-            self._raw = copied(self._raw, {n: gradient(p) for n, p in self._params.items()})
-            self._before = copied(self._before, {n: p.detach() for n, p in self._params.items()})
+            self._raw = {n: gradient(p).clone() for n, p in self._params.items()}
+            self._before = {n: p.detach().clone() for n, p in self._params.items()}
         if self._overrides("edit_gradients") and self.active:
             for p in self._params.values():
                 p.grad = gradient(p)
@@ -186,6 +184,7 @@ class Method(Stateful):
         if self._overrides("after_step"):
             with torch.no_grad():
                 self.after_step(self._raw, self._before, {n: p.detach() for n, p in self._params.items()})
+            self._raw, self._before = {}, {}
 
     def _term(self, batch: Batch, z: Tensor) -> Tensor | float:
         return self.extra_loss(batch, z) if self.active else 0.0
