@@ -184,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     results, tuning = (table.sort_values([*SITE, "strength", "seed"], ignore_index=True) for table in (results, tuning))
     write_csv(paths["results"], results)
     write_csv(paths["tuning"], tuning)
+    results, tuning = (read_csv(path) for path in paths.values())  # as rounded there: so no table depends on the runs
     page: Path = args.docs / "results.md"
     renew(page, page_tables(results, tuning))
     if len(table := all_methods(results)):

@@ -79,9 +79,11 @@ def test_what_is_found_again_replaces_its_rows_alone(tuning: Path, docs: Path, t
 def test_docs_hold_the_tables_that_their_files_make(tmp_path: Path) -> None:
     """`make results` without runs changes nothing."""
     shutil.copytree(DATA, tmp_path / "data")
-    shutil.copy(DATA.parent / "results.md", tmp_path)
-    redrawn = results.main([str(tmp_path), "--docs", str(tmp_path)])
-    assert redrawn.read_text() == (DATA.parent / "results.md").read_text()
+    for page in ("results.md", "methods.md"):
+        shutil.copy(DATA.parent / page, tmp_path)
+    results.main([str(tmp_path), "--docs", str(tmp_path)])
+    for page in ("results.md", "methods.md"):
+        assert (tmp_path / page).read_text() == (DATA.parent / page).read_text()
     for name in ("results", "tuning"):
         pd.testing.assert_frame_equal(*(read_csv(d / f"{name}.csv") for d in (DATA, tmp_path / "data")))
 
