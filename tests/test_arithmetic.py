@@ -138,7 +138,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "variant"), CASES)
+AT_ONCE = ("ewc", "rwalk", "er")
+"""Among the tests of `make test`."""
+
+
+@pytest.mark.parametrize(
+    ("method", "variant"),
+    [pytest.param(*case, marks=() if case[0] in AT_ONCE else pytest.mark.system) for case in CASES],
+)
 def test_step_reads_nothing_back_from_the_device(
     method: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,8 @@ RESUMED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     },
 }
 """After which steps of a tiny run with such settings."""
+AT_ONCE = ("ewc", "mixed precision", "derpp, a reservoir")
+"""Among the tests of `make test`."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def last_checkpoint(root: Path) -> dict[str, Any]:
 # Interrupted --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", RESUMED)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in AT_ONCE else pytest.mark.system) for k in RESUMED])
 def test_interrupted_again_and_again_equals_uninterrupted(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from lifelong.stacked.sweep import CACHED_BYTES, FEW, Job, default_size
 from lifelong.tracking import DivergedError, read_history
 from runs import TINY, Result, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
+pytestmark = pytest.mark.system
 STACKED = ("-m", *TINY, "hydra/launcher=stacked")
 METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
 
@@ -62,6 +63,7 @@ def all_methods(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
     return root, stacked(root, f"method={','.join(METHODS)}", "strength_factor=1,10", "seed=1")
 
 
+@pytest.mark.smoke
 def test_runs_of_all_methods_train_together_and_joint_apart(all_methods: tuple[Path, Said]) -> None:
     said = all_methods[1]
     assert said.code == 0, said.err
