@@ -151,7 +151,6 @@ def test_environment_is_as_before(before: str | None, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.system
-@pytest.mark.smoke
 def test_normal_runs_print_nothing_of_their_libraries_and_leave_nothing_but_their_folder(tmp_path: Path) -> None:
     environment = {**os.environ, "WANDB_MODE": "offline", "PYTHONWARNINGS": "default::UserWarning"}
     processes = {}

@@ -23,6 +23,8 @@ from lifelong.plots.report.runs import missing, notes, read_runs
 from lifelong.plots.report.tables import half_width, mean_matrix, summary
 from run_folders import NAMES, failed, finished, unfinished
 
+pytestmark = pytest.mark.xdist_group("report")  # whose page is made once
+
 
 def means(runs: DataFrame, key: str) -> dict[str, float]:
     """Of the only strength of each line, rounded."""
