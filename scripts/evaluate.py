@@ -24,7 +24,7 @@ from lifelong.models.evaluation import accuracy
 from lifelong.models.learner import Learner
 from lifelong.runs.atomic import atomic_write
 from lifelong.runs.checksum import load_with_checksum
-from lifelong.runs.folder import RunFolder, run_id, whole
+from lifelong.runs.folder import RunFolder, run_id
 from lifelong.runs.identity import flattened, identity, source_names
 from own_options import run_script
 from terminal import print_table
@@ -95,9 +95,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
     """
     paths = RunFolder(folder)
     paths.read_metrics()
-    with whole(paths.config):
-        run: DictConfig = OmegaConf.create(paths.config.read_text(encoding="utf-8"))  # type: ignore[assignment]
-    config = stream_config(run, overrides)
+    config = stream_config(paths.read_config(), overrides)
     learner, stream = load(folder, config.trusted), make_stream(config)
     check_fits(stream, learner, tuple(load_with_checksum(paths.model)["input_shape"]))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}

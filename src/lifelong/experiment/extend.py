@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lifelong.config.checks import check
 from lifelong.config.schema import ConfigError
@@ -13,7 +13,7 @@ from lifelong.distributed.ranks import is_first, wait_for_all
 from lifelong.experiment.parts import make_stream
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.atomic import atomic_write
-from lifelong.runs.folder import RunFolder, whole
+from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import identity
 from lifelong.training.checkpoint_files import CheckpointFiles
 from lifelong.training.loop import Run
@@ -35,8 +35,7 @@ def extend(run: Run, config: DictConfig, folder: RunFolder, files: CheckpointFil
     finished = RunFolder(Path(config.extend))
     if not finished.finished:
         raise ConfigError(f"extend must be the folder of a finished run, got {config.extend!r}")
-    with whole(finished.config):
-        old = DictConfig(OmegaConf.create(finished.config.read_text(encoding="utf-8")))
+    old = finished.read_config()
     check(old)
     before, now = identity(old), identity(config)
     for key in sorted(before.keys() | now.keys()):

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from lifelong.config.build import build
 from lifelong.config.checks import check_group
 from lifelong.data.normalise import Normalise
@@ -26,13 +24,12 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
         ConfigError: config.yaml has a `_target_` from elsewhere.
     """
     paths = RunFolder(Path(folder))
-    with whole(paths.config):
-        config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
+    config = paths.read_config()
     for group in ("backbone", "optimizer"):
-        check_group(config, group, trusted)  # type: ignore[arg-type]
+        check_group(config, group, trusted)
     with whole(paths.model):
         saved = load_with_checksum(paths.model)
-    learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])  # type: ignore[arg-type]
+    learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])
     if saved.get("normalise"):
         learner.as_input = Normalise(*saved["normalise"])
     learner.load_state_dict(saved["state_dict"])
@@ -47,9 +44,8 @@ def load_method(folder: str | Path, learner: Learner, trusted: Sequence[str] = (
         As `load`.
     """
     paths = RunFolder(Path(folder))
-    with whole(paths.config):
-        config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
-    check_group(config, "method", trusted)  # type: ignore[arg-type]
+    config = paths.read_config()
+    check_group(config, "method", trusted)
     with whole(paths.model):
         state = load_with_checksum(paths.model).get("method")
     method: Method = build(config.method, "method")

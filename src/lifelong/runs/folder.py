@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
 
 from lifelong.runs.atomic import atomic_write, remove_leftovers
 
@@ -113,6 +114,12 @@ class RunFolder:
             if metrics["run_id"] != self.path.name:
                 raise ValueError(f"it belongs to {metrics['run_id']}")
             return metrics
+
+    def read_config(self) -> DictConfig:
+        """Raises RunFolderError if config.yaml is missing or damaged."""
+        with whole(self.config):
+            config: DictConfig = OmegaConf.create(self.config.read_text(encoding="utf-8"))  # type: ignore[assignment]
+            return config
 
     def read_matrix(self, path: Path | None = None) -> tuple[list[str], list[list[float]]]:
         """Task names and the rows of accuracy_matrix.csv, or `path`; raises RunFolderError if it is damaged."""

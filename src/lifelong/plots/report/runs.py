@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from pandas import DataFrame, Series
 
 from lifelong.metrics import intransigence
@@ -62,8 +61,8 @@ def read_run(path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"path": path, "state": "finished", "reason": "", "seed": None, "config": {}, "setting": ""}
     try:
         with whole(paths.config):
-            config = OmegaConf.create(paths.config.read_text(encoding="utf-8"))
-            row["config"], row["seed"] = flattened(setting(config)), config.seed  # type: ignore[arg-type]
+            config = paths.read_config()
+            row["config"], row["seed"] = flattened(setting(config)), config.seed
             row["setting"] = run_id("setting", row["config"])
         if paths.finished:
             metrics, (names, rows) = paths.read_metrics(), paths.read_matrix()
