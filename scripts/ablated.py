@@ -1,8 +1,8 @@
 """Methods with a part changed or left out, for scripts/ablations.py: method._target_=ablated.… trusted=[ablated]"""
 
 import torch
-from torch.nn import functional as F
 
+from lifelong.importance import fisher
 from lifelong.methods.ewc import EWC
 from lifelong.methods.ewcpp import min_max_normalised
 from lifelong.methods.method import Batches, Learned, Params
@@ -20,16 +20,10 @@ class BatchFisher(EWC):
     """
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
-        params = self.penalised(learner.backbone)
-        total: Params = {name: torch.zeros_like(p) for name, p in params.items()}
         images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         order = torch.randperm(len(labels), generator=generator, device=labels.device)
-        for chosen in order.split(BATCH):
-            logits = learner.backbone(images[chosen]).masked_fill(~learner.visible, -torch.inf)
-            gradients = torch.autograd.grad(F.cross_entropy(logits, labels[chosen]), list(params.values()))
-            for name, g in zip(params, gradients, strict=True):
-                total[name] += len(chosen) * g.square()
-        return {name: omega / len(labels) for name, omega in total.items()}
+        shuffled = [(images[order], labels[order])]
+        return fisher(learner.backbone, shuffled, labels="batched", visible=learner.visible, batch_size=BATCH)
 
 
 class MovingFisher(RWalk):
