@@ -23,7 +23,6 @@ ALL: dict[str, Workload] = {
     "W3": Workload(100, 2_560, 100),
     "ResNet-18": Workload(5, 10_000, 2_000, image_shape=(3, 32, 32), network=RESNET),
 }
-OVER_MEMORY = ("agem", "er", "gem")
 COLUMNS = {
     "": "",
     "whole, s": ".2f",
@@ -72,14 +71,19 @@ def rows_of(name: str, work: Workload, settings: Settings) -> list[list[Cell]]:
 
 def runnable(method: str) -> bool:
     """Whether it learns a domain-incremental stream, without a reservoir."""
-    built: Method = build(compose([f"method={method}"]).method, "method")
+    built = made(method)
     return "domain" in built.scenarios and not getattr(built, "needs_logits", False)
+
+
+def made(method: str) -> Method:
+    found: Method = build(compose([f"method={method}"]).method, "method")
+    return found
 
 
 def timed(work: Workload, source: Source, method: str, device: str) -> dict[str, float]:
     """Seconds of a run by phase, and its "peak" memory in bytes."""
     trainer = "trainer=gpu" if device == "cuda" else "trainer=cpu"
-    settings = [f"method={method}", trainer, *(["memory=uniform"] if method in OVER_MEMORY else [])]
+    settings = [f"method={method}", trainer, *(["memory=uniform"] if made(method).needs_memory else [])]
     set_tf32(False, torch.device(device))
     seconds = learn_ours(work, source, settings=settings).seconds
     return {**seconds, "peak": peak_memory_bytes(torch.device(device))}
