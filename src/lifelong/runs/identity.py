@@ -18,8 +18,8 @@ from lifelong.config.schema import Recipes, Watching, choice
 from lifelong.runs.folder import run_id
 
 LEFT_OUT = {field.name for part in (Watching, Recipes) for field in fields(part)}
-ADDED = ("init_from",)
-"""Root keys that came later: left out while null, so that older runs keep their ids."""
+ADDED: dict[str, Any] = {"init_from": None}
+"""Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
@@ -30,8 +30,12 @@ def identity(config: DictConfig) -> dict[str, Any]:
         node = reduce(dict.__getitem__, above, plain)[last]
         node["_target_"] = name
         node.pop("cache", None)
-    added = {key for key in ADDED if plain.get(key) is None}
-    return {k: v for k, v in plain.items() if k not in LEFT_OUT | added}
+    for key, default in ADDED.items():
+        *above, last = key.split(".")
+        node = reduce(lambda node, part: node.get(part, {}), above, plain)
+        if node.get(last, default) == default:
+            node.pop(last, None)
+    return {k: v for k, v in plain.items() if k not in LEFT_OUT}
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
