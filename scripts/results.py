@@ -48,7 +48,7 @@ def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol, compat: str
         "protocol": plan.name,
         "data": plan.data,
         "compat": compat,
-        "strength": known["strength"].where(has_strength),
+        "strength": known["strength"] if has_strength else float("nan"),
         "chosen_with": " ".join(plan.choose),
         "changed": [" ".join(words) for words in changes],
         "command": [

@@ -85,8 +85,10 @@ class Tuning:
 
     def run(self, row: str, strength: float | None, seed: int, *, choosing: bool) -> dict[str, Any] | None:
         """The row of a run that is finished or failed, else None."""
-        config = copy.deepcopy(composition(tuple(self.arguments(row, strength, choosing=choosing))))
+        config = copy.deepcopy(composition(tuple(self.arguments(row, None, choosing=choosing))))
         config.seed = seed
+        if strength is not None:
+            config.method.strength = strength
         folder = Path(self.root) / config.name / identifier(config)
         found = read_run(folder) if (folder / "config.yaml").exists() else {"state": "absent"}
         return found if found["state"] in ("finished", "failed") else None

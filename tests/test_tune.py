@@ -59,7 +59,7 @@ def test_without_run_the_next_commands_are_printed_and_nothing_is_trained(
 def test_published_column_has_nothing_to_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tuned(tmp_path, "--compat", "published", "--stacked", methods="ewc", seeds="0-3")
     (said,) = capsys.readouterr().out.splitlines()
-    assert "compat=published method=ewc root=" in said
+    assert "compat=published method=ewc " in said
     assert "name=results/hsu_split_class/digits/published/ewc" in said
     assert "seed=0,1,2,3" in said
     assert "method.strength" not in said
