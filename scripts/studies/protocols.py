@@ -147,8 +147,10 @@ def protocol(name: str, data: str) -> Protocol:
     )
 
 
-def _cell(given: list[float] | dict[str, Any], cells: dict[str, Any]) -> Published | None:
-    """None if it was recalled alone."""
+def _cell(given: list[float] | dict[str, Any] | None, cells: dict[str, Any]) -> Published | None:
+    """None of a row that the source has no number of here, or that was recalled alone."""
+    if given is None:
+        return None
     values = dict(zip(("value", "spread"), given, strict=False)) if isinstance(given, list) else given
     told = {"spread": float("nan"), **cells, **values}
     return None if told.pop("seen") == RECALLED else Published(**told)
