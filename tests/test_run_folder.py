@@ -11,13 +11,15 @@ import torch
 from omegaconf import OmegaConf
 
 import lifelong
+from lifelong.config.groups import choices
 from lifelong.config.schema import ConfigError
 from lifelong.data.examples import as_input
+from lifelong.experiment.errors import composed
 from lifelong.experiment.parts import make_stream
 from lifelong.experiment.run import Result
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id
-from lifelong.runs.identity import identifier
+from lifelong.runs.identity import ADDED, flattened, identifier, identity
 from lifelong.tracking import DivergedError
 from runs import TINY, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
@@ -123,8 +125,17 @@ def test_id_is_readable_and_a_function_of_what_decides_the_numbers(tmp_path: Pat
     assert run_id("x", {"a": 1, "b": {"c": 2, "d": 3}}) == run_id("x", {"b": {"d": 3, "c": 2}, "a": 1})
     assert run_id("x", {"a": 1}) == "x-015abd7f"  # the same on every machine
     others = ("seed=1", "method.strength=3", "optimizer.lr=0.02", "trainer.max_epochs=3", "memory=uniform",
-              "keep_optimizer=true", "dataset.window=[0,1]", "trainer.max_steps=5")  # fmt: skip
+              "keep_optimizer=true", "keep_optimizer=epoch", "dataset.window=[0,1]", "trainer.max_steps=5",
+              "drop_last=true", "shuffle=false", "active_classes=all", "dataset.pad=2", "dataset.interpolation=nearest",
+              "backbone.init=xavier")  # fmt: skip
     assert len({one, *(identifier(composed_tiny(tmp_path, other)) for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("dataset", choices("dataset"))
+@pytest.mark.parametrize("backbone", choices("backbone"))
+def test_keys_added_later_are_at_the_default_that_leaves_them_out_of_the_id(dataset: str, backbone: str) -> None:
+    plain = identity(composed((f"dataset={dataset}", f"backbone={backbone}")))
+    assert not flattened(plain).keys() & (ADDED.keys() - ({"dataset.num_tasks"} if dataset == "permuted" else set()))
 
 
 # The same command again ---------------------------------------------------------------------------------------------
