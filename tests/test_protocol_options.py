@@ -1,15 +1,17 @@
-"""What published protocols need of the template: iterations, an optimiser that is kept, a window of the stream."""
+"""What published protocols need of the template: iterations, an optimiser that is kept, a window, methods' options."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import open_dict
 
 import tiny
 from lifelong.data.loader import Batch
 from lifelong.runs.checksum import load_with_checksum
-from runs import NUM_STEPS, run
+from lifelong.runs.identity import identifier, identity
+from runs import NUM_STEPS, composed_tiny, run
 
 KEPT = ("method=si", "keep_optimizer=true")
 BY_STEPS = ("method=ewc", "trainer.max_epochs=-1", "trainer.max_steps=7")  # an epoch has three
@@ -94,3 +96,38 @@ def test_other_windows_are_refused(window: Any) -> None:
     allowed = r"^dataset.window must be \[first, stop\] with 0 <= first < stop <= 3 or null"
     with pytest.raises(ValueError, match=allowed):
         tiny.permuted(num_tasks=3, window=window)
+
+
+# Run ids -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("si", "gradient=total"),
+        ("si", "clamp=false"),
+        ("si", "reference=zero"),
+        ("rwalk", "half=false"),
+        ("rwalk", "window=interval"),
+        ("ewcpp", "window=interval"),
+        ("mas", "batch=128"),
+        ("mas", "outputs=mean"),
+        ("lwf", "weight=tasks"),
+        ("joint", "schedule=once"),
+    ],
+)
+def test_later_option_of_a_method_is_part_of_a_run_id_only_where_it_is_not_the_default(
+    method: str, option: str, tmp_path: Path
+) -> None:
+    key = option.split("=")[0]
+    plain, chosen = (composed_tiny(tmp_path, f"method={method}", *o) for o in ((), (f"method.{option}",)))
+    assert key in plain.method
+    assert identity(chosen)["method"] == {**identity(plain)["method"], key: chosen.method[key]}
+    now = identifier(plain)
+    with open_dict(plain):
+        del plain.method[key]  # as a run of before the option has it
+    assert identifier(plain) == now != identifier(chosen)
+
+
+def test_older_options_of_these_names_stay_in_run_ids(tmp_path: Path) -> None:
+    assert identity(composed_tiny(tmp_path, "method=er", "memory=reservoir"))["method"]["weight"] == "sum"
