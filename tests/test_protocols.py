@@ -38,7 +38,7 @@ def test_every_row_composes_in_both_columns(name: str) -> None:
     plan = protocol(name, "digits")
     assert set(plan.given) <= set(plan.rows_of("published"))
     for compat in COMPATS:
-        for row in plan.rows_of(compat):
+        for row in plan.rows_of("published") if compat == "published" else plan.rows:
             check(composed(plan.of_row(row, compat)))
 
 
