@@ -8,8 +8,9 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
 from website.key_pages import key_pages
-from website.links import DOCS, TEXTS, led_right, source_pages
+from website.links import DOCS, ROOT, TEXTS, led_right, source_pages
 from website.tutorials import contents, tutorials
 
 ROOMS = {
@@ -25,9 +26,11 @@ ROOMS = {
     "plots": "Figures, tables, the report.",
 }
 """The parts of the package that users call or extend, and what is found there."""
-MODULES = {"run": ("lifelong.experiment.run", "lifelong.experiment.load", "lifelong.experiment.result")}
-"""Of the rooms that are not one module."""
+RUN = ("experiment.run.run", "experiment.load.load", "experiment.load.load_method", "experiment.result.Result")
+"""What the room "run" shows: the callers' part of lifelong.experiment."""
+HOME = "---\nhide: [navigation]\n---\n"
 MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+CELL = re.compile(r"<td.*?</td>", re.DOTALL)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -52,6 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = tutorials()
     made: dict[str, str | bytes] = {
         **{address: led_right(path.read_text(), path.parent) for address, path in TEXTS.items()},
+        "index.md": HOME + led_right(TEXTS["index.md"].read_text(), ROOT),
         **{page.address: page.text for page in pages},
         **{name: data for page in pages for name, data in page.pictures.items()},
         "tutorials/index.md": contents(pages),
@@ -69,9 +73,15 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return markdown if page.file.generated_by else led_right(markdown, DOCS)
 
 
-def on_page_content(content: str, **_: Any) -> str:
-    """Turn TeX into MathML, which browsers draw themselves."""
-    return MATH.sub(lambda found: convert(html.unescape(found.group(2)), _display(found.group(1))), content)
+def on_page_content(content: str, page: Page, **_: Any) -> str:
+    """Turn TeX into MathML, which browsers draw themselves; mend bars of code in tables; search no code."""
+    content = MATH.sub(lambda found: convert(html.unescape(found.group(2)), _display(found.group(1))), content)
+    content = CELL.sub(lambda cell: cell.group().replace(r"\|", "|"), content)
+    if page.file.src_uri.startswith("tutorials/"):
+        return content.replace('<div class="highlight"', '<div data-search-exclude class="highlight"')
+    return content.replace(
+        '<details class="mkdocstrings-source', '<details data-search-exclude class="mkdocstrings-source'
+    )
 
 
 def _display(tag: str) -> str:
@@ -82,7 +92,8 @@ def api_pages() -> dict[str, str]:
     """Address → Markdown of each room of the package; mkdocstrings fills in the docstrings."""
     rows = "\n".join(f"| [{room}]({room}.md) | {what} |" for room, what in ROOMS.items())
     pages = {"api/index.md": f"# Python API\n\n| room | what is found there |\n|---|---|\n{rows}\n"}
-    for room, what in ROOMS.items():
-        modules = MODULES.get(room, (f"lifelong.{room}",))
-        pages[f"api/{room}.md"] = "\n\n".join([f"# {room}", what, *(f"::: {module}" for module in modules)])
+    for room in ROOMS:
+        shown = [f"::: lifelong.{part}\n    options: {{show_root_heading: true}}" for part in RUN]
+        shown = shown if room == "run" else [f"::: lifelong.{room}"]
+        pages[f"api/{room}.md"] = "\n\n".join([f"# {room}", *shown])
     return pages

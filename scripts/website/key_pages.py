@@ -4,11 +4,10 @@ import html
 import re
 from collections.abc import Iterable
 
-from website.keys import CONFIGS, RECIPES, Choice, Key, chosen_at_first, groups, leaves, read, root_keys, yamls
-
 from lifelong.config.checks import BORDERS
-from lifelong.config.groups import FREEZE
+from lifelong.config.groups import CONFIGS, FREEZE
 from lifelong.config.schema import Config, Recipes, Watching
+from website.keys import RECIPES, Choice, Key, chosen_at_first, groups, leaves, read, root_keys, yamls
 
 OF_HYDRA = {"hydra/launcher": "where the jobs of a multirun run"}
 """Groups that are Hydra's, and so have no field in the typed root."""
@@ -33,7 +32,8 @@ def _address(group: str) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{text.replace('|', chr(92) + '|')}`" if text else ""
+    """A value as code in a table; `???` is what yaml has for a key that has no default."""
+    return "must be set" if text == "???" else f"`{text.replace('|', chr(92) + '|')}`" if text else ""
 
 
 def _escaped(text: str) -> str:
@@ -62,8 +62,7 @@ def _root_page() -> str:
     return "\n\n".join(
         [
             "# Configuration keys",
-            "`python train.py KEY=VALUE GROUP=CHOICE` overrides any of them; `python train.py --cfg job` prints them all. "
-            "These pages are made from `configs/` and the typed root.",
+            "`python train.py KEY=VALUE GROUP=CHOICE` overrides any of them; `python train.py --cfg job` prints all.",
             "## Groups",
             "A group is chosen by name (`method=mas`); each choice has keys of its own (`method.strength=1`).",
             "\n".join(["| group | default | choices | what it is |", "|---|---|---|---|", *rows]),
@@ -89,7 +88,7 @@ def _group_page(group: str) -> str:
     key = group.replace("/", ".")
     use = f"`python train.py {group}=CHOICE`" + ("" if group in RECIPES else f", an option of it `{key}.KEY=VALUE`")
     heading = [f"# {group}", f"{_escaped(_group_meanings()[group]).capitalize()}: {use}."]
-    heading += [f"Without it: `{group}={default}`."] if default else []
+    heading += [f"Default: `{group}={default}`."] if default else []
     if key == FREEZE.partition(".")[0]:
         heading.append(f"Each takes `{FREEZE}=[…]` as well: {BORDERS[FREEZE][1]}, which are not trained.")
     rows = [f"| [`{c.path.stem}`](#{c.path.stem}) | {_escaped(c.meaning)} |" for c in choices]

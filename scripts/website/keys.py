@@ -118,7 +118,7 @@ def types_of(target: str) -> dict[str, str]:
 
 def _type(annotation: Any) -> str:
     short = re.sub(r"\b[a-z_]\w*\.(?=\w)", "", inspect.formatannotation(annotation))
-    return "" if annotation is Any else short.replace("None", "null")
+    return "" if annotation is Any else short.replace("None", "null").replace("Sequence", "list")
 
 
 def _of_the_root(value: str) -> str:
@@ -144,4 +144,4 @@ def root_keys(owner: type[Recipes] | type[Watching] | type[Config]) -> list[Key]
 
 def _default(field: Any) -> str:
     value = field.default if field.default_factory is NO_DEFAULT else field.default_factory()
-    return f"{value:g}" if isinstance(value, float) else spelled(value)
+    return f"{value:g}" if isinstance(value, float) else spelled(value).replace("'", "")

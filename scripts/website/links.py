@@ -6,9 +6,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-TEXTS = {"index.md": ROOT / "README.md", "changelog.md": ROOT / "CHANGELOG.md", "contributing.md": ROOT / "CONTRIBUTING.md"}
+TEXTS = {
+    "index.md": ROOT / "README.md",
+    "changelog.md": ROOT / "CHANGELOG.md",
+    "contributing.md": ROOT / "CONTRIBUTING.md",
+}
 """Pages of the site that lie outside of docs/ in the repository."""
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
+UNSEARCHED = "---\nsearch: {exclude: true}\n---\n"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".toml": "toml"}
 
 
@@ -53,7 +58,9 @@ def source_pages() -> dict[str, str]:
     folders = sorted(target for target in linked if target.is_dir() and place(target).startswith("source/"))
     pages = {place(folder): _listing(folder) for folder in folders}
     files = linked | {path for folder in folders for path in _files(folder)}
-    return pages | {place(path): _code(path) for path in sorted(files) if place(path).startswith("source/") and path.is_file()}
+    return pages | {
+        place(path): _code(path) for path in sorted(files) if place(path).startswith("source/") and path.is_file()
+    }
 
 
 def _files(folder: Path) -> list[Path]:
@@ -66,4 +73,6 @@ def _listing(folder: Path) -> str:
 
 
 def _code(path: Path) -> str:
-    return f"# {path.relative_to(ROOT)}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text()}````\n"
+    return (
+        f"{UNSEARCHED}# {path.relative_to(ROOT)}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text()}````\n"
+    )

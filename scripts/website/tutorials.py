@@ -9,6 +9,7 @@ from nbconvert import MarkdownExporter
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
+HEADING = re.compile(r"^## .*$", re.MULTILINE)
 
 
 class Tutorial(NamedTuple):
@@ -31,6 +32,7 @@ def tutorials() -> list[Tutorial]:
 def _tutorial(path: Path) -> Tutorial:
     names = {"unique_key": path.stem, "output_files_dir": path.stem}
     text, resources = MarkdownExporter().from_notebook_node(nbformat.read(path, as_version=4), resources=names)
+    text = HEADING.sub(lambda line: line.group().replace("$", ""), text)  # the table of contents shows no formulas
     text = STYLE.sub("", text).replace(' border="1" class="dataframe"', "")  # so that the site's own style holds
     pictures = {f"tutorials/{name}": data for name, data in resources["outputs"].items()}
     return Tutorial(f"tutorials/{path.stem}.md", text, pictures)
@@ -40,7 +42,7 @@ def contents(pages: list[Tutorial]) -> str:
     """The page that leads to them: title, first paragraph and a picture of each."""
     parts = ["# Tutorials", "Notebooks of a minute each (`notebooks/`), with what they printed and drew."]
     for page in pages:
-        paragraph = page.text.strip().split("\n\n")[1]
+        paragraph = page.text.strip().split("\n\n")[1].rpartition(".")[0] + "."  # whole sentences
         picture = list(page.pictures)[-1].removeprefix("tutorials/")
         name = page.address.removeprefix("tutorials/")
         parts += [f"## [{page.title}]({name})", paragraph, f"[![{page.title}]({picture})]({name})"]
