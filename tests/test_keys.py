@@ -69,9 +69,7 @@ def test_recipes_set_only_keys_that_are_listed(group: str) -> None:
 
 
 def test_value_and_comment_are_told_apart() -> None:
-    text = (
-        '# A: b\nlr: 0.1  # rate "#1"\nname: "x # y"  # says\nlist: [a, "#"]\nnested:\n  deep: {k: 1}  # of it\n'
-    )
+    text = '# A: b\nlr: 0.1  # rate "#1"\nname: "x # y"  # says\nlist: [a, "#"]\nnested:\n  deep: {k: 1}  # of it\n'
     assert list(leaves(text)) == [
         ("lr", "0.1", 'rate "#1"'),
         ("name", '"x # y"', "says"),
