@@ -93,7 +93,7 @@ def api_pages() -> dict[str, str]:
     rows = "\n".join(f"| [{room}]({room}.md) | {what} |" for room, what in ROOMS.items())
     pages = {"api/index.md": f"# Python API\n\n| room | what is found there |\n|---|---|\n{rows}\n"}
     for room in ROOMS:
-        shown = [f"::: lifelong.{part}\n    options: {{show_root_heading: true}}" for part in RUN]
-        shown = shown if room == "run" else [f"::: lifelong.{room}"]
-        pages[f"api/{room}.md"] = "\n\n".join([f"# {room}", *shown])
+        calls = [f"::: lifelong.{part}\n    options: {{show_root_heading: true}}" for part in RUN]
+        shown = ["# lifelong", *calls] if room == "run" else [f"# lifelong.{room}", f"::: lifelong.{room}"]
+        pages[f"api/{room}.md"] = "\n\n".join(shown)
     return pages

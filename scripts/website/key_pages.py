@@ -9,7 +9,7 @@ from lifelong.config.groups import CONFIGS, FREEZE
 from lifelong.config.schema import Config, Recipes, Watching
 from website.keys import RECIPES, Choice, Key, chosen_at_first, groups, leaves, read, root_keys, yamls
 
-OF_HYDRA = {"hydra/launcher": "where the jobs of a multirun run"}
+OF_HYDRA = {"hydra/launcher": "where the jobs of a multirun run; without it here, one after the other"}
 """Groups that are Hydra's, and so have no field in the typed root."""
 
 
@@ -47,7 +47,7 @@ def _escaped(text: str) -> str:
 
 def _group_meanings() -> dict[str, str]:
     root = {key.name: key.meaning for owner in (Recipes, Watching, Config) for key in root_keys(owner)}
-    return {**root, "dataset/source": "where the examples come from", **OF_HYDRA}
+    return {**root, "dataset/source": "where the examples come from; each dataset names one", **OF_HYDRA}
 
 
 def _root_page() -> str:
@@ -87,7 +87,8 @@ def _group_page(group: str) -> str:
     default = chosen_at_first().get(group)
     key = group.replace("/", ".")
     use = f"`python train.py {group}=CHOICE`" + ("" if group in RECIPES else f", an option of it `{key}.KEY=VALUE`")
-    heading = [f"# {group}", f"{_escaped(_group_meanings()[group]).capitalize()}: {use}."]
+    meaning = _escaped(_group_meanings()[group])
+    heading = [f"# Keys: {group}", f"{meaning[0].upper()}{meaning[1:]}: {use}."]
     heading += [f"Default: `{group}={default}`."] if default else []
     if key == FREEZE.partition(".")[0]:
         heading.append(f"Each takes `{FREEZE}=[…]` as well: {BORDERS[FREEZE][1]}, which are not trained.")

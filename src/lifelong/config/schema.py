@@ -26,7 +26,7 @@ class Watching:
     rerun: bool = False  # train again although the run is finished
     extend: str | None = None  # a finished run's folder: learn the tasks that this run has beyond that one's
     progress: bool = True  # a bar while training
-    num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
+    num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; null: torch's choice
     logger: Any = field(default_factory=dict)  # name → a logger; several at once: logger=[csv,wandb]
     log_every_n_steps: int = 10  # optimiser steps between two logged rows
     objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
