@@ -3,6 +3,7 @@
 Shapes: N samples, K classes. `visible` is a list of columns. Results are dicts keyed by parameter name.
 """
 
+import cmath
 import copy
 import itertools
 import math
@@ -425,3 +426,23 @@ def continual_evaluation(rows: list[list[float]], tasks: list[int]) -> dict[str,
         "within_stability_gap": sum(gaps) / len(gaps),
         "within_stability_gap_per_switch": gaps,
     }
+
+
+# Streams ----------------------------------------------------------------------------------------------------------
+
+
+def rotated_nearest(image: Tensor, angle: float) -> Tensor:
+    """The image (H, W) turned counter-clockwise by `angle` degrees about its centre: each pixel is the one nearest to
+    where it comes from, the right or lower of two as near; 0 from outside."""
+    height, width = image.shape
+    turn = cmath.rect(1, math.radians(angle))
+    result = torch.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            here = complex(column - (width - 1) / 2, (height - 1) / 2 - row)  # y upwards
+            there = here / turn
+            x, y = there.real + (width - 1) / 2, (height - 1) / 2 - there.imag
+            nearest_x, nearest_y = (math.floor(round(v + 0.5, 9)) for v in (x, y))
+            if 0 <= nearest_x < width and 0 <= nearest_y < height:
+                result[row, column] = image[nearest_y, nearest_x]
+    return result
