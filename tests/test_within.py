@@ -78,6 +78,17 @@ def test_metrics_are_the_measures_of_the_rows(tmp_path: Path) -> None:
     assert slow["within_stability_gap"] != 0
 
 
+@without_pictures
+def test_joint_training_at_once_has_no_gap(tmp_path: Path) -> None:
+    """Later turns train nothing: each is one evaluation of the same network."""
+    result = run(tmp_path, "method=joint", "method.schedule=once", EVERY, ALL)
+    R, tasks, _ = evaluations(history(result), NAMES)
+    assert tasks[-2:].tolist() == [0, 1]
+    assert torch.equal(R[-1], R[-2])
+    assert result.metrics["within_stability_gap_per_switch"] == [0.0]
+    assert result.metrics["within_min_accuracy"] == R[-1, 0]
+
+
 def test_subset_is_a_function_of_seed_and_base_task() -> None:
     stream, cpu = permuted(cycles=2, val_fraction=0.5), torch.device("cpu")
     one, again, other = (Subsets(stream, 1, 12, seed) for seed in (0, 0, 1))

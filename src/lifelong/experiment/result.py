@@ -99,7 +99,8 @@ def write_model(run: Run, folder: RunFolder) -> None:
 def within(run: Run, folder: RunFolder) -> dict[str, Any]:
     """Measures within tasks and whose data they are of; {}, with a line on stderr, if some task was not evaluated."""
     R, tasks, steps = evaluations(read_history(folder.history), run.stream.names)
-    if not {last for _, last in run.record.boundaries} <= set(steps):
+    ends = {(last, k) for k, (_, last) in enumerate(run.record.boundaries)}
+    if not ends <= set(zip(steps, tasks.tolist(), strict=True)):
         print("no measures within tasks: evaluate_every_n_steps was not set from the start", file=sys.stderr)
         return {}
     return {"within_part": part_tested(run.stream), **within_measures(R, tasks)}
@@ -124,6 +125,7 @@ def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, ti
     """accuracy_matrix.png, accuracy_curves.png and, of a run that was evaluated within tasks, within_tasks.png."""
     save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
     rows = read_history(folder.history)
+    turns = [(first, last) for first, last in record.boundaries if first < last]  # joint at once has one alone
     for file, prefix, accuracy in (
         ("accuracy_curves.png", "val/accuracy/", "validation accuracy"),
         ("within_tasks.png", WITHIN, "accuracy on a fixed subset"),
@@ -135,7 +137,7 @@ def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, ti
             if key.startswith(prefix) and value is not None
         ]
         if points:
-            figure = accuracy_curves_figure(points, names, record.boundaries, title, accuracy)
+            figure = accuracy_curves_figure(points, names, turns, title, accuracy)
             save_figure(figure, folder.path / file)
 
 

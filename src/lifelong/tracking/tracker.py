@@ -153,27 +153,23 @@ class Tracker(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         k, step = self.record.task, self.record.step + trainer.global_step
         row = self._evaluate(pl_module, k, "val", "val/accuracy/", step, epoch=trainer.current_epoch)  # type: ignore[arg-type]
-        pl_module.log("val/accuracy", float(row[k]), logger=False)  # to be monitored; loggers have it on our own axis
+        last = self.method.learned(self.stream, self.stream.task(k))
+        monitored = float(row[k : last + 1].mean())  # loggers have it on our own axis
+        pl_module.log("val/accuracy", monitored, logger=False)
 
-    def _evaluate_subsets(self, learner: Learner, learned: int, step: int, **where: int) -> None:
+    def _evaluate_subsets(self, learner: Learner, turn: int, step: int, **where: int) -> None:
         of = partial(self.subsets.of, device=learner.device)  # type: ignore[union-attr]
-        self._evaluate(learner, learned, of, WITHIN, step, **where)
+        self._evaluate(learner, turn, of, WITHIN, step, **where)
 
     def _evaluate(
-        self,
-        learner: Learner,
-        learned: int,
-        part: str | Callable[[Task], Examples],
-        prefix: str,
-        step: int,
-        **where: int,
+        self, learner: Learner, turn: int, part: str | Callable[[Task], Examples], prefix: str, step: int, **where: int
     ) -> Tensor:
         """Write a row of accuracies on the tasks seen so far and return it, (T,); its time is not the training's."""
-        begun = perf_counter()
+        begun, last = perf_counter(), self.method.learned(self.stream, self.stream.task(turn))
         with self.record.timed("evaluation"):
-            row = accuracy_row(learner, self.stream, learned, part, range(learned + 1), self.method.enter)
-        values = {f"{prefix}{self.stream.names[j]}": float(row[j]) for j in range(learned + 1)}
-        self.write({"task": learned, **where, **values}, step)
+            row = accuracy_row(learner, self.stream, last, part, range(last + 1), self.method.enter)
+        values = {f"{prefix}{self.stream.names[j]}": float(row[j]) for j in range(last + 1)}
+        self.write({"task": turn, **where, **values}, step)
         self._since += perf_counter() - begun
         return row
 

@@ -48,10 +48,10 @@ def part_tested(stream: TaskStream) -> str:
 def evaluations(rows: Iterable[Row], names: Sequence[str]) -> tuple[Tensor, Tensor, list[int]]:
     """R (E, T) float64, tasks (E,) and steps, as `lifelong.metrics` takes them, from the rows of a history.
 
-    R: accuracies in [0, 1], nan on tasks not seen yet; tasks: the one being learned. Of several evaluations after the
-    same step the last one counts: that at a task's end, when the method has kept what it keeps.
+    R: accuracies in [0, 1], nan on tasks not seen yet; tasks: the one being learned. Of two evaluations after the same
+    step of a task the last one counts: that at a task's end, when the method has kept what it keeps.
     """
-    found = {row["step"]: row for row in rows if any(key.startswith(WITHIN) for key in row)}
+    found = {(row["step"], row["task"]): row for row in rows if any(key.startswith(WITHIN) for key in row)}
     R = [[row.get(WITHIN + name, torch.nan) for name in names] for row in found.values()]
-    tasks = [row["task"] for row in found.values()]
-    return torch.tensor(R, dtype=torch.float64).view(len(R), len(names)), torch.tensor(tasks), list(found)
+    steps, tasks = [step for step, _ in found], [task for _, task in found]
+    return torch.tensor(R, dtype=torch.float64).view(len(R), len(names)), torch.tensor(tasks), steps
