@@ -4,6 +4,7 @@ import ast
 import graphlib
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """(dotted name, whether it is imported within a function or for type checkers alone)."""
 
     def visit(node: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
@@ -62,7 +64,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             else:
                 yield from visit(child, late or isinstance(child, ast.FunctionDef | ast.Lambda | ast.If))
 
-    yield from visit(ast.parse(path.read_text()), False)
+    return list(visit(ast.parse(path.read_text()), False))
 
 
 def room(dotted: str) -> str:

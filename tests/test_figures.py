@@ -22,6 +22,11 @@ num_tasks_of_each_size = pytest.mark.parametrize("num_tasks", [1, 5, 20])
 STEPS = 100
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures() -> None:
+    """Leave the pictures of a run."""
+
+
 def names_of(num_tasks: int) -> list[str]:
     return [f"classes {5 * i}-{5 * i + 4}" for i in range(num_tasks)]
 

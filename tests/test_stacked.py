@@ -26,6 +26,11 @@ STACKED = ("-m", *TINY, "hydra/launcher=stacked")
 METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures() -> None:
+    """Leave the pictures: stacked runs draw them in processes of their own."""
+
+
 def stacked(root: Path, *settings: str) -> Said:
     return command(*STACKED, f"root={root}", *settings)
 

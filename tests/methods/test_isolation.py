@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import tiny
 from evaluate import evaluate
+from grids import grid
 from isolated import learned, make_stream, test_logits
 from lifelong.memory.samplers import Uniform
 from runs import assert_refused, assert_resumes, assert_same_run, run
@@ -106,9 +107,8 @@ STOPS = (1, 5, 6, 8, 11)
 """Amid each task, before and in its second half, and at the end of one."""
 
 
-@pytest.mark.parametrize("method", ISOLATING)
+@pytest.mark.parametrize("method", grid(ISOLATING, ["packnet"]))
 def test_resumed_run_equals_an_uninterrupted_one(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
     assert_resumes(monkeypatch, tmp_path, STOPS, f"method={method}", "scenario=task", "backbone.dropout=0.2")
 
 
@@ -127,10 +127,9 @@ def test_part_of_a_task_matters(method: str, tmp_path: Path) -> None:
     assert not torch.equal(found[1], found[2])
 
 
-@pytest.mark.parametrize("method", ISOLATING)
+@pytest.mark.parametrize("method", grid(ISOLATING, ["hat"]))
 def test_traced_backbone_passes_the_gates_too(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a backend that runs the traced graphs as they are: bit by bit."""
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
     plain = run(tmp_path, *tiny.overrides(method))
     as_it_is = partial(torch.compile, backend=lambda graph, inputs: graph.forward)
     monkeypatch.setattr(torch, "compile", as_it_is)
@@ -138,9 +137,6 @@ def test_traced_backbone_passes_the_gates_too(method: str, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("method", ISOLATING)
-def test_finished_run_is_tested_task_by_task_from_its_folder(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
+def test_finished_run_is_tested_task_by_task_from_its_folder(method: str, tmp_path: Path) -> None:
     done = run(tmp_path, *tiny.overrides(method))
     assert evaluate(done.folder, [])[1]["accuracy_per_task"] == done.metrics["final_accuracy_per_task"]
