@@ -48,6 +48,9 @@ class SI(Penalty):
         end = dict(learner.backbone.named_parameters())
         return {n: w / ((end[n].detach() - self.start[n]).square() + self.damping) for n, w in self.path.items()}
 
+    def alone(self, new: Params) -> Params:
+        return {n: torch.relu(w) for n, w in new.items()}
+
     def merge(self, new: Params, weights: Params) -> None:
         self.importance = {n: torch.relu(w + self.importance.get(n, torch.zeros_like(w))) for n, w in new.items()}
         self.anchor, self.path, self.start = weights, {}, {}

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from lifelong.plots.figures import save_figure
+from lifelong.plots.report.analysed import ANALYSED
 from lifelong.plots.report.names import slug
 from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure
 from lifelong.plots.report.runs import missing, notes, read_runs
@@ -22,6 +23,7 @@ FIGURES: dict[str, Callable[[DataFrame], Figure | None]] = {
     "plane": plane_figure,
     "matrices": matrices_figure,
     "curves": curves_figure,
+    **ANALYSED,
 }
 
 
@@ -35,7 +37,8 @@ def write_report(folder: Path) -> Path:
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     shown = [_section(members, target) for title, members in runs.groupby("section") if title]
-    flat = runs.drop(columns=["config", "matrix", "tasks"], errors="ignore").assign(path=runs["path"].map(str))
+    nested = ["config", "matrix", "tasks", "analysis"]
+    flat = runs.drop(columns=nested, errors="ignore").assign(path=runs["path"].map(str))
     tables = {"runs.csv": flat.to_csv(index=False)}
     if (runs["state"] == "finished").any():
         tables |= {"summary.csv": summary(runs).to_csv(), "matrices.csv": matrices(runs).to_csv(index=False)}
