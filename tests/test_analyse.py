@@ -16,7 +16,7 @@ from lifelong.plots.report.page import write_report
 from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import identifier
-from runs import TINY, assert_same_run, composed_once, composed_tiny, run, run_killed
+from runs import TINY, assert_same_run, command, composed_once, composed_tiny, run, run_killed
 from tiny import HOLDING, overrides
 from wandb_log import summary
 from wandb_session import WANDB, wandb_file
@@ -207,3 +207,17 @@ def test_wandb_has_the_overlap_as_tables_and_picture(tmp_path: Path, wandb_afres
         assert table["columns"] == ["task", *(overlap["layers"] if kind == "by_layer" else result.names)]
         assert table["data"] == [[name, *row] for name, row in zip(result.names, overlap[kind], strict=True)]
     assert (path.parent / "files" / found["importance_image"]["path"]).exists()
+
+
+@pytest.mark.system
+def test_member_of_a_stack_keeps_what_its_run_alone_keeps(tmp_path: Path) -> None:
+    said = command("-m", *TINY, "hydra/launcher=stacked", f"root={tmp_path}", "method=ewc,si,rwalk", *KEEP)
+    assert "train together, 3 runs" in said.out, said.err
+    for method in ("ewc", "si", "rwalk"):
+        alone = run(tmp_path / "alone", f"method={method}", *KEEP)
+        member = files(tmp_path / "default" / alone.folder.name)
+        assert member.keys() == files(alone.folder).keys()
+        for name, kept in files(alone.folder).items():
+            ours, theirs = ((f.get("state_dict", f)) for f in (member[name], kept))
+            for key, tensor in theirs.items():  # both sum the same float32 numbers in other orders
+                assert float((ours[key] - tensor).norm()) <= 1e-3 * float(tensor.norm()), (method, name, key)

@@ -27,7 +27,7 @@ CURVES = {
     "dormant_units": ("dormant units (%)", 100),
     "effective_rank": ("effective rank of the features", 1),
     "weight_norm": ("norm of the weights", 1),
-    "shuffled_loss": ("loss on shuffled labels (nats)", 1),
+    "shuffled_accuracy": ("shuffled labels learned (%)", 100),
 }
 
 
@@ -36,8 +36,9 @@ def measured(runs: DataFrame, measure: str) -> Iterator[tuple[str, str, list[Map
     for line, members in best_runs(runs).groupby("line", sort=False):
         found = [each[measure] for each in members["analysis"] if measure in each]
         if found:
-            names = list(mean_matrix(members).columns)
-            yield line, f"{line}, {len(found)} seed{'s' * (len(found) > 1)}", found, names
+            names, strength = list(mean_matrix(members).columns), members["strength"].iloc[0]
+            title = f"{line}, λ = {strength:g}" if strength else line
+            yield line, f"{title}, {len(found)} seed{'s' * (len(found) > 1)}", found, names
 
 
 def map_figure(kind: str, runs: DataFrame) -> Figure | None:
@@ -71,9 +72,9 @@ def plasticity_figure(runs: DataFrame) -> Figure | None:
         for line, name, found, _ in shown:
             last = [np.array(each[key], dtype=float)[-len(_shared(found)) :] for each in found]
             axes.plot([k + 1 for k in _shared(found)], scale * np.mean(last, axis=0), label=name, **style[line])
-        if key == "shuffled_loss":
+        if key == "shuffled_accuracy":
             fresh = [value for *_, found, _ in shown for each in found for value in each[f"fresh_{key}"]]
-            axes.axhline(np.mean(fresh), color=GREYS[2], linestyle="--", label="fresh network")
+            axes.axhline(scale * np.mean(fresh), color=GREYS[2], linestyle="--", label="fresh network")
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
         axes.set(xlabel="tasks learned", ylabel=label, ylim=(0, 1.08 * axes.dataLim.y1 or 1))
         axes.xaxis.set_major_locator(MultipleLocator(math.ceil(len(shown[0][3]) / 10)))

@@ -23,7 +23,6 @@ FIGURES: dict[str, Callable[[DataFrame], Figure | None]] = {
     "plane": plane_figure,
     "matrices": matrices_figure,
     "curves": curves_figure,
-    **ANALYSED,
 }
 
 
@@ -85,7 +84,7 @@ def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
 def _figures(runs: DataFrame, stem: Path) -> list[dict[str, str]]:
     """Draw each figure to STEM-name.svg and .png; what the page needs of it."""
     shown = []
-    for name, draw in FIGURES.items():
+    for name, draw in (FIGURES | ANALYSED).items():
         figure = draw(runs)
         if figure is not None:
             figure.draw_without_rendering()  # the layout settles in its second round
