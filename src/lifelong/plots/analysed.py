@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 Measure = Mapping[str, Any]
 MAX_LAYERS = len(COLOURS)
 """Bars of more layers show those of the largest shares, and the rest as one."""
-MAX_PANELS = 9
+MAX_PANELS = 8
 
 
 def importance_figure(found: Measure, names: Sequence[str], title: str) -> Figure:
     """Cosine and top share as heat maps, what each task claims, and where in the network its importance lies."""
     num = len(names)
-    side = max(3.0, 0.45 * num)
+    side = min(max(3.0, 0.45 * num), 6.0)
     figure = empty_figure(2 * side + 4.5, side + 3.9, f"Importance between tasks: {title}")
     (above, below) = figure.subplots(2, 2, height_ratios=[side, 2.8])
     maps = (
@@ -71,7 +71,7 @@ def layer_bars(layers: Sequence[str], by_layer: Sequence[Sequence[float]]) -> di
 def cka_figure(found: Measure, names: Sequence[str], title: str) -> Figure:
     """CKA of the features on a task between its own end and later ones, and between all ends, mean over the tasks."""
     num = len(names)
-    side = max(3.2, 0.5 * num)
+    side = min(max(3.2, 0.5 * num), 6.0)
     figure = empty_figure(2 * side + 3.2, side + 1.6, f"Representations: {title}")
     panels = figure.subplots(1, 2)
     draw_matrix(panels[0], found["own"], names, names)
