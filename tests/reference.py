@@ -3,6 +3,7 @@
 Shapes: N samples, K classes. `visible` is a list of columns. Results are dicts keyed by parameter name.
 """
 
+import cmath
 import copy
 import itertools
 import math
@@ -396,6 +397,26 @@ def unclaimed(shape: tuple[int, ...], out: list[float], before: list[float] | No
             a_in = 1.0 if before is None else before[j * len(before) // shape[1]]
             factors[i, j] = 1 - min(out[i], a_in)
     return factors
+
+
+# Streams ----------------------------------------------------------------------------------------------------------
+
+
+def rotated_nearest(image: Tensor, angle: float) -> Tensor:
+    """The image (H, W) turned counter-clockwise by `angle` degrees about its centre: each pixel is the one nearest to
+    where it comes from, the right or lower of two as near; 0 from outside."""
+    height, width = image.shape
+    turn = cmath.rect(1, math.radians(angle))
+    result = torch.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            here = complex(column - (width - 1) / 2, (height - 1) / 2 - row)  # y upwards
+            there = here / turn
+            x, y = there.real + (width - 1) / 2, (height - 1) / 2 - there.imag
+            nearest_x, nearest_y = (math.floor(round(v + 0.5, 9)) for v in (x, y))
+            if 0 <= nearest_x < width and 0 <= nearest_y < height:
+                result[row, column] = image[nearest_y, nearest_x]
+    return result
 
 
 # Analysis ---------------------------------------------------------------------------------------------------------

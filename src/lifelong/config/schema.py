@@ -70,7 +70,10 @@ class Config(Recipes, Watching):
     epochs_per_task: list[int] | None = None  # one number for each task, instead of trainer.max_epochs
     compile: bool = False  # torch.compile for training steps; importance and evaluation run the module itself
     tf32: bool = False  # on a GPU: float32 products and convolutions by TF32
-    keep_optimizer: bool = False  # its state (moments) goes on from task to task; false: made anew for each
+    keep_optimizer: bool | str = False  # its state (moments) goes on from task to task; epoch: anew each epoch
+    drop_last: bool = False  # leave out an epoch's last training batch if it is smaller
+    shuffle: bool = True  # training samples anew each epoch; false: they come in the source's order
+    active_classes: str = "seen"  # class-incremental: all = every column competes from the first task on
     init_from: str | None = None  # a finished run's folder or a file of weights, from which the backbone starts
 
 

@@ -51,6 +51,8 @@ class Method(Stateful):
     """Whether `after_step` is given `grads` and `before`, two copies of the weights a step; else both are {}."""
     scenarios: ClassVar[tuple[str, ...]] = ("domain", "task", "class")
     needs_memory: ClassVar[bool] = False
+    needs_seen: ClassVar[bool] = False
+    """Whether it must know which columns are new: `active_classes=all` shows it all of them at once."""
     replays: ClassVar[bool] = False
     """Whether the method draws from memory itself; else what memory holds is mixed into the training batches."""
     replaces_loss: ClassVar[bool] = False
@@ -74,6 +76,8 @@ class Method(Stateful):
         name = type(self).__name__
         if stream.scenario not in self.scenarios:
             raise ValueError(f"scenario must be {' or '.join(self.scenarios)} with {name}, got {stream.scenario!r}")
+        if self.needs_seen and stream.active_classes == "all":
+            raise ValueError(f"active_classes must be seen with {name}, which asks what columns are new, got all")
         if self.needs_memory and not self.memory.keeps:
             raise ValueError(f"memory must keep exemplars with {name}, got memory=none")
         self.penalised(backbone)

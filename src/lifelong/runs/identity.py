@@ -18,7 +18,17 @@ from lifelong.config.schema import Recipes, Watching, choice
 from lifelong.runs.folder import run_id
 
 LEFT_OUT = {field.name for part in (Watching, Recipes) for field in fields(part)}
-ADDED: dict[str, Any] = {"init_from": None}
+ADDED: dict[str, Any] = {
+    "init_from": None,
+    "drop_last": False,
+    "shuffle": True,
+    "active_classes": "seen",
+    "dataset.active_classes": "seen",
+    "dataset.pad": 0,
+    "dataset.num_tasks": None,
+    "dataset.interpolation": "bilinear",
+    "backbone.init": "torch",
+}
 """Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""
 
 

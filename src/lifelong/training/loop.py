@@ -36,7 +36,9 @@ class Run:
         make_trainer: a new Trainer with the method among its callbacks; takes options of a Trainer, e.g. max_epochs.
         batch_size: samples of a step, of all ranks together.
         epochs: (T,) instead of the trainer's own max_epochs.
-        keep_optimizer: a task's optimiser starts with the state of the one before.
+        keep_optimizer: True: a task's optimiser starts with the state of the one before; "epoch": each epoch starts
+            without a state.
+        drop_last, shuffle: of training batches, as in `Batches`.
         augment: of training batches alone.
         resident_bytes: as in `Batches`.
         record: filled as the run goes on; the run begins at `record.task`.
@@ -52,7 +54,9 @@ class Run:
     batch_size: int = 128
     seed: int = 0
     epochs: Sequence[int] | None = None
-    keep_optimizer: bool = False
+    keep_optimizer: bool | str = False
+    drop_last: bool = False
+    shuffle: bool = True
     augment: Augment | None = None
     resident_bytes: float = math.inf
     record: Record = field(default_factory=Record)
@@ -124,13 +128,14 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
         exemplars=exemplars,
         balanced=run.memory.replay == "balanced",
         augment=run.augment,
-        **loading(run, device),
+        **training_loading(run, device),
     )
+    learner.fresh_each_epoch = run.keep_optimizer == "epoch"
     learner.num_steps = planned_steps(trainer, len(batches))
     resumed = run.checkpoints.resume_from if run.checkpoints else None
     trainer.fit(learner, batches, ckpt_path=resumed, weights_only=True)
     learner.to(device)
-    if run.keep_optimizer:
+    if run.keep_optimizer is True:
         learner.optimizer_state = trainer.optimizers[0].state_dict()["state"]
     copy_from_rank_zero_(learner.backbone.buffers())
     return trainer.global_step
@@ -149,6 +154,11 @@ def loading(run: Run, device: torch.device) -> dict[str, Any]:
     """How batches of any kind are loaded."""
     return {"device": device, "as_input": run.learner.as_input, "resident_bytes": run.resident_bytes,
             "shard": this_shard()}  # fmt: skip
+
+
+def training_loading(run: Run, device: torch.device) -> dict[str, Any]:
+    """How training batches are loaded."""
+    return {**loading(run, device), "shuffle": run.shuffle, "drop_last": run.drop_last}
 
 
 def importance_batches(
