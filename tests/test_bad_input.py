@@ -83,6 +83,13 @@ VALUES = {
     # outside what is allowed
     "method.strength=nan": "method.strength must be a finite number >= 0, got nan",
     "method.labels=foo": "method.labels must be one of exact, sampled, empirical, pred, batched, got 'foo'",
+    "method=si method.gradient=foo": "method.gradient must be one of task, total, got 'foo'",
+    "method=si method.clamp=1": "method.clamp must be ",
+    "method=si method.clamp=false method.step=proximal": "method.step must be gradient with ",
+    "method=lwf method.weight=sum": "method.weight must be one of heads, tasks, got 'sum'",
+    "method=mas method.batch=0": "method.batch must be an integer >= 1 or null, got 0",
+    "method=joint method.schedule=twice": "method.schedule must be one of cumulative, once, got 'twice'",
+    "method=joint epochs_per_task=[1,1] method.schedule=once": "epochs_per_task must be null with method.schedule=once",
     "method.exclude=[foo]": "method.exclude must hold prefixes of body.1.weight, ",
     "trainer.max_epochs=0": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
     "trainer.max_epochs=-1": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",

@@ -1,4 +1,4 @@
-"""What published protocols need of the template: iterations, an optimiser that is kept, a window of the stream."""
+"""What published protocols need of the template: iterations, an optimiser that is kept, a window, methods' options."""
 
 from functools import partial
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from omegaconf import open_dict
 from torch.optim import Adam
 from torch.testing import assert_close
 
@@ -16,6 +17,7 @@ from lifelong.experiment.parts import make_stream
 from lifelong.experiment.run import run_experiment
 from lifelong.methods.method import Method
 from lifelong.runs.checksum import load_with_checksum
+from lifelong.runs.identity import identifier, identity
 from runs import NUM_STEPS, composed_tiny, run, weights
 
 KEPT = ("method=si", "keep_optimizer=true")
@@ -168,3 +170,38 @@ def test_steps_do_not_depend_on_where_an_epoch_of_full_batches_ends(tmp_path: Pa
         run(tmp_path, "drop_last=true", *more) for more in ((), ("trainer.max_epochs=-1", "trainer.max_steps=4"))
     )
     assert torch.equal(by_epochs.matrix, by_steps.matrix)
+
+
+# Run ids -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("si", "gradient=total"),
+        ("si", "clamp=false"),
+        ("si", "reference=zero"),
+        ("rwalk", "half=false"),
+        ("rwalk", "window=interval"),
+        ("ewcpp", "window=interval"),
+        ("mas", "batch=128"),
+        ("mas", "outputs=mean"),
+        ("lwf", "weight=tasks"),
+        ("joint", "schedule=once"),
+    ],
+)
+def test_later_option_of_a_method_is_part_of_a_run_id_only_where_it_is_not_the_default(
+    method: str, option: str, tmp_path: Path
+) -> None:
+    key = option.split("=")[0]
+    plain, chosen = (composed_tiny(tmp_path, f"method={method}", *o) for o in ((), (f"method.{option}",)))
+    assert key in plain.method
+    assert identity(chosen)["method"] == {**identity(plain)["method"], key: chosen.method[key]}
+    now = identifier(plain)
+    with open_dict(plain):
+        del plain.method[key]  # as a run of before the option has it
+    assert identifier(plain) == now != identifier(chosen)
+
+
+def test_older_options_of_these_names_stay_in_run_ids(tmp_path: Path) -> None:
+    assert identity(composed_tiny(tmp_path, "method=er", "memory=reservoir"))["method"]["weight"] == "sum"

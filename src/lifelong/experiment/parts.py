@@ -89,6 +89,8 @@ def check_together(config: DictConfig, run: Run) -> None:
             f"epochs_per_task must be null or a list of {stream.num_tasks} integers >= 1, one for each task, "
             f"got {config.epochs_per_task}"
         )
+    if run.epochs is not None and run.method.learned(stream, stream.task(0)) > 0:
+        raise ConfigError(f"epochs_per_task must be null with method.schedule=once, got {config.epochs_per_task}")
     stopping = build(config.early_stopping, "early_stopping")
     if stopping and not all(len(stream.task(i).val) for i in range(stream.num_tasks)):
         raise ConfigError(

@@ -23,7 +23,7 @@ OFFER = 2
 class Method(Stateful):
     """Plain fine-tuning. Override the verbs that the paper needs; the others cost nothing.
 
-        for task in stream:
+        for task in stream:                     # but for those that were learned before their turn (learned)
             before_task(task)
             for batch in examples(stream, task):
                 z = learner.logits(batch.x)
@@ -88,6 +88,10 @@ class Method(Stateful):
     def examples(self, stream: TaskStream, task: Task) -> Examples:
         """What is trained on at this task."""
         return task.train
+
+    def learned(self, stream: TaskStream, task: Task) -> int:
+        """Index of the last task that is learned when this one's turn is over."""
+        return task.index
 
     @property
     def active(self) -> bool:

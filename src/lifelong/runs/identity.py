@@ -28,6 +28,15 @@ ADDED: dict[str, Any] = {
     "dataset.num_tasks": None,
     "dataset.interpolation": "bilinear",
     "backbone.init": "torch",
+    "method.gradient": "task",  # si
+    "method.clamp": True,  # si
+    "method.reference": "start",  # si
+    "method.half": True,  # rwalk
+    "method.window": "step",  # ewcpp, rwalk
+    "method.batch": None,  # mas
+    "method.outputs": "sum",  # mas
+    "method.weight": "heads",  # lwf; er's is older, and has other values
+    "method.schedule": "cumulative",  # joint
 }
 """Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""
 

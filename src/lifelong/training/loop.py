@@ -103,7 +103,8 @@ def run_stream(run: Run) -> Tensor:
         with record.timed("memory"):
             run.memory.after_task(learner, task.train, task.base, derived_generator(run.seed, task.index, 2))
         with record.timed("evaluation"):
-            rows = [accuracy_row(learner, stream, task.index, part, enter=method.enter) for part in ("test", "val")]
+            learned = method.learned(stream, task)
+            rows = [accuracy_row(learner, stream, learned, part, enter=method.enter) for part in ("test", "val")]
         record.finish_task(num_steps, *rows)
         run.on_row(task)
         if run.checkpoints:
@@ -113,13 +114,22 @@ def run_stream(run: Run) -> Tensor:
 
 
 def fit(run: Run, task: Task, device: torch.device) -> int:
-    """Train on one task, or on what is left of it; returns its number of optimiser steps."""
+    """Train on one task, or on what is left of it; returns its number of optimiser steps.
+
+    What is learned at one turn may be several tasks, with the steps of all of them, or none.
+    """
     learner, method, rank = run.learner, run.method, this_shard().rank
     task_seed = derive_seed(run.seed, task.index)
     torch.manual_seed(task_seed if rank == 0 else derive_seed(task_seed, rank))  # dropout
-    learner.show(run.stream.visible(task.index, task.index))
+    learned = method.learned(run.stream, task)
+    before = method.learned(run.stream, run.stream.task(task.index - 1)) if task.index else -1
+    learner.show(run.stream.visible(learned, task.index))
+    if learned == before:
+        return 0
     method.task, method.seed, method.augment = task, task_seed, run.augment
     trainer = run.make_trainer() if run.epochs is None else run.make_trainer(max_epochs=run.epochs[task.index])
+    if learned - before > 1 and trainer.max_steps > 0:
+        trainer = run.make_trainer(max_steps=(learned - before) * trainer.max_steps)
     exemplars = None if method.replays else run.memory.for_training()
     batches = training_batches(
         method.examples(run.stream, task),
