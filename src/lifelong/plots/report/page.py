@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from lifelong.plots.figures import save_figure
+from lifelong.plots.report.analysed import ANALYSED
 from lifelong.plots.report.names import slug
 from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure, within_figure
 from lifelong.plots.report.runs import missing, notes, read_runs
@@ -36,7 +37,8 @@ def write_report(folder: Path) -> Path:
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     shown = [_section(members, target) for title, members in runs.groupby("section") if title]
-    flat = runs.drop(columns=["config", "matrix", "tasks"], errors="ignore").assign(path=runs["path"].map(str))
+    nested = ["config", "matrix", "tasks", "analysis"]
+    flat = runs.drop(columns=nested, errors="ignore").assign(path=runs["path"].map(str))
     tables = {"runs.csv": flat.to_csv(index=False)}
     if (runs["state"] == "finished").any():
         tables |= {"summary.csv": summary(runs).to_csv(), "matrices.csv": matrices(runs).to_csv(index=False)}
@@ -84,7 +86,7 @@ def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
 def _figures(runs: DataFrame, stem: Path) -> list[dict[str, str]]:
     """Draw each figure to STEM-name.svg and .png; what the page needs of it."""
     shown = []
-    for name, draw in FIGURES.items():
+    for name, draw in (FIGURES | ANALYSED).items():
         figure = draw(runs)
         if figure is not None:
             figure.draw_without_rendering()  # the layout settles in its second round

@@ -41,8 +41,9 @@ def read_runs(folder: Path) -> DataFrame:
 
     Columns: path; state (finished, failed, unfinished or damaged) and the reason, one line; seed; config, flat and
     without the seed: "method.strength" → 100 (empty if it cannot be read); setting, its hash: runs that share it differ
-    in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; all keys of metrics.json, undefined as
-    nan; seconds, of all phases; intransigence, against the joint run of the same stream and seed; and those of `named`.
+    in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; analysis, what analysis.json holds; all
+    keys of metrics.json, undefined as nan; seconds, of all phases; intransigence, against the joint run of the same
+    stream and seed; and those of `named`.
 
     Raises:
         FileNotFoundError: no run below `folder`.
@@ -70,7 +71,7 @@ def read_run(path: Path) -> dict[str, Any]:
             row["setting"] = run_id("setting", row["config"])
         if paths.finished:
             metrics, (names, rows) = paths.read_metrics(), paths.read_matrix()
-            return {**metrics, **row, "tasks": names, "matrix": np.array(rows)}
+            return {**metrics, **row, "tasks": names, "matrix": np.array(rows), "analysis": paths.read_analysis()}
         row["state"], row["reason"] = _why_unfinished(path)
     except RunFolderError as error:
         row["state"], row["reason"] = "damaged", str(error)

@@ -22,8 +22,9 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
 from lifelong.runs.atomic import atomic_write
+from lifelong.runs.folder import RunFolder
 from lifelong.tracking.about import About
-from lifelong.tracking.gallery import TESTED, Gallery, Histogram, Matrix, picture, tested
+from lifelong.tracking.gallery import TESTED, Gallery, Histogram, Matrix, importance_tables, picture, tested
 from lifelong.tracking.history import History, Row, numbers, read_history
 
 ROWS, SERVER = "wandb/rows.jsonl", "wandb/server.json"
@@ -99,7 +100,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
             self._start()
             for number, row in enumerate(rows):
                 self._send(row, is_there=number < self.run.starting_step)
-            self.run.summary.update(self._metrics)
+            self.run.summary.update({**self._metrics, **self._importance()})
         except Exception as error:
             self._fail(error)
             deque(rows, maxlen=0)  # until the run ends
@@ -166,6 +167,15 @@ class WandbLogger(LightningWandbLogger, Gallery):
             image = picture(self._matrix, names, self.about.title)
             sent["accuracy_matrix_image"] = wandb.Image(image, caption="test accuracy (%)")
         self.run.log(sent)
+
+    def _importance(self) -> dict[str, Any]:
+        """What the tasks' own importances share, as tables and as a picture; {} if none were kept or the run failed."""
+        import wandb
+
+        folder = RunFolder(self.about.folder)
+        tables = importance_tables(folder) if self._metrics else {}
+        found: dict[str, Any] = {name: wandb.Table(**table) for name, table in tables.items()}
+        return {**found, "importance_image": wandb.Image(str(folder.importance_picture))} if found else {}
 
     def _finish(self) -> None:
         """Raises whatever W&B raises if the server does not take what is left, or does not say how much it has."""
