@@ -396,3 +396,21 @@ def unclaimed(shape: tuple[int, ...], out: list[float], before: list[float] | No
             a_in = 1.0 if before is None else before[j * len(before) // shape[1]]
             factors[i, j] = 1 - min(out[i], a_in)
     return factors
+
+
+# Reports ----------------------------------------------------------------------------------------------------------
+
+
+def sign_flip_p(differences: list[float]) -> float:
+    """Share of all 2ⁿ choices of signs whose sum is as far from 0 as that of the differences."""
+    own = abs(sum(differences))
+    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+            for signs in itertools.product((1, -1), repeat=len(differences))]  # fmt: skip
+    return sum(found >= own - 1e-12 for found in sums) / len(sums)
+
+
+def interquartile_mean(values: list[float]) -> float:
+    """Mean of the sorted values without the ⌊n/4⌋ at either end."""
+    cut = len(values) // 4
+    kept = sorted(values)[cut : len(values) - cut]
+    return sum(kept) / len(kept)
