@@ -81,8 +81,8 @@ def two_streams(root: Path, *, val: bool = True) -> Path:
             for method, learned in (("ewc", 0.80 + 0.01 * seed), ("mas", 0.79)):
                 kept = {} if val else {"val_average_accuracy": None}
                 finished(root, f"method={method}", f"seed={seed}", *more, learned=learned, forgets=0.0, **kept)
-    finished(root, "method=l2", "seed=0", learned=0.95)
-    finished(root, "method=joint", "seed=0", learned=0.99)
+    finished(root, "method=l2", "seed=0", learned=0.95, forgets=0.0)
+    finished(root, "method=joint", "seed=0", learned=0.99, forgets=0.0)
     return root
 
 
