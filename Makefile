@@ -70,7 +70,7 @@ CUDA := ^(nvidia-|cuda-|triton)
 lock: .venv/all  ## write requirements.lock (the core) and requirements-dev.lock (the rest) from pyproject.toml
 	$(PIP) uv
 	grep -hv '^-r' requirements.lock requirements-dev.lock > .venv/all.lock
-	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCKING) --output-file .venv/all.lock $(ARGS) > /dev/null
+	$(BIN)/uv pip compile pyproject.toml --extra dev $(LOCKING) --output-file .venv/all.lock $(ARGS) > /dev/null
 	$(BIN)/uv pip compile pyproject.toml --constraints .venv/all.lock $(LOCKING) | grep -vE '$(CUDA)' > requirements.lock
 	(echo '-r requirements.lock'; grep -vE '$(CUDA)' .venv/all.lock | grep -vxFf requirements.lock) > requirements-dev.lock
 
