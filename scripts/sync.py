@@ -27,8 +27,8 @@ from lifelong.experiment.loggers import log_again
 from lifelong.runs.folder import RunFolder
 from lifelong.tracking.loggers.wandb import is_uploaded, try_online_again
 
-FINAL = re.compile(r"\b(400|401|403|404)\b|permission|api.key|not logged in", re.IGNORECASE)
-"""What W&B says of failures that another try does not mend."""
+PASSING = re.compile(r"\b(429|5\d\d)\b|timed? ?out|no answer|connect|reset|unreachable", re.IGNORECASE)
+"""What W&B says of failures that another try may mend."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second try, and the most before any."""
 
@@ -47,7 +47,7 @@ def upload(folder: Path, retries: int) -> tuple[str, str]:
                 reason = log_again(config, RunFolder(folder))
                 if is_uploaded(folder):
                     return "uploaded", ""
-                if FINAL.search(reason) or number == retries:
+                if not PASSING.search(reason) or number == retries:
                     break
                 time.sleep(wait(number))
     except Timeout:

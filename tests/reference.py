@@ -3,6 +3,7 @@
 Shapes: N samples, K classes. `visible` is a list of columns. Results are dicts keyed by parameter name.
 """
 
+import cmath
 import copy
 import itertools
 import math
@@ -142,6 +143,17 @@ def mas(model: nn.Module, x: Tensor, visible: list[int]) -> Params:
     return total
 
 
+def mas_of_batch_means(model: nn.Module, x: Tensor, visible: list[int], batch_size: int) -> Params:
+    """Σ_batches (B/N) |∂/∂θ (1/B) Σ_n ‖z_n‖²|, the norm over the visible columns."""
+    model = frozen_copy(model)
+    total = zeros(model)
+    for x_b in x.double().split(batch_size):
+        norms = [(model(x_n.unsqueeze(0))[0, visible] ** 2).sum() for x_n in x_b]
+        for name, g in gradient(model, torch.stack(norms).mean()).items():
+            total[name] += len(x_b) / len(x) * g.abs()
+    return total
+
+
 def sliced_cramer(model: nn.Module, x: Tensor, visible: list[int], slices: Tensor) -> Params:
     """(1/L) Σ_l (∂(ξ_l · φ̄)/∂θ)² with φ̄ = (1/N) Σ_n z_n, slices ξ (L, number of visible columns)."""
     model, x, slices = frozen_copy(model), x.double(), slices.double()
@@ -246,8 +258,9 @@ def synaptic_intelligence(omega_before: Tensor, path: Tensor, start: Tensor, end
 class Walk:
     """RWalk as the paper has it: one weight after the other, plain numbers. Fed one optimiser step at a time."""
 
-    def __init__(self, num_weights: int, *, alpha: float, interval: int, damping: float) -> None:
-        self.alpha, self.interval, self.damping = alpha, interval, damping
+    def __init__(self, num_weights: int, *, alpha: float, interval: int, damping: float, factor: float = 0.5) -> None:
+        """factor: of F Δθ² in the denominator."""
+        self.alpha, self.interval, self.damping, self.factor = alpha, interval, damping, factor
         self.fisher = [0.0] * num_weights
         self.score: list[float] = []
         self.tasks = 0
@@ -265,7 +278,7 @@ class Walk:
             for i in range(num_weights):
                 drop = -sum(float(gradients[u, i] * (weights[u + 1, i] - weights[u, i])) for u in range(first, t))
                 move = float(weights[t, i] - weights[first, i])
-                score[i] += max(0.0, drop / (0.5 * self.fisher[i] * move**2 + self.damping))
+                score[i] += max(0.0, drop / (self.factor * self.fisher[i] * move**2 + self.damping))
                 if ends:
                     self.fisher[i] = self.alpha * float(fishers[t][i]) + (1 - self.alpha) * self.fisher[i]
             first = t
@@ -396,6 +409,26 @@ def unclaimed(shape: tuple[int, ...], out: list[float], before: list[float] | No
             a_in = 1.0 if before is None else before[j * len(before) // shape[1]]
             factors[i, j] = 1 - min(out[i], a_in)
     return factors
+
+
+# Streams ----------------------------------------------------------------------------------------------------------
+
+
+def rotated_nearest(image: Tensor, angle: float) -> Tensor:
+    """The image (H, W) turned counter-clockwise by `angle` degrees about its centre: each pixel is the one nearest to
+    where it comes from, the right or lower of two as near; 0 from outside."""
+    height, width = image.shape
+    turn = cmath.rect(1, math.radians(angle))
+    result = torch.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            here = complex(column - (width - 1) / 2, (height - 1) / 2 - row)  # y upwards
+            there = here / turn
+            x, y = there.real + (width - 1) / 2, (height - 1) / 2 - there.imag
+            nearest_x, nearest_y = (math.floor(round(v + 0.5, 9)) for v in (x, y))
+            if 0 <= nearest_x < width and 0 <= nearest_y < height:
+                result[row, column] = image[nearest_y, nearest_x]
+    return result
 
 
 # Reports ----------------------------------------------------------------------------------------------------------

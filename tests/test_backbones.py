@@ -1,5 +1,6 @@
 """The networks against parameter counts taken by hand, and the structure that importance and samplers rely on."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -154,3 +155,41 @@ def test_bad_options_end_with_the_key_and_the_value(
 def test_network_of_images_refuses_other_inputs(network: type[Backbone]) -> None:
     with pytest.raises(ValueError, match=r"backbone must be mlp, .* got shape \[8, 8\]"):
         network((8, 8), 3)
+
+
+# Initialisation ------------------------------------------------------------------------------------------------------
+
+INITS: dict[str, tuple[Callable[[int, int], float], float, float]] = {
+    "xavier": (lambda fan_in, fan_out: math.sqrt(6 / (fan_in + fan_out)), 1 / math.sqrt(3), 0.0),
+    # σ of a normal that is cut at 2 σ: √(1 − 4 φ(2)/(2 Φ(2) − 1)) = 0.8796 of 0.1, that is 0.4398 of the bound
+    "truncated_normal": (lambda fan_in, fan_out: 0.2, 0.4398, 0.1),
+}
+"""Bound of a weight, standard deviation as a share of it, and bias."""
+
+
+@pytest.mark.parametrize("init", INITS)
+@every_backbone
+def test_initialised_weights_have_the_law_s_bound_and_spread_and_norms_are_torch_s(name: str, init: str) -> None:
+    bound_of, spread, bias = INITS[init]
+    model, shares = SMALL[name]((3, 32, 32), 7, init=init), []
+    for layer in (m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)):
+        w = layer.weight
+        bound = bound_of(w[0].numel(), w.shape[0] * w[0, 0].numel())
+        assert w.abs().max() <= bound
+        shares.append(w.detach().flatten() / bound)
+        assert layer.bias is None or bool((layer.bias == bias).all())
+    share = torch.cat(shares)  # thousands of draws: a standard error below 0.01 for mean and spread
+    torch.testing.assert_close(
+        (share.mean(), share.std()), (torch.tensor(0.0), torch.tensor(spread)), rtol=0, atol=0.04
+    )
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+    assert all(bool((m.weight == 1).all() and (m.bias == 0).all()) for m in norms)
+
+
+@every_backbone
+def test_torch_s_own_initialisation_is_left_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    ours = SMALL[name]((3, 32, 32), 7).state_dict()
+    monkeypatch.setattr(Backbone, "initialise", lambda *_: None)
+    torch.manual_seed(3)
+    torch.testing.assert_close(ours, SMALL[name]((3, 32, 32), 7).state_dict(), rtol=0, atol=0)

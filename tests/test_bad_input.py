@@ -83,6 +83,13 @@ VALUES = {
     # outside what is allowed
     "method.strength=nan": "method.strength must be a finite number >= 0, got nan",
     "method.labels=foo": "method.labels must be one of exact, sampled, empirical, pred, batched, got 'foo'",
+    "method=si method.gradient=foo": "method.gradient must be one of task, total, got 'foo'",
+    "method=si method.clamp=1": "method.clamp must be ",
+    "method=si method.clamp=false method.step=proximal": "method.step must be gradient with ",
+    "method=lwf method.weight=sum": "method.weight must be one of heads, tasks, got 'sum'",
+    "method=mas method.batch=0": "method.batch must be an integer >= 1 or null, got 0",
+    "method=joint method.schedule=twice": "method.schedule must be one of cumulative, once, got 'twice'",
+    "method=joint epochs_per_task=[1,1] method.schedule=once": "epochs_per_task must be null with method.schedule=once",
     "method.exclude=[foo]": "method.exclude must hold prefixes of body.1.weight, ",
     "trainer.max_epochs=0": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
     "trainer.max_epochs=-1": "trainer.max_epochs must be an integer >= 1, or with trainer.max_steps -1 or ",
@@ -93,12 +100,19 @@ VALUES = {
     "optimizer.lr=nan": "optimizer.lr must be a finite number >= 0, got nan",
     "backbone.widths=[]": "backbone.widths must be a non-empty list of positive integers, got []",
     "backbone.dropout=1": "backbone.dropout must be a number in [0, 1), got 1",
-    "dataset.angles=[0,nan]": "dataset.angles must be a non-empty list of finite numbers (degrees), got [0, nan]",
+    "dataset.angles=[0,nan]": "dataset.angles must be a non-empty list of finite numbers (degrees) or random, got",
     "dataset.order=[0,0]": "dataset.order must be ",
     "dataset.window=[1,1]": "dataset.window must be [first, stop] with 0 <= first < stop <= ",
     "val_fraction=-0.1": "val_fraction must be a number in [0, 1), got -0.1",
     "val_fraction=0.999": "val_fraction must leave every class a training example, got 0.999",
     "dataset.source.test_fraction=2": "dataset.source.test_fraction must be a number in (0, 1), got 2",
+    "dataset.angles=random": "dataset.num_tasks must be an integer in 1..10000 with dataset.angles=random, got null",
+    "dataset.num_tasks=3": "dataset.num_tasks must be null with a list of angles, which has as many, got 3",
+    "dataset.interpolation=bicubic": "dataset.interpolation must be one of bilinear, nearest, got 'bicubic'",
+    "dataset.pad=-1": "dataset.pad must be an integer >= 0, got -1",
+    "backbone.init=kaiming": "backbone.init must be one of torch, xavier, truncated_normal, got 'kaiming'",
+    "active_classes=some": "active_classes must be one of seen, all, got 'some'",
+    "keep_optimizer=task": "keep_optimizer must be true, false or epoch, got 'task'",
     "batch_size=0": "batch_size must be an integer >= 1, got 0",
     "num_threads=0": "num_threads must be an integer >= 1 or null, got 0",
     "checkpoint_seconds=nan": "checkpoint_seconds must be a number > 0, got nan",
@@ -127,6 +141,13 @@ VALUES = {
     "memory=reservoir method=joint seed=0": "memory must be none with method=joint, which keeps all data",
     **{f"method={m} seed=0": "memory must keep exemplars with " for m in ("er", "der", "derpp", "agem", "gem")},
     **{f"memory=uniform method={m} seed=0": "memory must be reservoir with " for m in ("der", "derpp")},
+    "active_classes=all": "active_classes must be seen unless scenario=class, got all with scenario=domain",
+    "drop_last=true batch_size=400": "drop_last must be false where 319 examples do not fill a batch of 400, got true",
+    "shuffle=false memory=uniform memory.replay=balanced": "shuffle must be true with memory.replay=balanced, ",
+    **{
+        f"{method} scenario=class dataset.angles=[0] active_classes=all": "active_classes must be seen with "
+        for method in ("method=icarl memory=uniform", "method=ewc_dr")
+    },
     # arithmetic
     **{
         f"trainer.precision={p}": "trainer.precision must be one of 32-true, bf16-mixed, 16-mixed, got "

@@ -43,8 +43,12 @@ RESUMED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "stopping": (EVERY, ("method=rwalk", "method.interval=4", *STOPPING)),
     "stopping, cosine": ((1, 2, 3, 4), (*STOPPING, "scheduler=cosine", "trainer.accumulate_grad_batches=2")),
     "an optimiser that is kept": ((2, 3, 6, 7, 9, 12), ("method=si", "keep_optimizer=true")),
+    "an optimiser made anew each epoch": (EVERY, ("method=si", "keep_optimizer=epoch", "scheduler=cosine")),
+    "in order, without the last batch": ((1, 2, 4, 7), ("method=si", "shuffle=false", "drop_last=true")),
     "steps instead of epochs": ((2, 3, 6, 7, 8, 10, 13), BY_STEPS),
     "a task that ends amid an epoch": ((3, 4, 5, 8), (*EWC, "trainer.max_steps=4")),
+    "all tasks at once": ((1, 5, 8, 10), ("method=joint", "method.schedule=once")),
+    "F of an interval": (EVERY, ("method=ewcpp", "method.interval=4", "method.window=interval")),
     "joined exemplars": ((7, 8, 11), EXEMPLARS),
     "balanced exemplars": ((7, 8, 11), (*EXEMPLARS, "memory.replay=balanced")),
     **{

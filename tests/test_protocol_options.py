@@ -1,15 +1,24 @@
-"""What published protocols need of the template: iterations, an optimiser that is kept, a window of the stream."""
+"""What published protocols need of the template: iterations, an optimiser that is kept, a window, methods' options."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
+from omegaconf import open_dict
+from torch.optim import Adam
+from torch.testing import assert_close
 
 import tiny
-from lifelong.data.loader import Batch
+from lifelong.data.loader import Batch, Batches
+from lifelong.experiment.parts import make_stream
+from lifelong.experiment.run import run_experiment
+from lifelong.methods.method import Method
 from lifelong.runs.checksum import load_with_checksum
-from runs import NUM_STEPS, run
+from lifelong.runs.identity import identifier, identity
+from runs import NUM_STEPS, composed_tiny, run, weights
 
 KEPT = ("method=si", "keep_optimizer=true")
 BY_STEPS = ("method=ewc", "trainer.max_epochs=-1", "trainer.max_steps=7")  # an epoch has three
@@ -94,3 +103,105 @@ def test_other_windows_are_refused(window: Any) -> None:
     allowed = r"^dataset.window must be \[first, stop\] with 0 <= first < stop <= 3 or null"
     with pytest.raises(ValueError, match=allowed):
         tiny.permuted(num_tasks=3, window=window)
+
+
+# An optimiser that is made anew every epoch, batches in order, full batches alone -------------------------------------
+
+
+def test_optimizer_of_an_epoch_equals_one_made_for_it(tmp_path: Path) -> None:
+    """Bit-identical to a plain loop with a new Adam for each epoch."""
+    stream = tiny.split()
+    ours, plain = (tiny.make_learner(stream, make_optimizer=partial(Adam, lr=0.01)) for _ in range(2))
+    ours.fresh_each_epoch = True
+    tiny.fit(ours, Method(), stream.task(0).train, epochs=3)
+    batches = Batches(stream.task(0).train, 16, seed=0)
+    for _ in range(3):
+        optimizer = Adam(plain.parameters(), lr=0.01)
+        for x, y, _ in batches:
+            optimizer.zero_grad()
+            plain.loss(x, y).backward()
+            optimizer.step()
+    assert_close(ours.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
+def test_optimizer_of_an_epoch_is_one_of_a_task_of_one_epoch(tmp_path: Path) -> None:
+    each, anew, longer = (
+        run(tmp_path, "method=si", f"keep_optimizer={keep}", f"trainer.max_epochs={epochs}")
+        for keep, epochs in (("epoch", 1), ("false", 1), ("epoch", 2))
+    )
+    assert_close(weights(each), weights(anew), rtol=0, atol=0)
+    assert not torch.equal(longer.matrix, run(tmp_path, "method=si").matrix)
+
+
+class Labels(Callback):
+    """The labels of all training batches."""
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        self.seen.append(batch.y.clone())
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_unshuffled_batches_are_the_source_s_in_each_epoch(drop_last: bool, tmp_path: Path) -> None:
+    config, labels = composed_tiny(tmp_path, "shuffle=false", f"drop_last={drop_last}", "val_fraction=0"), Labels()
+    result = run_experiment(config, callbacks=[labels])
+    own = make_stream(config).task(0).train.labels
+    epoch = [part for part in own.split(128) if len(part) == 128 or not drop_last]
+    assert len(epoch) == (2 if drop_last else 3)
+    assert_close(labels.seen, epoch * 4, rtol=0, atol=0)  # two tasks, two epochs
+    assert result.metrics["num_steps"] == 4 * len(epoch)
+
+
+def test_order_of_training_samples_changes_the_run(tmp_path: Path) -> None:
+    assert not torch.equal(run(tmp_path, "shuffle=false").matrix, run(tmp_path).matrix)
+
+
+@pytest.mark.parametrize("memory", [(), ("memory=uniform", "memory.replay=balanced")])
+def test_epochs_without_their_last_batch_have_that_many_steps_fewer(memory: tuple[str, ...], tmp_path: Path) -> None:
+    """A task's 319 samples are two full batches and 63 more."""
+    result = run(tmp_path, "drop_last=true", *memory)
+    assert result.metrics["num_steps"] == 8
+
+
+def test_steps_do_not_depend_on_where_an_epoch_of_full_batches_ends(tmp_path: Path) -> None:
+    by_epochs, by_steps = (
+        run(tmp_path, "drop_last=true", *more) for more in ((), ("trainer.max_epochs=-1", "trainer.max_steps=4"))
+    )
+    assert torch.equal(by_epochs.matrix, by_steps.matrix)
+
+
+# Run ids -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("si", "gradient=total"),
+        ("si", "clamp=false"),
+        ("si", "reference=zero"),
+        ("rwalk", "half=false"),
+        ("rwalk", "window=interval"),
+        ("ewcpp", "window=interval"),
+        ("mas", "batch=128"),
+        ("mas", "outputs=mean"),
+        ("lwf", "weight=tasks"),
+        ("joint", "schedule=once"),
+    ],
+)
+def test_later_option_of_a_method_is_part_of_a_run_id_only_where_it_is_not_the_default(
+    method: str, option: str, tmp_path: Path
+) -> None:
+    key = option.split("=")[0]
+    plain, chosen = (composed_tiny(tmp_path, f"method={method}", *o) for o in ((), (f"method.{option}",)))
+    assert key in plain.method
+    assert identity(chosen)["method"] == {**identity(plain)["method"], key: chosen.method[key]}
+    now = identifier(plain)
+    with open_dict(plain):
+        del plain.method[key]  # as a run of before the option has it
+    assert identifier(plain) == now != identifier(chosen)
+
+
+def test_older_options_of_these_names_stay_in_run_ids(tmp_path: Path) -> None:
+    assert identity(composed_tiny(tmp_path, "method=er", "memory=reservoir"))["method"]["weight"] == "sum"

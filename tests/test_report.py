@@ -102,6 +102,7 @@ def test_intransigence_joins_the_joint_run_of_the_same_stream_and_seed(tmp_path:
     finished(tmp_path / "a", "method=joint", "seed=0", learned=0.9)
     finished(tmp_path / "a", "method=joint", "seed=1", learned=0.95)
     finished(tmp_path / "a", "method=joint", "dataset.angles=[0,1,2]", "seed=2", learned=0.99)
+    finished(tmp_path / "a", "method=joint", "method.schedule=once", "seed=2", learned=0.99)
     for seed, learned in enumerate((0.8, 0.85, 0.9)):
         finished(tmp_path / "b", "method=ewc", "memory=uniform", f"seed={seed}", learned=learned)
     runs = read_runs(tmp_path)
@@ -109,10 +110,10 @@ def test_intransigence_joins_the_joint_run_of_the_same_stream_and_seed(tmp_path:
     np.testing.assert_allclose(ewc["intransigence"], [0.1, 0.1, math.nan])
     assert runs.loc[runs["method"] == "joint", "intransigence"].isna().all()
     (note,) = notes(runs)
-    assert note == "no intransigence for 1 of 6 runs: no finished run of method=joint has their stream and seed"
+    assert note == "no intransigence for 1 of 7 runs: no finished run of method=joint has their stream and seed"
     page = write_report(tmp_path).read_text()
     assert "10.0 ± 0.0 (n = 2)" in page
-    assert "no intransigence for 1 of 6 runs" in page
+    assert "no intransigence for 1 of 7 runs" in page
 
 
 def test_best_strength_is_chosen_by_validation_among_those_with_all_seeds(tmp_path: Path) -> None:

@@ -87,8 +87,15 @@ def test_member_equals_its_run_alone(all_methods: tuple[Path, Said], tmp_path: P
          "trainer.gradient_clip_algorithm=value"),
         ("method=rwalk", "method.interval=2", "epochs_per_task=[1,3]", "backbone.bias=false"),
         ("method=rwalk", "method.interval=2", "method.labels=sampled", "method.exclude=[head]"),
+        ("method=rwalk", "method.interval=2", "method.labels=batched", "method.window=interval", "method.half=false"),
+        ("method=si", "method.gradient=total", "method.clamp=false", "method.reference=zero"),
         # With its own ε Adam makes a step of one learning rate of a gradient that is zero but for rounding.
         ("method=ewc", "dataset=split", "~dataset.angles", "scenario=class", "optimizer.eps=1e-3"),
+        ("method=ewc", "dataset=split", "~dataset.angles", "scenario=class", "optimizer.eps=1e-3",
+         "active_classes=all"),
+        ("method=ewc", "drop_last=true", "shuffle=false", "dataset.pad=1", "backbone.init=truncated_normal"),
+        ("method=si", "dataset.angles=random", "dataset.num_tasks=2", "dataset.interpolation=nearest",
+         "backbone.init=xavier"),
         ("method=mas", "dataset=split", "~dataset.angles", "scenario=task", "trainer.max_epochs=-1",
          "trainer.max_steps=5"),
     ],
@@ -183,6 +190,7 @@ def test_members_whose_importance_is_refused_end_alone(tmp_path: Path, monkeypat
         ((), None),
         (("method=joint", "scheduler=cosine", "optimizer.lr=0.1", "method.exclude=[head]"), None),
         (("method=lwf",), "method=lwf is not hosted"),
+        (("method=joint", "method.schedule=once"), "method.schedule=once"),
         (("memory=uniform",), "memory=uniform"),
         (("backbone=cnn",), "backbone=cnn is not hosted"),
         (("backbone.dropout=0.1",), "backbone.dropout=0.1"),
@@ -195,6 +203,7 @@ def test_members_whose_importance_is_refused_end_alone(tmp_path: Path, monkeypat
         (("trainer.limit_train_batches=2",), "trainer.limit_train_batches is not hosted"),
         (("compile=true",), "compile"),
         (("keep_optimizer=true",), "keep_optimizer"),
+        (("keep_optimizer=epoch",), "keep_optimizer"),
     ],
 )
 def test_what_does_not_stack_says_why(tmp_path: Path, settings: Sequence[str], reason: str | None) -> None:

@@ -30,24 +30,51 @@ def steps(penalty: EWCPP, fishers: Tensor) -> None:
         penalty.after_step({}, {}, {})
 
 
+def of_intervals(fishers: Tensor, interval: int, window: str) -> list[Tensor]:
+    """What each whole interval of a task adds."""
+    ends = range(interval, len(fishers) + 1, interval)
+    return [fishers[end - (interval if window == "interval" else 1) : end].mean(0) for end in ends]
+
+
+@pytest.mark.parametrize("window", ["step", "interval"])
 @pytest.mark.parametrize("interval", [1, 3])
 @pytest.mark.parametrize("alpha", [0.2, 0.9, 1.0])
-def test_fisher_is_the_moving_average_of_every_interval(alpha: float, interval: int) -> None:
-    penalty = Scripted(1.0, alpha=alpha, interval=interval)
+def test_fisher_is_the_moving_average_of_every_interval(alpha: float, interval: int, window: str) -> None:
+    penalty = Scripted(1.0, alpha=alpha, interval=interval, window=window)
     fishers = torch.rand(12, 5, dtype=torch.float64)
     penalty.begin({})
     steps(penalty, fishers)
-    expected = reference.moving_average(list(fishers[interval - 1 :: interval]), alpha)
-    assert_close(penalty.fisher["w"], expected)
+    assert_close(penalty.fisher["w"], reference.moving_average(of_intervals(fishers, interval, window), alpha))
 
 
-def test_fisher_is_not_reset_between_tasks_but_the_count_of_steps_is() -> None:
-    penalty = Scripted(1.0, alpha=0.5, interval=2)
+@pytest.mark.parametrize("window", ["step", "interval"])
+def test_fisher_is_not_reset_between_tasks_but_the_count_of_steps_is(window: str) -> None:
+    """Of three steps each only the second ends an interval; the third is left out."""
+    penalty = Scripted(1.0, alpha=0.5, interval=2, window=window)
     fishers = torch.rand(2, 3, 4, dtype=torch.float64)
-    for task in fishers:  # of three steps each only the second ends an interval
+    for task in fishers:
         penalty.begin({})
         steps(penalty, task)
-    assert_close(penalty.fisher["w"], reference.moving_average(list(fishers[:, 1]), 0.5))
+    expected = [F for task in fishers for F in of_intervals(task, 2, window)]
+    assert_close(penalty.fisher["w"], reference.moving_average(expected, 0.5))
+
+
+def test_only_what_gathers_over_an_interval_keeps_what_it_has_gathered() -> None:
+    """Checkpoints of the default are what they were."""
+    assert EWCPP(1.0).state_dict().keys() == {"anchor", "importance", "fisher", "steps"}
+    assert "gathered" in EWCPP(1.0, window="interval").state_dict()
+
+
+def test_fisher_of_an_interval_is_the_mean_of_squared_batch_gradients_at_their_own_weights() -> None:
+    """A-GEM's: labels=batched window=interval."""
+    learner, squares = make_learner(tiny.split()).double(), []
+    penalty = EWCPP(100.0, interval=3, alpha=1.0, labels="batched", window="interval")
+    for i, (x, y) in enumerate(random_batches(3, 2, size=4)):
+        found = reference.squared_batch_means(learner.backbone, x, y, [0, 1], batch_size=4)
+        squares.append(torch.cat([F.flatten() for F in found.values()]))
+        drive(penalty, learner, [(x.double(), y)], SGD(learner.parameters(), lr=0.1), step=i)
+    got = torch.cat([F.flatten() for F in penalty.fisher.values()])
+    assert_close(got, torch.stack(squares).mean(0), rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("labels", ["exact", "empirical"])

@@ -26,6 +26,7 @@ def taught(scenario: str, num_tasks: int = 2, **settings: Any) -> tuple[LwF, Any
         learner.show(stream.visible(task, task))
         tiny.after_task(method, learner, [])
     learner.show(stream.visible(num_tasks, num_tasks))
+    method.task = stream.task(num_tasks)
     method.on_train_start(tiny.stand_in_trainer(SGD(learner.parameters(), lr=0.1), 0), learner)
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(5, 1, 8, 8, generator=g, dtype=torch.float64), torch.zeros(5, dtype=torch.int64)
@@ -56,6 +57,18 @@ def test_loss_is_the_formula_written_out(scenario: str, heads: list[list[int]]) 
     now = learner.logits(batch.x).detach()
     expected = reference.distillation(now, before, heads, temperature=3.0)
     assert_close(loss_and_gradient(method, learner, batch)[0], 2.0 * 9.0 * expected, rtol=1e-10, atol=0.0)
+
+
+@pytest.mark.parametrize(("scenario", "factor"), [("domain", 2.0), ("task", 1.0), ("class", 2.0)])
+def test_weight_by_tasks_is_the_mean_over_heads_times_the_number_of_earlier_tasks(scenario: str, factor: float) -> None:
+    """At the third task; where each earlier task has a head that is their sum again."""
+    losses = []
+    for weight in ("heads", "tasks"):
+        method, learner, batch = taught(scenario, weight=weight)
+        tiny.moved_off(learner)
+        losses.append(loss_and_gradient(method, learner, batch)[0])
+    assert float(losses[0]) > 0
+    assert_close(losses[1], factor * losses[0])
 
 
 def test_hessian_at_the_old_weights_is_the_exact_fisher() -> None:

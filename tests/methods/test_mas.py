@@ -1,5 +1,6 @@
 """Memory aware synapses: absolute values per sample, summed over tasks, without labels; and its local form."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -31,6 +32,34 @@ def test_importance_is_the_slow_one_at_the_end_of_each_task_summed() -> None:
         expected = {n: own[n] + expected.get(n, torch.zeros_like(own[n])) for n in own}
         assert_close(penalty.importance, expected, rtol=1e-9, atol=1e-13)
         assert_close(penalty.anchor, {n: p.detach() for n, p in learner.backbone.named_parameters()}, **EXACT)
+
+
+@pytest.mark.parametrize("scenario", ["domain", "class"])
+def test_mean_over_outputs_is_the_sum_over_the_visible_columns_divided_by_their_number(scenario: str) -> None:
+    stream = tiny.split(scenario)
+    learner, batches = make_learner(stream).double(), [(x.double(), y) for x, y in random_batches(2, 2)]
+    learner.show(stream.visible(1, 1))
+    num = 2 if scenario == "domain" else 4
+    whole = importance_of(MAS(1.0), learner, batches)
+    assert_close(
+        importance_of(MAS(1.0, outputs="mean"), learner, batches), {n: w / num for n, w in whole.items()}, **EXACT
+    )
+
+
+def test_batch_takes_the_absolute_value_of_its_mean_gradient() -> None:
+    """However the batches come, in their order; a whole task's samples are shuffled for it."""
+    learner, penalty = make_learner(tiny.split()).double(), MAS(1.0, batch=5)
+    batches = [(x.double(), y) for x, y in random_batches(2, 2)]
+    expected = reference.mas_of_batch_means(learner.backbone, torch.cat([x for x, _ in batches]), [0, 1], 5)
+    assert_close(importance_of(penalty, learner, batches), expected, rtol=1e-9, atol=1e-13)
+    assert penalty.num_samples == sys.maxsize
+    assert MAS(1.0).num_samples is None
+
+
+@pytest.mark.parametrize("option", [{"batch": 8}, {"outputs": "mean"}])
+def test_local_importance_has_no_other_option(option: Any) -> None:
+    with pytest.raises(ValueError, match=r"^method.local must be false with method.batch or method.outputs=mean"):
+        MAS(1.0, local=True, **option)
 
 
 def test_local_importance_is_the_mean_product_of_the_units_a_weight_connects() -> None:

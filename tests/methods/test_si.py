@@ -1,6 +1,8 @@
 """Synaptic intelligence: the path integral is the drop of the loss, and Ω is what it should be on a quadratic."""
 
+import warnings
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.testing import assert_close
 
 import reference
 import tiny
+from lifelong.methods.guards import ImportanceWarning
 from lifelong.methods.si import SI
 from tiny import StandIn, drive, flat, gradients_of, make_learner, random_batches
 
@@ -62,9 +65,11 @@ def test_importance_on_a_quadratic_is_half_its_curvature(lr: float) -> None:
     assert_close(penalty.importance["weight"], h / 2, rtol=2 * lr, atol=0.0)
 
 
-def test_importance_is_the_written_formula_over_three_tasks() -> None:
-    """ω starts at zero in each task, Ω carries on, the anchor is the latest."""
-    learner, penalty = make_learner(tiny.split()).double(), SI(2.0, damping=0.01)
+@pytest.mark.filterwarnings("ignore::lifelong.methods.guards.StabilityWarning")
+@pytest.mark.parametrize("gradient", ["task", "total"])
+def test_importance_is_the_written_formula_over_three_tasks(gradient: str) -> None:
+    """ω starts at zero in each task, Ω carries on, the anchor is the latest; `total` adds the penalty's gradient."""
+    learner, penalty = make_learner(tiny.split()).double(), SI(2.0, damping=0.01, gradient=gradient)
     num_weights = sum(p.numel() for p in learner.parameters())
     omega = torch.zeros(num_weights, dtype=torch.float64)
     for task in range(3):
@@ -73,6 +78,8 @@ def test_importance_is_the_written_formula_over_three_tasks() -> None:
         gradients = []
         for batch in batches:  # step by step, to look in between; the task starts with the first
             gradients.append(_task_gradient(learner, batch))
+            if gradient == "total" and task:
+                gradients[-1] += _penalty_gradient(learner, penalty)
             drive(penalty, learner, [batch], SGD(learner.parameters(), lr=0.1), step=len(gradients) - 1)
             weights.append(flat(dict(learner.backbone.named_parameters())))
         path = reference.path_integral(torch.stack(gradients), torch.stack(weights))
@@ -87,6 +94,13 @@ def _task_gradient(learner: nn.Module, batch: tiny.Batch) -> Tensor:
     x, y = batch
     F.cross_entropy(learner.backbone(x), y).backward()
     return flat(gradients_of(learner))
+
+
+def _penalty_gradient(learner: nn.Module, penalty: SI) -> Tensor:
+    here, anchor, importance = (
+        list(part.values()) for part in (dict(learner.backbone.named_parameters()), penalty.anchor, penalty.importance)
+    )
+    return torch.cat([g.flatten() for g in reference.penalty_gradient(here, anchor, importance, c=1, strength=2.0)])
 
 
 def step_by_hand(penalty: SI, gradient: list[float], move: list[float]) -> None:
@@ -110,8 +124,50 @@ def test_importance_of_one_step_by_hand() -> None:
     assert learned_by_hand(SI(1.0, damping=0.25), [-2.5, 2.5, -2.5e6], [1.0] * 3) == [2.0, 0.0, 2e6]
 
 
-def test_later_task_may_take_importance_back() -> None:
-    """relu is around the sum, Ω + ω/(Δ² + ξ), not around what a task adds."""
-    penalty = SI(1.0, damping=1.0)
+@pytest.mark.parametrize(("clamp", "after"), [(True, [2.0, 0.0]), ("task", [3.0, 3.0]), (False, [2.0, -1.0])])
+def test_relu_is_around_the_sum_or_what_a_task_adds_or_there_is_none(clamp: bool | str, after: list[float]) -> None:
+    """Ω + ω/(Δ² + ξ) with ω/(Δ² + ξ) = −1 and −4 in the second task."""
+    penalty = SI(1.0, damping=1.0, clamp=clamp)
     assert learned_by_hand(penalty, [-6.0, -6.0], [1.0, 1.0]) == [3.0, 3.0]
-    assert learned_by_hand(penalty, [2.0, 8.0], [1.0, 1.0]) == [2.0, 0.0]
+    assert learned_by_hand(penalty, [2.0, 8.0], [1.0, 1.0]) == after
+
+
+@pytest.mark.parametrize("clamp", [True, False])
+def test_negative_importance_is_kept_if_it_is_asked_for(clamp: bool) -> None:
+    """Whole tasks whose loss rises: no error, and the penalty is what its formula says of Ω < 0."""
+    learner, penalty = make_learner(tiny.split()), SI(1.0, clamp=clamp)
+    for task in range(2):
+        drive(penalty, learner, random_batches(3, 2, seed=task), SGD(learner.parameters(), lr=0.05, maximize=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportanceWarning)
+            penalty.strength = float(not clamp)  # of zeros alone, as relu leaves them, the guard complains
+            tiny.after_task(penalty, learner, [])
+    assert bool((flat(penalty.importance) < 0).any()) is not clamp
+    tiny.moved_off(learner)
+    here, anchor, importance = (
+        list(part.values()) for part in (dict(learner.backbone.named_parameters()), penalty.anchor, penalty.importance)
+    )
+    expected = reference.penalty_value(here, anchor, importance, c=1, strength=penalty.strength)
+    assert_close(penalty.value(learner.backbone), expected.detach(), rtol=1e-5, atol=1e-12)  # float32 products
+
+
+def test_first_move_is_from_zero_if_the_reference_is() -> None:
+    """Zenke's code: Ω = ω/(θ_end² + ξ) after the first task, ω/((θ_end − θ_start)² + ξ) after later ones."""
+    found = {}
+    for chosen in ("start", "zero"):
+        learner, penalty = make_learner(tiny.split()), SI(1.0, reference=chosen)
+        for task in range(2):
+            penalty.learner = learner
+            penalty.before_task(None)  # type: ignore[arg-type]
+            found[chosen, task] = flat(penalty.start)
+            penalty.merge(penalty.importance_of_task(learner, [], torch.Generator()), penalty.weights())
+    weights = flat(dict(learner.backbone.named_parameters()))
+    assert_close(found["start", 0], weights, **EXACT)
+    assert_close(found["zero", 0], torch.zeros_like(weights), **EXACT)
+    assert_close(found["zero", 1], weights, **EXACT)
+
+
+@pytest.mark.parametrize("option", [{"clamp": False}, {"gradient": "total"}])
+def test_what_a_proximal_step_cannot_do_is_refused(option: Any) -> None:
+    with pytest.raises(ValueError, match=r"^method.step must be gradient with method.gradient=total or clamp=false"):
+        SI(1.0, step="proximal", **option)

@@ -24,6 +24,7 @@ BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "strength_factor": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "val_fraction": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
     "batch_size": (lambda v: v >= 1, "an integer >= 1"),
+    "keep_optimizer": (lambda v: v in (True, False, "epoch"), "true, false or epoch"),
     "epochs_per_task": (lambda v: v is None or (v and min(v) >= 1), "a list of integers >= 1 or null"),
     FREEZE: (
         lambda v: isinstance(v, ListConfig) and all(isinstance(name, str) for name in v),

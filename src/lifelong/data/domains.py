@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lifelong.data.examples import in_chunks
 from lifelong.data.source import Source, check_images
 from lifelong.data.sources.pixels import as_sides
-from lifelong.data.stream import TaskStream
+from lifelong.data.stream import TaskStream, padded_shape
 
 GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601, as kornia.color.rgb_to_grayscale has it."""
@@ -21,7 +21,7 @@ class Domains(TaskStream):
 
     Args:
         sources: by the name of their entry in the configuration, in the order of the tasks.
-        size: pixels of all images, a side or [H, W]; None: the largest H and the largest W of the sources.
+        size: pixels of all images, a side or [H, W]; None: the largest H and the largest W of the padded sources.
         channels: of all images; None: the most of the sources.
 
     Raises:
@@ -39,7 +39,7 @@ class Domains(TaskStream):
             raise ValueError("dataset.sources must hold at least one source, got none")
         for name, source in sources.items():
             check_images(f"dataset.sources.{name}", source)
-        shapes = [source.train.shape for source in sources.values()]
+        shapes = [padded_shape(source.train.shape, stream.get("pad", 0)) for source in sources.values()]
         most, *largest = (max(sizes) for sizes in zip(*shapes, strict=True))
         height, width = as_sides("dataset.size", size) or largest
         wanted = most if channels is None else channels

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lifelong.data.examples import Examples, Lazy
 from lifelong.data.order import ORDER, as_order, plain_names, windowed
@@ -20,6 +21,7 @@ from lifelong.data.source import Source, check_images, stratified_split
 MAX_TASKS = 10_000
 """A run keeps a T × T matrix of accuracies."""
 SCENARIOS = ("domain", "task", "class")
+ACTIVE_CLASSES = ("seen", "all")
 KEPT_BYTES = 2**28
 """Bound on the validation and test sets kept: making them anew takes half of an evaluation when they are rotated."""
 
@@ -60,9 +62,12 @@ class TaskStream:
     Args:
         sources: one for all base tasks, or one for each; all of one type and with one `as_input`.
         num_classes_per_task, base_names: C_j and name of each base task.
-        input_shape: of what `changed` makes, (C, H, W) of images; None: that of the source.
+        input_shape: of what `changed` makes, (C, H, W) of images; None: that of the padded source.
         scenario: "domain" all tasks share the columns 0..max C_j − 1; "task" every task has columns of its own and is
             told at test time; "class" every task has columns of its own and is not.
+        active_classes: the columns that compete in class-incremental learning: "seen" those of the tasks so far, "all"
+            all K from the first task on (van de Ven et al. 2022).
+        pad: pixels of zeros put on each side of the source's images, before anything else is done to them.
         val_fraction: share of a source's training examples, in [0, 1), that goes to validation.
         order: see `as_order`: task i of the stream is the base task order[i]. Columns do not depend on it.
         window: [first, stop]: of the ordered tasks only those first..stop − 1 are learned and tested, on the data and
@@ -83,6 +88,8 @@ class TaskStream:
         *,
         input_shape: tuple[int, ...] | None = None,
         scenario: str = "domain",
+        active_classes: str = "seen",
+        pad: int = 0,
         val_fraction: float = 0.1,
         order: Sequence[int] | str | None = None,
         window: Sequence[int] | None = None,
@@ -90,13 +97,16 @@ class TaskStream:
         seed: int = 0,
         resident_bytes: float = math.inf,
     ) -> None:
-        if scenario not in SCENARIOS:
-            raise ValueError(f"scenario must be one of {', '.join(SCENARIOS)}, got {scenario!r}")
+        check_scenario(scenario, active_classes)
         if not isinstance(val_fraction, int | float) or not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction must be a number in [0, 1), got {val_fraction!r}")
-        if type(cycles) is not int or cycles < 1:
-            raise ValueError(f"dataset.cycles must be an integer >= 1, got {cycles!r}")
+        for key, value, low in (("cycles", cycles, 1), ("pad", pad, 0)):
+            if type(value) is not int or value < low:
+                raise ValueError(f"dataset.{key} must be an integer >= {low}, got {value!r}")
         self.sources = (sources,) if isinstance(sources, Source) else tuple(sources)
+        self.active_classes, self.pad = active_classes, pad
+        if pad:
+            self.check_images("dataset.pad")
         self.order = windowed(as_order(order, len(base_names), seed, "dataset.order", ORDER), window)
         """Base tasks in the order of a cycle."""
         self.num_tasks = len(self.order) * cycles
@@ -107,7 +117,7 @@ class TaskStream:
         base_names = plain_names(base_names)
         cycle_names = ["", *(f"_cycle{c}" for c in range(2, cycles + 1))]
         self.names = [base_names[j] + suffix for suffix in cycle_names for j in self.order]
-        self.input_shape = self.sources[0].train.shape if input_shape is None else input_shape
+        self.input_shape = padded_shape(self.sources[0].train.shape, pad) if input_shape is None else input_shape
         self.as_input = self.sources[0].as_input
         if any(source.as_input != self.as_input for source in self.sources):
             raise ValueError("dataset.sources must share one as_input: a run has one network, got several")
@@ -116,10 +126,17 @@ class TaskStream:
         self.num_classes = max(map(sum, zip(self._offsets, self.sizes, strict=True)))
         self._rows = [rows_of_parts(source, val_fraction, seed) for source in self.sources]
         self._kept: dict[tuple[int, str], Examples] = {}
-        for base, name in enumerate(base_names):
-            for part in ("train", "test"):
-                if len(self._select(base, part)[1]) == 0:
-                    raise ValueError(f"dataset must give every task examples to {part} on, got none for {name}")
+        self.num_train = self._sizes_of_parts(base_names)
+        """Training examples of each base task."""
+
+    def _sizes_of_parts(self, base_names: Sequence[str]) -> list[int]:
+        """Training examples of each base task; raises ValueError for a task with none to train or test on."""
+        sizes = [[len(self._select(j, part)[1]) for part in ("train", "test")] for j in range(len(base_names))]
+        for name, counts in zip(base_names, sizes, strict=True):
+            if 0 in counts:
+                part = ("train", "test")[counts.index(0)]
+                raise ValueError(f"dataset must give every task examples to {part} on, got none for {name}")
+        return [num_train for num_train, _ in sizes]
 
     def check_images(self, key: str) -> None:
         """Raises ValueError, naming `key`, unless the sources hold images."""
@@ -132,8 +149,11 @@ class TaskStream:
         return None, labels
 
     def changed(self, base: int, inputs: Tensor) -> Tensor:
-        """What the base task makes of the source's inputs (M, ...), each by itself."""
+        """What the base task makes of the source's padded inputs (M, ...), each by itself."""
         return inputs
+
+    def _changed(self, base: int, inputs: Tensor) -> Tensor:
+        return self.changed(base, F.pad(inputs, [self.pad] * 4) if self.pad else inputs)
 
     def task(self, i: int) -> Task:
         """Raises IndexError outside 0..T − 1."""
@@ -160,13 +180,13 @@ class TaskStream:
         rows, labels = self._select(base, part)
 
         def make(index: Tensor) -> Tensor:
-            return self.changed(base, own.index_select(0, index if rows is None else rows[index]))
+            return self._changed(base, own.index_select(0, index if rows is None else rows[index]))
 
         labels = labels + self._offsets[base]
         examples = Examples(Lazy(make, torch.Size([len(labels), *self.input_shape]), own.dtype), labels)
         if examples.nbytes > self.resident_bytes:
             return examples
-        return Examples(self.changed(base, own if rows is None else own.index_select(0, rows)), labels)
+        return Examples(self._changed(base, own if rows is None else own.index_select(0, rows)), labels)
 
     def _select(self, base: int, part: str) -> tuple[Tensor | None, Tensor]:
         """Rows of the source that make up a part of the task, None for all of them, and their labels 0..C_j − 1."""
@@ -186,10 +206,10 @@ class TaskStream:
 
     def visible(self, learned: int, task: int) -> tuple[int, ...]:
         """Columns visible when `task` is trained on or tested after tasks 0..learned; −1: at random initialisation.
-        Class-incremental: all columns seen so far, and all K at random initialisation."""
+        Class-incremental: all columns seen so far, and all K at random initialisation or if all classes are active."""
         if self.scenario == "task":
             return self.task(task).classes
-        if self.scenario == "domain" or learned < 0:
+        if self.scenario == "domain" or self.active_classes == "all" or learned < 0:
             return tuple(range(self.num_classes))
         return tuple(sorted({c for i in range(learned + 1) for c in self.task(i).classes}))
 
@@ -198,6 +218,21 @@ class TaskStream:
         if self.scenario != "task":
             return None
         return torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
+
+
+def check_scenario(scenario: str, active_classes: str) -> None:
+    """Raises ValueError unless both are known and go together."""
+    if scenario not in SCENARIOS:
+        raise ValueError(f"scenario must be one of {', '.join(SCENARIOS)}, got {scenario!r}")
+    if active_classes not in ACTIVE_CLASSES:
+        raise ValueError(f"active_classes must be one of {', '.join(ACTIVE_CLASSES)}, got {active_classes!r}")
+    if active_classes == "all" and scenario != "class":
+        raise ValueError(f"active_classes must be seen unless scenario=class, got all with scenario={scenario}")
+
+
+def padded_shape(shape: tuple[int, ...], pad: int) -> tuple[int, ...]:
+    """Of images (C, H, W) with `pad` pixels more on each side."""
+    return (shape[0], *(side + 2 * pad for side in shape[1:])) if pad else shape
 
 
 def rows_of_parts(source: Source, val_fraction: float, seed: int) -> dict[str, Tensor | None]:

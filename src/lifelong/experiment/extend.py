@@ -37,6 +37,8 @@ def extend(run: Run, config: DictConfig, folder: RunFolder, files: CheckpointFil
         raise ConfigError(f"extend must be the folder of a finished run, got {config.extend!r}")
     old = finished.read_config()
     check(old)
+    if run.method.learned(run.stream, run.stream.task(0)) > 0:
+        raise _refusal(config, "has method.schedule=once: all tasks were learned together")
     before, now = identity(old), identity(config)
     for key in sorted(before.keys() | now.keys()):
         if key not in MAY_DIFFER and before.get(key) != now.get(key):

@@ -13,6 +13,7 @@ from torch import Tensor
 from lifelong.config.build import build, factory
 from lifelong.config.groups import SOURCES
 from lifelong.config.schema import ConfigError
+from lifelong.data.loader import num_batches
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import this_shard
@@ -24,6 +25,8 @@ from lifelong.training.precision import check_precision, compiled, set_tf32
 from lifelong.training.trainer import make_trainer, trial_trainer
 
 NOT_WATCHED: Mapping[str, Any] = {"logger": False}
+OF_RUN = ("batch_size", "seed", "resident_bytes", "keep_optimizer", "drop_last", "shuffle")
+"""Root keys that a Run has too."""
 
 
 def build_run(config: DictConfig, stream: TaskStream | None = None) -> Run:
@@ -51,7 +54,7 @@ def build_run(config: DictConfig, stream: TaskStream | None = None) -> Run:
         make_trainer=partial(task_trainer, config, [method]),
         augment=build(config.augment, "augment"),
         epochs=config.epochs_per_task,
-        **{key: config[key] for key in ("batch_size", "seed", "resident_bytes", "keep_optimizer")},
+        **{key: config[key] for key in OF_RUN},
     )
     check_together(config, parts)
     return parts
@@ -89,6 +92,8 @@ def check_together(config: DictConfig, run: Run) -> None:
             f"epochs_per_task must be null or a list of {stream.num_tasks} integers >= 1, one for each task, "
             f"got {config.epochs_per_task}"
         )
+    if run.epochs is not None and run.method.learned(stream, stream.task(0)) > 0:
+        raise ConfigError(f"epochs_per_task must be null with method.schedule=once, got {config.epochs_per_task}")
     stopping = build(config.early_stopping, "early_stopping")
     if stopping and not all(len(stream.task(i).val) for i in range(stream.num_tasks)):
         raise ConfigError(
@@ -96,12 +101,15 @@ def check_together(config: DictConfig, run: Run) -> None:
         )
     if run.augment is not None:
         stream.check_images("augment")
+    if not run.shuffle and run.memory.replay == "balanced" and not run.method.replays:
+        raise ConfigError("shuffle must be true with memory.replay=balanced, which draws its batches, got false")
     device = trial_trainer(config).strategy.root_device
     num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
     try:
         optimizer = run.learner.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
         build(config.scheduler, "scheduler", optimizer=optimizer, num_steps=2)
         check_precision(config.trainer.precision, device, optimizer, clips=bool(config.trainer.gradient_clip_val))
+        num_batches(min(stream.num_train[base] for base in stream.order), run.batch_size, run.drop_last)
         run.method.check(stream, run.learner.backbone)
         run.memory.check(run.learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
         set_tf32(config.tf32, device)

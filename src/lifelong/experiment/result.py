@@ -119,7 +119,8 @@ def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, ti
         if key.startswith("val/accuracy/") and value is not None
     ]
     if points:  # none without validation data
-        figure = accuracy_curves_figure(points, names, record.boundaries, title)
+        turns = [(first, last) for first, last in record.boundaries if first < last]  # joint at once has one alone
+        figure = accuracy_curves_figure(points, names, turns, title)
         save_figure(figure, folder.path / "accuracy_curves.png")
 
 

@@ -49,7 +49,13 @@ def fisher(
     if labels not in LABELS:
         raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
     if labels == "batched":
-        return _squared_batch_means(model, batches, visible, batch_size)
+
+        def batch_scores(z: Tensor, y: Tensor) -> Iterable[Tensor]:
+            p, columns = _probabilities(z.detach(), visible)
+            _check_visible(y, columns)
+            return (score(p, y).to(z.dtype),)
+
+        return _powers_of_batch_means(model, batches, batch_scores, batch_size, power=2)
     draws = None if generator is None else own_generator(generator)
 
     def scores(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,14 +75,20 @@ def fisher(
     return mean_power_gradient(model, batches, scores, power=2)
 
 
-def mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = None) -> Params:
-    """Mean over samples of |∂‖z‖²/∂θ|, the absolute value per sample (Aljundi et al. 2018). Labels are not used."""
+def mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = None, batch_size: int | None = None) -> Params:
+    """Mean over samples of |∂‖z‖²/∂θ|, the absolute value per sample (Aljundi et al. 2018). Labels are not used.
 
-    def squared_norm(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    batch_size: of batches of so many samples the absolute value of the mean gradient, averaged with their sizes:
+    published code computes it. A rank's batches are its own. None: per sample.
+    """
+
+    def slope(z: Tensor) -> Tensor:
         shown = torch.zeros_like(z, dtype=torch.bool).index_fill_(1, _columns(z, visible), True)
-        return torch.where(shown, 2 * z, 0.0).unsqueeze(0), z.new_ones(1, len(z))
+        return torch.where(shown, 2 * z, 0.0)
 
-    return mean_power_gradient(model, batches, squared_norm, power=1)
+    if batch_size is not None:
+        return _powers_of_batch_means(model, batches, lambda z, y: (slope(z.detach()),), batch_size, power=1)
+    return mean_power_gradient(model, batches, lambda z, y: (slope(z).unsqueeze(0), z.new_ones(1, len(z))), power=1)
 
 
 def sliced_cramer(
@@ -111,14 +123,10 @@ def sliced_cramer(
         return {name: (sums[name] / count).square().sum(0).to(p.dtype) for name, p in trainable(model).items()}
 
 
-def _squared_batch_means(model: nn.Module, batches: Batches, visible: Tensor | None, batch_size: int | None) -> Params:
-    """Σ_batches (B/N) (∂ mean_n log p(y_n|x_n)/∂θ)²."""
-
-    def directions(z: Tensor, y: Tensor) -> Iterable[Tensor]:
-        p, columns = _probabilities(z.detach(), visible)
-        _check_visible(y, columns)
-        return (score(p, y).to(z.dtype),)
-
+def _powers_of_batch_means(
+    model: nn.Module, batches: Batches, directions: Directions, batch_size: int | None, *, power: int
+) -> Params:
+    """Σ_batches (B/N) |mean_n ∂(v_n · z_n)/∂θ|^power, v the one direction of each sample."""
     size = sys.maxsize
 
     def work(x: Tensor, y: Tensor) -> None:
@@ -128,7 +136,8 @@ def _squared_batch_means(model: nn.Module, batches: Batches, visible: Tensor | N
             s.zero_()
         size = in_chunks(len(x), size, lambda chunk: of_one.add(x[chunk], y[chunk]))
         for name, s in sums.items():
-            s.addcmul_(of_batch[name][0], of_batch[name][0], value=1 / len(x))
+            total = of_batch[name][0]
+            s.addcmul_(total, total, value=1 / len(x)) if power == 2 else s.add_(total.abs_())
 
     with leaving_no_trace(model):
         sums, of_batch = zero_sums(model), zero_sums(model, 1)

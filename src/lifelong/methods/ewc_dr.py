@@ -23,6 +23,7 @@ class EWCDR(EWC):
     """
 
     state = ("anchor", "importance", "seen", "num_classes")
+    needs_seen = True
 
     def __init__(self, strength: float, *, num_samples: int | None = None, **base: Any) -> None:
         super().__init__(strength, labels="empirical", num_samples=num_samples, **base)

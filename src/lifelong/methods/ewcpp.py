@@ -11,7 +11,7 @@ from lifelong.data.stream import Task
 from lifelong.distributed.ranks import total_over_ranks
 from lifelong.importance import fisher
 from lifelong.methods.ewc import check_labels
-from lifelong.methods.guards import PenaltyError, check_number
+from lifelong.methods.guards import PenaltyError, check_choice, check_number
 from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.penalty import Penalty
 
@@ -28,29 +28,42 @@ class EWCPP(Penalty):
         interval: optimiser steps between two updates; a task with fewer steps has one update, at its last step.
         labels: as in EWC; "empirical" is the gradient of the very loss that is trained. The batches of "batched" are a
             step's, one a micro-batch and rank.
+        window: "step": F_batch is of the batch of an interval's last step; "interval" (A-GEM): the mean over those of
+            all its steps, each at the weights of its time. Steps after a task's last whole interval are left out.
     """
 
     coefficient = 0.5
     state: ClassVar[tuple[str, ...]] = ("anchor", "importance", "fisher", "steps")
 
     def __init__(
-        self, strength: float, *, alpha: float = 0.9, interval: int = 10, labels: str = "empirical", **base: Any
+        self,
+        strength: float,
+        *,
+        alpha: float = 0.9,
+        interval: int = 10,
+        labels: str = "empirical",
+        window: str = "step",
+        **base: Any,
     ) -> None:
         super().__init__(strength, **base)
         check_number("alpha", alpha, low=0, high=1, above=True)
         check_number("interval", interval, low=1, whole=True)
         check_labels(labels)
+        check_choice("window", window, ("step", "interval"))
         self.alpha, self.interval, self.length, self.labels = alpha, interval, interval, labels
         self.fisher: Params = {}
         self.fresh: Params = {}
-        self.steps = 0
+        self.steps, self.window = 0, window
+        self.gathered: Params = {}  # of the interval so far
+        if window == "interval":  # only then, so that checkpoints without it can still be read
+            self.state = (*self.state, "gathered")  # type: ignore[misc]
 
     def before_task(self, task: Task) -> None:
         self.begin({})
 
     def begin(self, weights: Params) -> None:
         """Count steps from here on; the moving average goes on from task to task."""
-        self.steps = 0
+        self.steps, self.gathered = 0, {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -67,18 +80,35 @@ class EWCPP(Penalty):
         self._batches = []
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
 
-    def wants_batches(self) -> bool:
-        """Whether the next step ends an interval."""
+    @property
+    def ends_interval(self) -> bool:
+        """Whether the next step does."""
         return (self.steps + 1) % self.length == 0
+
+    def wants_batches(self) -> bool:
+        """Whether the next step's batch enters."""
+        return self.window == "interval" or self.ends_interval
 
     def before_step(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> None:
         """F_batch of the step's batches, θ still where its gradient was taken; the step may yet be skipped."""
         self.fresh = self.fisher_of(learner, batches) if batches else {}
 
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
+        if self.window == "step":
+            self.update_fisher(self.fresh)
+        else:
+            self.gather()
         self.steps += 1
-        self.update_fisher(self.fresh)
         self.fresh = {}
+
+    def gather(self) -> None:
+        """Add the step's F_batch to the interval's mean, which enters the average at the interval's end."""
+        for n, F in self.fresh.items():
+            share = F.div_(self.length)
+            self.gathered[n] = self.gathered[n].add_(share) if n in self.gathered else share
+        if self.ends_interval:
+            self.update_fisher(self.gathered)
+            self.gathered = {}
 
     def fisher_of(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> Params:
         """F_batch over the samples of all micro-batches of a step, on all ranks; {} if none is the current task's."""

@@ -1,7 +1,7 @@
 """What ends a run, or warns, rather than let a penalty do nothing sensible in silence."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,10 +42,17 @@ def check_number(
         raise ValueError(f"method.{key} must be {allowed}{f' or {other}' if other else ''}, got {value!r}")
 
 
-def check_importance(importance: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> None:
+def check_choice(key: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raises ValueError in one line unless `value` is one of those allowed, of the same type."""
+    if not any(value == choice and type(value) is type(choice) for choice in allowed):
+        names = ", ".join(str(choice).lower() for choice in allowed)
+        raise ValueError(f"method.{key} must be one of {names}, got {value!r}")
+
+
+def check_importance(importance: Mapping[str, Tensor], params: Mapping[str, Tensor], *, signed: bool = False) -> None:
     """Check Ω >= 0 after a task; warn where it is zero for every weight. One host sync per task.
 
-    params: the parameters, with the gradient of the task's last step in .grad.
+    params: the parameters, with the gradient of the task's last step in .grad. signed: Ω may be negative.
 
     Raises:
         PenaltyError: Ω is not finite, or negative somewhere; or it is zero everywhere although the gradient was not.
@@ -55,9 +62,9 @@ def check_importance(importance: Mapping[str, Tensor], params: Mapping[str, Tens
         low, high = (float(v) for v in torch.aminmax(omega))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise PenaltyError(f"importance of {name} is not finite: has the task's loss diverged?")
-        if low < 0:
+        if low < 0 and not signed:
             raise PenaltyError(f"importance of {name} is negative ({low:.3g}): the penalty would repel from the anchor")
-        total += high
+        total += max(high, -low)
     if total == 0:
         zero = "importance is zero for every weight, so the penalty does nothing"
         if any(p.grad is not None and bool(p.grad.any()) for p in params.values()):

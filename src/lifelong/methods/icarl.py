@@ -25,6 +25,7 @@ class ICaRL(Distillation):
     scenarios = ("class",)
     needs_memory = True
     replaces_loss = True
+    needs_seen = True
     state = (*Distillation.state, "means")
 
     def __init__(self) -> None:

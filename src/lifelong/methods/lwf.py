@@ -7,18 +7,24 @@ from torch.nn.functional import kl_div
 
 from lifelong.data.loader import Batch
 from lifelong.methods.distillation import Distillation
-from lifelong.methods.guards import check_number
+from lifelong.methods.guards import check_choice, check_number
 
 
 class LwF(Distillation):
     """+ λ T² KL(softmax(z_old/T) ‖ softmax(z/T)) on the task's own inputs, z_old of the network before the task, over
-    the columns seen before; in task-incremental learning for each earlier head, summed. strength is λ."""
+    the columns seen before; in task-incremental learning for each earlier head, summed. strength is λ.
 
-    def __init__(self, strength: float, temperature: float = 2.0) -> None:
+    Args:
+        weight: "heads" as above; "tasks" (van de Ven et al. 2022): at task k the mean over earlier heads times k − 1,
+            which is the same where every earlier task has a head.
+    """
+
+    def __init__(self, strength: float, temperature: float = 2.0, weight: str = "heads") -> None:
         super().__init__()
+        check_choice("weight", weight, ("heads", "tasks"))
         check_number("strength", strength, low=0)
         check_number("temperature", temperature, low=0, above=True)
-        self.strength, self.temperature = float(strength), float(temperature)
+        self.strength, self.temperature, self.weight = float(strength), float(temperature), weight
 
     @property
     def active(self) -> bool:
@@ -30,9 +36,10 @@ class LwF(Distillation):
             columns, groups = self.seen.nonzero().flatten(), self.learner.groups
             owners = columns.new_zeros(len(columns)) if groups is None else groups[columns]
             self._heads = [columns[owners == owner] for owner in owners.unique()]  # the columns of each earlier head
+            self._share = self.task.index / len(self._heads) if self.weight == "tasks" and self.task else 1.0
 
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
         z_old, T = self._network(batch.x), self.temperature
         logs = [[(logits[:, head] / T).log_softmax(1) for logits in (z, z_old)] for head in self._heads]
         each = [kl_div(new, old, log_target=True, reduction="batchmean") for new, old in logs]
-        return self.strength * T**2 * batch.weight * torch.stack(each).sum()
+        return self.strength * self._share * T**2 * batch.weight * torch.stack(each).sum()

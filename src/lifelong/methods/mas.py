@@ -1,11 +1,13 @@
 """Memory aware synapses: learning what (not) to forget (Aljundi et al. 2018, arXiv 1711.09601)."""
 
+import sys
 from typing import Any
 
 import torch
 
 from lifelong.importance import mas
 from lifelong.importance.local import local_mas
+from lifelong.methods.guards import check_choice, check_number
 from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.penalty import Penalty
 
@@ -17,12 +19,32 @@ class MAS(Penalty):
         local: the paper's l-MAS: for a linear layer between units y_i and y_j, Ω_ij = mean over samples of y_i y_j;
             biases see y_i = 1. Only for backbones whose parameters are all of linear layers that feed ReLU units or
             the output.
+        batch: None: the absolute value of each sample's gradient. A number reproduces published tables only: that of
+            the mean gradient of so many samples, shuffled, in which signs cancel.
+        outputs: "sum" ‖f(x)‖² as above; "mean" (Hsu et al. 2018): ‖f(x)‖²/K, K the visible columns.
     """
 
-    def __init__(self, strength: float, *, local: bool = False, **base: Any) -> None:
+    def __init__(
+        self,
+        strength: float,
+        *,
+        local: bool = False,
+        batch: int | None = None,
+        outputs: str = "sum",
+        **base: Any,
+    ) -> None:
         super().__init__(strength, **base)
-        self.local = local
+        if batch is not None:
+            check_number("batch", batch, low=1, whole=True, other="null")
+            self.num_samples = sys.maxsize  # drawing all of them shuffles: batches of one class would cancel less
+        check_choice("outputs", outputs, ("sum", "mean"))
+        if local and (batch is not None or outputs != "sum"):
+            raise ValueError("method.local must be false with method.batch or method.outputs=mean, got True")
+        self.local, self.batch, self.outputs = local, batch, outputs
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
-        estimate = local_mas if self.local else mas
-        return estimate(learner.backbone, batches, visible=learner.visible)
+        visible = learner.visible
+        if self.local:
+            return local_mas(learner.backbone, batches, visible=visible)
+        found = mas(learner.backbone, batches, visible=visible, batch_size=self.batch)
+        return found if self.outputs == "sum" else {n: w / int(visible.sum()) for n, w in found.items()}

@@ -23,7 +23,7 @@ OFFER = 2
 class Method(Stateful):
     """Plain fine-tuning. Override the verbs that the paper needs; the others cost nothing.
 
-        for task in stream:
+        for task in stream:                     # but for those that were learned before their turn (learned)
             before_task(task)
             for batch in examples(stream, task):
                 z = learner.logits(batch.x)
@@ -49,6 +49,8 @@ class Method(Stateful):
     """Whether `after_step` is given `grads` and `before`, two copies of the weights a step; else both are {}."""
     scenarios: ClassVar[tuple[str, ...]] = ("domain", "task", "class")
     needs_memory: ClassVar[bool] = False
+    needs_seen: ClassVar[bool] = False
+    """Whether it must know which columns are new: `active_classes=all` shows it all of them at once."""
     replays: ClassVar[bool] = False
     """Whether the method draws from memory itself; else what memory holds is mixed into the training batches."""
     replaces_loss: ClassVar[bool] = False
@@ -70,6 +72,8 @@ class Method(Stateful):
         name = type(self).__name__
         if stream.scenario not in self.scenarios:
             raise ValueError(f"scenario must be {' or '.join(self.scenarios)} with {name}, got {stream.scenario!r}")
+        if self.needs_seen and stream.active_classes == "all":
+            raise ValueError(f"active_classes must be seen with {name}, which asks what columns are new, got all")
         if self.needs_memory and not self.memory.keeps:
             raise ValueError(f"memory must keep exemplars with {name}, got memory=none")
         self.penalised(backbone)
@@ -80,6 +84,10 @@ class Method(Stateful):
     def examples(self, stream: TaskStream, task: Task) -> Examples:
         """What is trained on at this task."""
         return task.train
+
+    def learned(self, stream: TaskStream, task: Task) -> int:
+        """Index of the last task that is learned when this one's turn is over."""
+        return task.index
 
     @property
     def active(self) -> bool:

@@ -40,6 +40,8 @@ class Penalty(Method):
     coefficient: ClassVar[float] = 1.0
     """c of the formula above."""
     state: ClassVar[tuple[str, ...]] = ("anchor", "importance")
+    signed: bool = False
+    """Whether Ω may be negative: the penalty then repels some weights from the anchor."""
 
     anchor: Params
     importance: Params
@@ -93,7 +95,7 @@ class Penalty(Method):
         weights = self.weights()
         self.merge({name: new[name] for name in weights if name in new}, weights)
         if self.strength > 0:
-            check_importance(self.importance_shown, self.penalised(self.learner.backbone))
+            check_importance(self.importance_shown, self.penalised(self.learner.backbone), signed=self.signed)
 
     def value(self, backbone: nn.Module) -> Tensor:
         """The penalty at the current weights, c·strength·q(θ), a float64 scalar."""

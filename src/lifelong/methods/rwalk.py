@@ -21,18 +21,19 @@ class RWalk(EWCPP):
     The paper's third part, exemplars, is memory=….
 
     Args:
-        alpha, interval (Δt), labels: as in EWC++.
+        alpha, interval (Δt), labels, window: as in EWC++.
         damping: ε > 0.
+        half: whether the denominator has its ½; A-GEM's code has none.
     """
 
     coefficient = 1.0
     state = (*EWCPP.state, "drop", "snapshot", "score", "score_before")
     watches_path = True
 
-    def __init__(self, strength: float, *, damping: float = 1e-3, **ewcpp: Any) -> None:
+    def __init__(self, strength: float, *, damping: float = 1e-3, half: bool = True, **ewcpp: Any) -> None:
         super().__init__(strength, **ewcpp)
         check_number("damping", damping, low=0, above=True)
-        self.damping = damping
+        self.damping, self.half = damping, half
         self.drop: Params = {}
         self.snapshot: Params = {}
         self.score: Params = {}
@@ -51,7 +52,7 @@ class RWalk(EWCPP):
     def after_step(self, grads: Params, before: Params, after: Params) -> None:
         drop, g, old, new = (list(params.values()) for params in (self.drop, grads, before, after))
         quadratic.add_weighted_difference_(drop, new, old, g, -1)
-        if self.fresh:
+        if self.fresh and self.ends_interval:
             self.end_interval(after)
         super().after_step(grads, before, after)
 
@@ -60,7 +61,7 @@ class RWalk(EWCPP):
         for n, drop in self.drop.items():  # in place: new pages at each interval cost more than the arithmetic
             distance = self.snapshot[n].sub_(weights[n]).square_()
             if n in self.fisher:
-                distance.mul_(self.fisher[n]).mul_(0.5).add_(self.damping)
+                distance.mul_(self.fisher[n]).mul_(0.5 if self.half else 1.0).add_(self.damping)
             else:
                 distance.fill_(self.damping)
             self.score[n].add_(drop.div_(distance).relu_())

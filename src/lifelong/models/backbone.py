@@ -1,13 +1,16 @@
 """Networks sized from the stream: features φ(x) (B, D), and one linear head over all K classes of the stream.
 
 Every activation is a module of its own and no module is called twice in a forward pass, so that what a hook sees of a
-module is all there is to it: the closed forms of importance per layer rely on that. Initialisation is torch's own.
+module is all there is to it: the closed forms of importance per layer rely on that.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+
+INITS = ("torch", "xavier", "truncated_normal")
 
 
 class Backbone(nn.Module):
@@ -28,6 +31,24 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"backbone must be mlp, or one of your own, for inputs that are no images, got shape {got}"
             )
+
+    @torch.no_grad()
+    def initialise(self, init: str) -> None:
+        """Draw the weights of linear and convolutional layers; norms stay as they are.
+
+        init: "torch" leaves torch's own; "xavier" is uniform within ±√(6/(fan_in + fan_out)), biases 0 (Glorot & Bengio
+        2010; Keras's default); "truncated_normal" has σ = 0.1, cut at 2 σ, biases 0.1 (A-GEM: Chaudhry et al. 2019).
+        """
+        if init not in INITS:
+            raise ValueError(f"backbone.init must be one of {', '.join(INITS)}, got {init!r}")
+        layers = [] if init == "torch" else [m for m in self.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        for layer in layers:
+            if init == "xavier":
+                nn.init.xavier_uniform_(layer.weight)
+            else:
+                nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
+            if layer.bias is not None:
+                layer.bias.fill_(0.0 if init == "xavier" else 0.1)
 
     def features(self, x: Tensor) -> Tensor:
         """φ(x): (B, ...) → (B, D), what the head sees."""

@@ -17,6 +17,7 @@ class CNN(Backbone):
         channels: Sequence[int] = (32, 64),
         hidden: int = 128,
         dropout: float = 0.0,
+        init: str = "torch",
     ) -> None:
         super().__init__(input_shape, num_classes)
         channels = positive_integers("backbone.channels", channels)
@@ -35,6 +36,7 @@ class CNN(Backbone):
         pixels = (height >> len(channels)) * (width >> len(channels))
         self.body.extend([nn.Flatten(), nn.Linear(channels[-1] * pixels, hidden), nn.ReLU(), nn.Dropout(dropout)])
         self.head = nn.Linear(hidden, num_classes)
+        self.initialise(init)
 
     def features(self, x: Tensor) -> Tensor:
         return self.body(x)

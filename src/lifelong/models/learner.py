@@ -40,6 +40,7 @@ class Learner(LightningModule):
         compiled: takes the backbone's place in training mode; None: the backbone itself.
         optimizer_state: what the next task's optimiser starts with (moments, step counts, not its learning rate), where
             it is kept across tasks; None: nothing.
+        fresh_each_epoch: every epoch starts with an optimiser without a state, at the learning rate it has come to.
     """
 
     visible: Tensor
@@ -63,6 +64,7 @@ class Learner(LightningModule):
         self.with_task_loss = True
         self.compiled: Callable[[Tensor], Tensor] | None = None
         self.optimizer_state: dict[int, Any] | None = None
+        self.fresh_each_epoch = False
         self._frozen: list[nn.Module] = []
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("visible", torch.ones(num_classes, dtype=torch.bool), persistent=False)
@@ -131,6 +133,11 @@ class Learner(LightningModule):
         for term in self.terms:
             loss = loss + term(batch, z)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Called as an epoch begins; not again when a run resumes in its midst."""
+        for optimizer in self.trainer.optimizers if self.fresh_each_epoch else ():
+            optimizer.state.clear()
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)

@@ -20,6 +20,7 @@ class MLP(Backbone):
         widths: Sequence[int] = (1024, 512, 256),
         dropout: float = 0.0,
         bias: bool = True,
+        init: str = "torch",
     ) -> None:
         super().__init__(input_shape, num_classes)
         widths = positive_integers("backbone.widths", widths)
@@ -30,6 +31,7 @@ class MLP(Backbone):
         for fan_in, fan_out in zip([math.prod(self.input_shape), *widths], widths, strict=False):
             self.body.extend([nn.Linear(fan_in, fan_out, bias), nn.ReLU(), nn.Dropout(dropout)])
         self.head = nn.Linear(widths[-1], num_classes, bias)
+        self.initialise(init)
 
     def features(self, x: Tensor) -> Tensor:
         return self.body(x)

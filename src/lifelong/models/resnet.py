@@ -17,7 +17,14 @@ class ResNet18(Backbone):
     many as the greatest common divisor of 32 and the channels.
     """
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, width: int = 64, norm: str = "batch") -> None:
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        width: int = 64,
+        norm: str = "batch",
+        init: str = "torch",
+    ) -> None:
         super().__init__(input_shape, num_classes)
         width = positive_integer("backbone.width", width)
         if norm not in ("batch", "group"):
@@ -30,6 +37,7 @@ class ResNet18(Backbone):
             self.stages.extend([Block(fan_out // 2, fan_out, 2, norm), Block(fan_out, fan_out, 1, norm)])
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(8 * width, num_classes)
+        self.initialise(init)
 
     def features(self, x: Tensor) -> Tensor:
         return self.pool(self.stages(self.stem(x)))

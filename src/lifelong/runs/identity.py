@@ -18,7 +18,26 @@ from lifelong.config.schema import Recipes, Watching, choice
 from lifelong.runs.folder import run_id
 
 LEFT_OUT = {field.name for part in (Watching, Recipes) for field in fields(part)}
-ADDED: dict[str, Any] = {"init_from": None}
+ADDED: dict[str, Any] = {
+    "init_from": None,
+    "drop_last": False,
+    "shuffle": True,
+    "active_classes": "seen",
+    "dataset.active_classes": "seen",
+    "dataset.pad": 0,
+    "dataset.num_tasks": None,
+    "dataset.interpolation": "bilinear",
+    "backbone.init": "torch",
+    "method.gradient": "task",  # si
+    "method.clamp": True,  # si
+    "method.reference": "start",  # si
+    "method.half": True,  # rwalk
+    "method.window": "step",  # ewcpp, rwalk
+    "method.batch": None,  # mas
+    "method.outputs": "sum",  # mas
+    "method.weight": "heads",  # lwf; er's is older, and has other values
+    "method.schedule": "cumulative",  # joint
+}
 """Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""
 
 

@@ -14,7 +14,7 @@ from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task
 from lifelong.models.evaluation import BATCH_SIZE
 from lifelong.stacked.network import Network
-from lifelong.training.loop import Run, loading
+from lifelong.training.loop import Run, training_loading
 
 
 class Feed:
@@ -29,7 +29,7 @@ class Feed:
         for run, task in zip(runs, tasks, strict=True):
             key = id(run.stream), run.seed
             if key not in loaders:
-                seed, how = derive_seed(run.seed, task.index), loading(run, device)
+                seed, how = derive_seed(run.seed, task.index), training_loading(run, device)
                 loaders[key] = training_batches(run.method.examples(run.stream, task), run.batch_size, seed=seed, **how)
             index.append(list(loaders).index(key))
         self.loaders, self.index = list(loaders.values()), torch.tensor(index, device=device)

@@ -39,6 +39,8 @@ def reason_alone(config: DictConfig) -> str | None:
 def _reasons(config: DictConfig) -> Iterator[str]:
     if resolve_name(config.method._target_) not in METHODS:
         yield f"method={choice(config, 'method')} is not hosted"
+    if config.method.get("schedule") == "once":
+        yield "method.schedule=once"
     yield from (f"{group}={choice(config, group)}" for group in NONE if choice(config, group) != "none")
     if resolve_name(config.backbone._target_) is not MLP:
         yield f"backbone={choice(config, 'backbone')} is not hosted"

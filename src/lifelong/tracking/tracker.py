@@ -141,10 +141,12 @@ class Tracker(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         k, begun = self.record.task, perf_counter()
+        last = self.method.learned(self.stream, self.stream.task(k))
         with self.record.timed("evaluation"):
-            row = accuracy_row(pl_module, self.stream, k, "val", range(k + 1), self.method.enter)  # type: ignore[arg-type]
-        values = {f"val/accuracy/{self.stream.names[j]}": float(row[j]) for j in range(k + 1)}
-        pl_module.log("val/accuracy", float(row[k]), logger=False)  # to be monitored; loggers have it on our own axis
+            row = accuracy_row(pl_module, self.stream, last, "val", range(last + 1), self.method.enter)  # type: ignore[arg-type]
+        values = {f"val/accuracy/{self.stream.names[j]}": float(row[j]) for j in range(last + 1)}
+        monitored = float(row[k : last + 1].mean())  # loggers have it on our own axis
+        pl_module.log("val/accuracy", monitored, logger=False)
         self.write({"task": k, "epoch": trainer.current_epoch, **values}, self.record.step + trainer.global_step)
         self._since += perf_counter() - begun
 

@@ -36,7 +36,9 @@ class Run:
         make_trainer: a new Trainer with the method among its callbacks; takes options of a Trainer, e.g. max_epochs.
         batch_size: samples of a step, of all ranks together.
         epochs: (T,) instead of the trainer's own max_epochs.
-        keep_optimizer: a task's optimiser starts with the state of the one before.
+        keep_optimizer: True: a task's optimiser starts with the state of the one before; "epoch": each epoch starts
+            without a state.
+        drop_last, shuffle: of training batches, as in `Batches`.
         augment: of training batches alone.
         resident_bytes: as in `Batches`.
         record: filled as the run goes on; the run begins at `record.task`.
@@ -52,7 +54,9 @@ class Run:
     batch_size: int = 128
     seed: int = 0
     epochs: Sequence[int] | None = None
-    keep_optimizer: bool = False
+    keep_optimizer: bool | str = False
+    drop_last: bool = False
+    shuffle: bool = True
     augment: Augment | None = None
     resident_bytes: float = math.inf
     record: Record = field(default_factory=Record)
@@ -99,7 +103,8 @@ def run_stream(run: Run) -> Tensor:
         with record.timed("memory"):
             run.memory.after_task(learner, task.train, task.base, derived_generator(run.seed, task.index, 2))
         with record.timed("evaluation"):
-            rows = [accuracy_row(learner, stream, task.index, part, enter=method.enter) for part in ("test", "val")]
+            learned = method.learned(stream, task)
+            rows = [accuracy_row(learner, stream, learned, part, enter=method.enter) for part in ("test", "val")]
         record.finish_task(num_steps, *rows)
         run.on_row(task)
         if run.checkpoints:
@@ -109,13 +114,22 @@ def run_stream(run: Run) -> Tensor:
 
 
 def fit(run: Run, task: Task, device: torch.device) -> int:
-    """Train on one task, or on what is left of it; returns its number of optimiser steps."""
+    """Train on one task, or on what is left of it; returns its number of optimiser steps.
+
+    What is learned at one turn may be several tasks, with the steps of all of them, or none.
+    """
     learner, method, rank = run.learner, run.method, this_shard().rank
     task_seed = derive_seed(run.seed, task.index)
     torch.manual_seed(task_seed if rank == 0 else derive_seed(task_seed, rank))  # dropout
-    learner.show(run.stream.visible(task.index, task.index))
+    learned = method.learned(run.stream, task)
+    before = method.learned(run.stream, run.stream.task(task.index - 1)) if task.index else -1
+    learner.show(run.stream.visible(learned, task.index))
+    if learned == before:
+        return 0
     method.task, method.seed, method.augment = task, task_seed, run.augment
     trainer = run.make_trainer() if run.epochs is None else run.make_trainer(max_epochs=run.epochs[task.index])
+    if learned - before > 1 and trainer.max_steps > 0:
+        trainer = run.make_trainer(max_steps=(learned - before) * trainer.max_steps)
     exemplars = None if method.replays else run.memory.for_training()
     batches = training_batches(
         method.examples(run.stream, task),
@@ -124,13 +138,14 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
         exemplars=exemplars,
         balanced=run.memory.replay == "balanced",
         augment=run.augment,
-        **loading(run, device),
+        **training_loading(run, device),
     )
+    learner.fresh_each_epoch = run.keep_optimizer == "epoch"
     learner.num_steps = planned_steps(trainer, len(batches))
     resumed = run.checkpoints.resume_from if run.checkpoints else None
     trainer.fit(learner, batches, ckpt_path=resumed, weights_only=True)
     learner.to(device)
-    if run.keep_optimizer:
+    if run.keep_optimizer is True:
         learner.optimizer_state = trainer.optimizers[0].state_dict()["state"]
     copy_from_rank_zero_(learner.backbone.buffers())
     return trainer.global_step
@@ -149,6 +164,11 @@ def loading(run: Run, device: torch.device) -> dict[str, Any]:
     """How batches of any kind are loaded."""
     return {"device": device, "as_input": run.learner.as_input, "resident_bytes": run.resident_bytes,
             "shard": this_shard()}  # fmt: skip
+
+
+def training_loading(run: Run, device: torch.device) -> dict[str, Any]:
+    """How training batches are loaded."""
+    return {**loading(run, device), "shuffle": run.shuffle, "drop_last": run.drop_last}
 
 
 def importance_batches(

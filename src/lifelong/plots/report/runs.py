@@ -90,10 +90,17 @@ def _why_unfinished(path: Path) -> tuple[str, str]:
 
 
 def _intransigence(runs: DataFrame) -> Series:
-    """Of each finished run, nan for joint itself and where no finished joint run has its stream, seed included."""
+    """Of each finished run, nan for joint itself and where no finished joint run has its stream, seed included.
+
+    Joint learning of all tasks at once is no reference: that is accuracy after tasks 1..k.
+    """
     known = runs[runs["stream"].notna() & (runs["state"] == "finished")]
     is_joint = known["method"] == "joint" if len(known) else known["stream"].isna()
-    joint = {run.stream: torch.tensor(run.matrix).diagonal() for run in known[is_joint].itertuples()}
+    joint = {
+        run.stream: torch.tensor(run.matrix).diagonal()
+        for run in known[is_joint].itertuples()
+        if run.config.get("method.schedule") != "once"
+    }
     values = {
         run.Index: intransigence(torch.tensor(run.matrix), joint[run.stream]).item()
         for run in known[~is_joint].itertuples()

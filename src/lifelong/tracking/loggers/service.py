@@ -38,5 +38,6 @@ def required(module: str, extra: str) -> Any:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, cut to 200 characters."""
-    return " ".join(str(error).split("\n")[0].split())[:200] or type(error).__name__
+    """What went wrong, cut to 200 characters; the error's type if it does not say."""
+    text = " ".join(str(error).split("\n")[0].split())[:200]
+    return type(error).__name__ if text in ("", "<no message>") else text
