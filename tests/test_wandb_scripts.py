@@ -78,24 +78,6 @@ def test_sync_without_a_server_says_what_is_left(
     assert synced(tmp_path) == (0, [1, 0, 0, 0])
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_uploads_at_a_time_outlast_a_server_that_refuses_for_a_while(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    """Three runs by two processes; the server is back once an upload has given up."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    results = [run(tmp_path, *SHORT, f"seed={seed}") for seed in range(3)]
-    server.status = status
-    with spawned("sync.py", str(tmp_path), "--jobs", "2") as process:
-        for line in process.stderr:  # type: ignore[union-attr] # it is a pipe
-            if line.startswith("W&B is offline"):
-                server.status = 200
-        lines = process.stdout.read().splitlines()  # type: ignore[union-attr]
-    assert sorted(lines[:-1]) == sorted(f"uploaded: {result.folder}" for result in results)
-    assert lines[-1].endswith(": 3 uploaded, 0 uploaded before, 0 not uploaded, 0 in work")
-    assert all(scalars(server.runs[r.folder.name].rows) == history(r) for r in results)
-
-
 def test_waits_between_tries_double_up_to_a_minute_and_differ() -> None:
     import sync
 
