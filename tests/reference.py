@@ -411,6 +411,35 @@ def unclaimed(shape: tuple[int, ...], out: list[float], before: list[float] | No
     return factors
 
 
+# Evaluation within tasks -------------------------------------------------------------------------------------------
+
+
+def continual_evaluation(rows: list[list[float]], tasks: list[int]) -> dict[str, float | list[float]]:
+    """min-ACC and WC-ACC (De Lange et al. 2023), AAA (Caccia et al. 2022), and our number for the stability gap.
+
+    rows: of each evaluation in order of time, the accuracy on every task; tasks: the one being learned at it.
+    """
+    k = tasks[-1] + 1
+    lowest = [min(row[j] for row, task in zip(rows, tasks, strict=True) if task > j) for j in range(k - 1)]
+    anytime = [sum(row[: task + 1]) / (task + 1) for row, task in zip(rows, tasks, strict=True)]
+    gaps = []
+    for switch in range(1, k):
+        drops = []
+        for j in range(switch):
+            before = [row[j] for row, task in zip(rows, tasks, strict=True) if task == switch - 1][-1]
+            during = [row[j] for row, task in zip(rows, tasks, strict=True) if task == switch]
+            drops.append(min(before, during[-1]) - min(before, *during))
+        gaps.append(sum(drops) / switch)
+    min_acc = sum(lowest) / (k - 1)
+    return {
+        "within_min_accuracy": min_acc,
+        "within_worst_case_accuracy": rows[-1][k - 1] / k + (1 - 1 / k) * min_acc,
+        "within_average_anytime_accuracy": sum(anytime) / len(anytime),
+        "within_stability_gap": sum(gaps) / len(gaps),
+        "within_stability_gap_per_switch": gaps,
+    }
+
+
 # Streams ----------------------------------------------------------------------------------------------------------
 
 

@@ -116,6 +116,8 @@ VALUES = {
     "batch_size=0": "batch_size must be an integer >= 1, got 0",
     "num_threads=0": "num_threads must be an integer >= 1 or null, got 0",
     "checkpoint_seconds=nan": "checkpoint_seconds must be a number > 0, got nan",
+    "evaluate_every_n_steps=0": "evaluate_every_n_steps must be an integer >= 1 or null, got 0",
+    "evaluate_samples=0": "evaluate_samples must be an integer >= 1, got 0",
     "checkpoint_steps=0": "checkpoint_steps must be an integer >= 1 or null, got 0",
     "trainer.limit_train_batches=0": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or",
     "trainer.limit_train_batches=1.5": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or",

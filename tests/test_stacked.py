@@ -203,6 +203,7 @@ def test_members_whose_importance_is_refused_end_alone(tmp_path: Path, monkeypat
         (("trainer.limit_train_batches=2",), "trainer.limit_train_batches is not hosted"),
         (("compile=true",), "compile"),
         (("keep_optimizer=true",), "keep_optimizer"),
+        (("evaluate_every_n_steps=9",), "evaluate_every_n_steps"),
         (("keep_optimizer=epoch",), "keep_optimizer"),
     ],
 )

@@ -39,6 +39,8 @@ BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "root": (bool, "a folder"),
     "num_threads": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
     "log_every_n_steps": (lambda v: v >= 1, "an integer >= 1"),
+    "evaluate_every_n_steps": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
+    "evaluate_samples": (lambda v: v >= 1, "an integer >= 1"),
     "checkpoint_seconds": (lambda v: v > 0, "a number > 0"),
     "objectives": (lambda v: v and set(v) <= set(OBJECTIVES), f"a list of some of {', '.join(OBJECTIVES)}"),
     "rank_timeout_seconds": (lambda v: math.isfinite(v) and v > 0, "a finite number > 0"),

@@ -33,6 +33,8 @@ class Watching:
     num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; null: torch's choice
     logger: Any = field(default_factory=dict)  # name → a logger; several at once: logger=[csv,wandb]
     log_every_n_steps: int = 10  # optimiser steps between two logged rows
+    evaluate_every_n_steps: int | None = None  # test all tasks seen so far within a task; null: not
+    evaluate_samples: int = 256  # of each task, a fixed subset that those evaluations test
     objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
     checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, after a whole optimiser step
     checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone

@@ -1,5 +1,6 @@
 """What a run has come to: weights, matrix, pictures and measures, written to its folder and read back."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import this_shard
 from lifelong.methods.method import Method
-from lifelong.metrics import measures, to_csv
+from lifelong.metrics import measures, to_csv, within_measures
 from lifelong.plots.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.runs.atomic import atomic_write
 from lifelong.runs.environment import environment, peak_memory_bytes
 from lifelong.runs.folder import RunFolder, run_id
 from lifelong.runs.identity import code_hashes, setting, source_names, stream_setting, title
 from lifelong.runs.record import Record
-from lifelong.tracking import read_history
+from lifelong.tracking import WITHIN, evaluations, part_tested, read_history
 from lifelong.training.loop import Run
 from lifelong.training.progress import result_tables
 
@@ -61,6 +62,7 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder, *, drawn: bool
         {
             **measures(matrix, baseline),
             **{f"val_{name}": found[name] for name in ("average_accuracy", "learning_accuracy", "forgetting")},
+            **(within(run, folder) if config.evaluate_every_n_steps else {}),
             "final_accuracy_per_task": record.test[-1],
             "baseline_accuracy_per_task": record.baseline,
             "num_tasks": stream.num_tasks,
@@ -94,6 +96,16 @@ def write_model(run: Run, folder: RunFolder) -> None:
         torch.save({"state_dict": state, "visible": visible, "normalise": normalise, **shape, **method}, file)
 
 
+def within(run: Run, folder: RunFolder) -> dict[str, Any]:
+    """Measures within tasks and whose data they are of; {}, with a line on stderr, if some task was not evaluated."""
+    R, tasks, steps = evaluations(read_history(folder.history), run.stream.names)
+    ends = {(last, k) for k, (_, last) in enumerate(run.record.boundaries)}
+    if not ends <= set(zip(steps, tasks.tolist(), strict=True)):
+        print("no measures within tasks: evaluate_every_n_steps was not set from the start", file=sys.stderr)
+        return {}
+    return {"within_part": part_tested(run.stream), **within_measures(R, tasks)}
+
+
 def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:
     """The choices that a table of runs is read by."""
     return {
@@ -110,18 +122,23 @@ def described(config: DictConfig, stream: TaskStream) -> dict[str, Any]:
 
 
 def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, title: str) -> None:
-    """accuracy_matrix.png and accuracy_curves.png."""
+    """accuracy_matrix.png, accuracy_curves.png and, of a run that was evaluated within tasks, within_tasks.png."""
     save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
-    points: list[Point] = [
-        {"step": row["step"], "task": names.index(key.removeprefix("val/accuracy/")), "accuracy": value}
-        for row in read_history(folder.history)
-        for key, value in row.items()
-        if key.startswith("val/accuracy/") and value is not None
-    ]
-    if points:  # none without validation data
-        turns = [(first, last) for first, last in record.boundaries if first < last]  # joint at once has one alone
-        figure = accuracy_curves_figure(points, names, turns, title)
-        save_figure(figure, folder.path / "accuracy_curves.png")
+    rows = read_history(folder.history)
+    turns = [(first, last) for first, last in record.boundaries if first < last]  # joint at once has one alone
+    for file, prefix, accuracy in (
+        ("accuracy_curves.png", "val/accuracy/", "validation accuracy"),
+        ("within_tasks.png", WITHIN, "accuracy on a fixed subset"),
+    ):
+        points: list[Point] = [
+            {"step": row["step"], "task": names.index(key.removeprefix(prefix)), "accuracy": value}
+            for row in rows
+            for key, value in row.items()
+            if key.startswith(prefix) and value is not None
+        ]
+        if points:
+            figure = accuracy_curves_figure(points, names, turns, title, accuracy)
+            save_figure(figure, folder.path / file)
 
 
 def read_result(folder: RunFolder) -> Result:

@@ -23,7 +23,7 @@ from lifelong.experiment.result import Result, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import changed_code, identifier, identity
-from lifelong.tracking import History, NoHistory, Tracker, quiet_libraries
+from lifelong.tracking import History, NoHistory, Subsets, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
 from lifelong.training.loop import Run, new_garbage, run_stream
@@ -99,8 +99,11 @@ def finished_before(request: Request) -> Result:
         print(f"finished before, not trained again (rerun=true does): {request.folder.path}")
         log_for_agent(request.config, request.folder)
     result = replace(read_result(request.folder), trained=False)
-    if is_first_started(request.config) and (told := changed_code(result.metrics, request.config)):
-        print(told)
+    if is_first_started(request.config):
+        if told := changed_code(result.metrics, request.config):
+            print(told)
+        if request.config.evaluate_every_n_steps and "within_part" not in result.metrics:
+            print("it has no measures within tasks: rerun=true trains it again with evaluate_every_n_steps")
     return result
 
 
@@ -165,7 +168,9 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
     if is_first():  # and nothing before a checkpoint is accepted
         folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     loggers = make_loggers(config, folder) if is_first() else []
-    tracker = Tracker(stream, method, run.record, history, loggers, config.log_every_n_steps)
+    n, num_samples = config.evaluate_every_n_steps, config.evaluate_samples
+    subsets = Subsets(stream, n, num_samples, config.seed) if n else None
+    tracker = Tracker(stream, method, run.record, history, loggers, config.log_every_n_steps, subsets)
     bar = StreamProgress(stream, run.record, tracker, request.console)
 
     def on_row(task: Task) -> None:

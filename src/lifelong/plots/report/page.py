@@ -11,7 +11,7 @@ from pandas import DataFrame
 
 from lifelong.plots.figures import save_figure
 from lifelong.plots.report.names import slug
-from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure
+from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure, within_figure
 from lifelong.plots.report.runs import missing, notes, read_runs
 from lifelong.plots.report.significance import pairs_needed
 from lifelong.plots.report.tables import (
@@ -34,6 +34,7 @@ FIGURES: dict[str, Callable[[DataFrame], Figure | None]] = {
     "plane": plane_figure,
     "matrices": matrices_figure,
     "curves": curves_figure,
+    "within": within_figure,
 }
 
 
@@ -83,6 +84,7 @@ def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
         "rows": list(zip(best, first, table.to_numpy().tolist(), strict=True)),
         "chosen": best.any(),
         "validated": finished["val_average_accuracy"].notna().any(),
+        "within": finished["within_min_accuracy"].notna().any(),
         "single": (entries["seeds"] == 1).any(),
         "latex": latex(table, best, title),
         "compared": _comparison(best_runs(runs)),

@@ -21,7 +21,7 @@ from pandas import DataFrame
 from lifelong.plots.figures import CHARACTER, SLANTED, empty_figure, heat_map, line_style
 from lifelong.plots.report.names import ENTRY, has_strength
 from lifelong.plots.report.plane import FAINT_HALO, HALO, PLACE, RING, draw_plane, means, name_strengths
-from lifelong.plots.report.runs import validation_curves
+from lifelong.plots.report.runs import VAL, WITHIN, accuracy_curves
 from lifelong.plots.report.tables import best_runs, interval, mean_matrix, summary
 
 AXES = {
@@ -146,7 +146,16 @@ def curves_figure(runs: DataFrame) -> Figure | None:
 
     None without validation data or a chosen strength.
     """
-    curves = {name: found for name, members in _best_entries(runs) if len(found := mean_curves(members))}
+    return _curves_figure("Accuracy over time", runs, VAL, "validation accuracy (%)")
+
+
+def within_figure(runs: DataFrame) -> Figure | None:
+    """As `curves_figure`, of the accuracies within tasks; None of runs without them."""
+    return _curves_figure("Accuracy within tasks", runs, WITHIN, "accuracy on a subset (%)")
+
+
+def _curves_figure(what: str, runs: DataFrame, prefix: str, label: str) -> Figure | None:
+    curves = {name: found for name, members in _best_entries(runs) if len(found := mean_curves(members, prefix))}
     if not curves:
         return None
     tasks = max((list(dict.fromkeys(found["task"])) for found in curves.values()), key=len)
@@ -154,7 +163,7 @@ def curves_figure(runs: DataFrame) -> Figure | None:
     kinds = {task: line_style(i) | {"color": colours[task], "marker": ""} for i, task in enumerate(tasks)}
     legend = {f"on {task}": kind for task, kind in kinds.items()}
     num_columns, shared = min(4, len(curves)), {"sharex": True, "sharey": True}
-    figure, panels = _canvas("Accuracy over time", runs, len(curves), num_columns, 2.2, legend, **shared)
+    figure, panels = _canvas(what, runs, len(curves), num_columns, 2.2, legend, **shared)
     for axes, (name, found) in zip(panels, curves.items(), strict=False):
         for task, points in found.groupby("task", sort=False):
             kind = kinds.get(task, line_style(0))
@@ -162,16 +171,19 @@ def curves_figure(runs: DataFrame) -> Figure | None:
                          ax=axes, **kind)  # fmt: skip
         axes.set_title(_folded(name, WIDTH / num_columns - 0.6), fontsize=9)
         limits = {"xlim": (0, max(len(tasks), 1)), "ylim": (0, 100)}
-        _set_axes(axes, xlabel="tasks learned", ylabel="validation accuracy (%)", **limits)
+        _set_axes(axes, xlabel="tasks learned", ylabel=label, **limits)
         axes.xaxis.set_major_locator(MultipleLocator(math.ceil(len(tasks) / 10)))
     return figure
 
 
-def mean_curves(entry: DataFrame) -> DataFrame:
-    """Columns task, position, accuracy (%): of every run of an entry that has them; positions all of those share."""
+def mean_curves(entry: DataFrame, prefix: str = VAL) -> DataFrame:
+    """Columns task, position, accuracy (%): of every run of an entry that has them; positions all of those share.
+
+    prefix: as in `accuracy_curves`.
+    """
     names, found = mean_matrix(entry).columns, []
     for run in entry.itertuples():
-        curve = validation_curves(run.path).replace({"task": dict(zip(run.tasks, names, strict=True))})
+        curve = accuracy_curves(run.path, prefix).replace({"task": dict(zip(run.tasks, names, strict=True))})
         found += [curve.assign(accuracy=100 * curve["accuracy"])] if len(curve) else []
     if not found:
         return DataFrame(columns=["task", "position", "accuracy"])

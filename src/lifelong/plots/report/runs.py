@@ -23,6 +23,10 @@ MEASURES = {
     "learning_accuracy": "learning ACC",
     "backward_transfer": "BWT",
     "forward_transfer": "FWT",
+    "within_min_accuracy": "min-ACC within tasks",
+    "within_worst_case_accuracy": "WC-ACC within tasks",
+    "within_average_anytime_accuracy": "AAA",
+    "within_stability_gap": "stability gap",
 }
 PHASES = ("train", "importance", "memory", "evaluation")
 BYTES = {
@@ -30,7 +34,7 @@ BYTES = {
     "method_state_bytes": "method state (MB)",
     "memory_bytes": "exemplars (MB)",
 }
-VAL = "val/accuracy/"
+VAL, WITHIN = "val/accuracy/", "within/"
 
 
 def read_runs(folder: Path) -> DataFrame:
@@ -133,19 +137,20 @@ def missing(section: DataFrame) -> list[str]:
     return lines
 
 
-def validation_curves(path: Path) -> DataFrame:
-    """Validation accuracy in [0, 1] of the run in `path`: columns task (its name), position, accuracy; maybe no row.
+def accuracy_curves(path: Path, prefix: str) -> DataFrame:
+    """Accuracy in [0, 1] of the run in `path`: columns task (its name), position, accuracy; maybe no row.
 
-    position: place in the stream, 1.5 = half of the second task's optimiser steps are done. Methods that take different
-    numbers of steps for a task compare on this axis.
+    prefix: of the names in the history, VAL or WITHIN. position: place in the stream, 1.5 = half of the second task's
+    optimiser steps are done. Methods that take different numbers of steps for a task compare on this axis.
     """
     history = path / "history.jsonl"
     lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
-    rows = [json.loads(line) for line in lines if VAL in line and line.endswith("}")]
+    rows = [json.loads(line) for line in lines if prefix in line and line.endswith("}")]
     ends = {row["task"]: row["step"] for row in rows}
     points = []
     for row in rows:
         start, end = ends.get(row["task"] - 1, 0), ends[row["task"]]
         position = row["task"] + (row["step"] - start) / max(end - start, 1)
-        points += [(key.removeprefix(VAL), position, value) for key, value in row.items() if key.startswith(VAL)]
-    return DataFrame(points, columns=["task", "position", "accuracy"]).dropna()
+        points += [(key.removeprefix(prefix), position, value) for key, value in row.items() if key.startswith(prefix)]
+    curves = DataFrame(points, columns=["task", "position", "accuracy"]).dropna()
+    return curves.drop_duplicates(["task", "position"], keep="last")
