@@ -501,3 +501,21 @@ def entropy_rank(phi: Tensor) -> float:
     """exp(−Σ p log p), p the square roots of the eigenvalues of ΦᵀΦ over their sum."""
     sigma = [math.sqrt(max(v, 0.0)) for v in torch.linalg.eigvalsh(phi.double().T @ phi.double()).tolist()]
     return math.exp(-sum(s / sum(sigma) * math.log(s / sum(sigma)) for s in sigma if s > 1e-12))
+
+
+# Reports ----------------------------------------------------------------------------------------------------------
+
+
+def sign_flip_p(differences: list[float]) -> float:
+    """Share of all 2ⁿ choices of signs whose sum is as far from 0 as that of the differences."""
+    own = abs(sum(differences))
+    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+            for signs in itertools.product((1, -1), repeat=len(differences))]  # fmt: skip
+    return sum(found >= own - 1e-12 for found in sums) / len(sums)
+
+
+def interquartile_mean(values: list[float]) -> float:
+    """Mean of the sorted values without the ⌊n/4⌋ at either end."""
+    cut = len(values) // 4
+    kept = sorted(values)[cut : len(values) - cut]
+    return sum(kept) / len(kept)

@@ -1,7 +1,7 @@
 """The site's reference of configuration keys lists every key, with a meaning."""
 
-from collections.abc import Iterator, Mapping
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 

@@ -1,6 +1,7 @@
 """Run folders as one table: a row per run, from config.yaml and metrics.json, and what each row is called."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from pandas import DataFrame, Series
 
 from lifelong.metrics import intransigence
-from lifelong.plots.report.names import named
+from lifelong.plots.report.names import entry_name, named
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id, whole
 from lifelong.runs.identity import flattened, setting
 
@@ -51,6 +52,11 @@ def read_runs(folder: Path) -> DataFrame:
     found = [read_run(path.parent) for path in sorted(folder.glob("**/config.yaml"))]
     if not found:
         raise FileNotFoundError(f"no run folder below {folder}")
+    return tabulated(found)
+
+
+def tabulated(found: Sequence[dict[str, Any]]) -> DataFrame:
+    """The rows of some runs as `read_runs` has them."""
     runs = DataFrame(found)
     numbers = [*MEASURES, *(f"{phase}_seconds" for phase in PHASES), *BYTES]
     runs = runs.reindex(columns=list(dict.fromkeys([*runs, *numbers, "stream", "method_code"])))
@@ -128,8 +134,7 @@ def missing(section: DataFrame) -> list[str]:
     lines = []
     for (line, strength), runs in section.groupby(["line", "strength"]):
         if lacking := sorted(set(section["seed"].dropna()) - set(runs["seed"])):
-            name = f"{line}, λ = {strength:g}" if strength else line
-            lines.append(f"{name}: no run of seed {', '.join(f'{seed:g}' for seed in lacking)}")
+            lines.append(f"{entry_name(line, strength)}: no run of seed {', '.join(f'{seed:g}' for seed in lacking)}")
     return lines
 
 
