@@ -19,7 +19,8 @@ import report as script
 import table
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.page import FIGURES, write_report
-from lifelong.plots.report.plots import mean_curves, pareto_front
+from lifelong.plots.report.plane import pareto_front
+from lifelong.plots.report.plots import mean_curves
 from lifelong.plots.report.runs import WITHIN, accuracy_curves, missing, notes, read_runs
 from lifelong.plots.report.tables import half_width, mean_matrix, shown_measures, summary
 from run_folders import NAMES, failed, finished, unfinished

@@ -49,6 +49,7 @@ BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "logger.wandb.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
     "logger.wandb.finish_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
+    "logger.wandb.mode": (lambda v: v in ("online", "offline", None), "one of online, offline, null"),
     "trainer.precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "trainer.max_epochs": (
         lambda v: v in (None, -1) or v >= 1,

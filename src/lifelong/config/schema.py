@@ -40,6 +40,8 @@ class Watching:
     checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone
     resident_bytes: float = 2e9  # larger sets of images stay in host memory, from where batches are fetched ahead
     rank_timeout_seconds: float = 600.0  # several processes: how long one waits for another before the run fails
+    keep_weights: bool = False  # weights/ in the run folder: the model after each task, for scripts/analyse.py
+    keep_importances: bool = False  # importances/: each task's own Ω, of methods that have one; their overlap is drawn
     trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
 
 

@@ -10,12 +10,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
+from lifelong.analysis.ends import LackingError, read_importances
+from lifelong.analysis.overlap import overlap
 from lifelong.config.schema import choice
 from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import this_shard
 from lifelong.methods.method import Method
 from lifelong.metrics import measures, to_csv, within_measures
+from lifelong.plots.analysed import importance_figure
 from lifelong.plots.figures import Point, accuracy_curves_figure, accuracy_matrix_figure, save_figure
 from lifelong.runs.atomic import atomic_write
 from lifelong.runs.environment import environment, peak_memory_bytes
@@ -52,10 +55,12 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder, *, drawn: bool
     stream, learner, record = run.stream, run.learner, run.record
     matrix, baseline, val = (torch.tensor(a, dtype=torch.float64) for a in (record.test, record.baseline, record.val))
     found = measures(val)  # what hyperparameters may be chosen by; nan without validation data
-    write_model(run, folder)
+    write_model(run, folder.model)
     folder.write_text(folder.matrix, to_csv(matrix, stream.names))
     if not val.isnan().any():
         folder.write_text(folder.val_matrix, to_csv(val, stream.names))
+    if run.method.keeps_importance and folder.importances.exists():
+        write_overlap(folder, stream.names, title(config))
     if not drawn:
         draw(folder, stream.names, matrix, record, title(config))
     folder.write_metrics(
@@ -83,7 +88,31 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder, *, drawn: bool
     return read_result(folder)
 
 
-def write_model(run: Run, folder: RunFolder) -> None:
+def keep_task(run: Run, folder: RunFolder, task: int, *, weights: bool) -> None:
+    """Write what is kept of a task just learned: the model, and its own importance if the method kept one."""
+    if weights:
+        folder.weights.mkdir(exist_ok=True)
+        write_model(run, folder.weights_after(task))
+    if run.method.task_importance is not None:
+        folder.importances.mkdir(exist_ok=True)
+        kept = {name: omega.to("cpu", torch.float32) for name, omega in run.method.task_importance.items()}
+        with atomic_write(folder.importance_of(task), "wb") as file:
+            torch.save(kept, file)
+
+
+def write_overlap(folder: RunFolder, names: list[str], title: str) -> None:
+    """analysis.json and importance.png: what the importances of the tasks share; says so in a line if some are missing,
+    as where the run began without keep_importances."""
+    try:
+        found = overlap(read_importances(folder, len(names)))
+    except LackingError as error:
+        print(error, file=sys.stderr)
+        return
+    folder.write_analysis({"overlap": found})
+    save_figure(importance_figure(found, names, title), folder.importance_picture)
+
+
+def write_model(run: Run, path: Path) -> None:
     """model.pt: weights, what the method makes of them on each task, and what it takes to use them without the data."""
     stream, learner = run.stream, run.learner
     shape = {"input_shape": list(stream.input_shape), "num_classes": stream.num_classes, "groups": stream.groups()}
@@ -92,7 +121,7 @@ def write_model(run: Run, folder: RunFolder) -> None:
     state = {name: tensor.cpu() for name, tensor in learner.state_dict().items()}
     visible = learner.visible.nonzero().flatten().tolist()
     method = {"method": run.method.state_dict()} if type(run.method).enter is not Method.enter else {}
-    with atomic_write(folder.model, "wb") as file:
+    with atomic_write(path, "wb") as file:
         torch.save({"state_dict": state, "visible": visible, "normalise": normalise, **shape, **method}, file)
 
 

@@ -19,7 +19,7 @@ from lifelong.experiment.errors import composed
 from lifelong.experiment.extend import extend
 from lifelong.experiment.loggers import log_for_agent, make_loggers
 from lifelong.experiment.parts import build_run, own_device, task_trainer
-from lifelong.experiment.result import Result, read_result, show, write_result
+from lifelong.experiment.result import Result, keep_task, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import changed_code, identifier, identity
@@ -175,9 +175,12 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
 
     def on_row(task: Task) -> None:
         tracker.log_test_row()
+        if is_first():
+            keep_task(run, folder, task.index, weights=config.keep_weights)
+        method.task_importance = None
         request.console.print(row_line(run.record, stream.names), highlight=False, soft_wrap=True)
 
-    run.on_row = on_row
+    run.on_row, method.keeps_importance = on_row, config.keep_importances
     with tracker.closing(), closing(bar), checkpoints.signals_saved():
         watching = {"logger": loggers or False, "default_root_dir": folder.path}
         last = [*request.callbacks, bar, checkpoints]

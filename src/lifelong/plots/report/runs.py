@@ -1,6 +1,7 @@
 """Run folders as one table: a row per run, from config.yaml and metrics.json, and what each row is called."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from pandas import DataFrame, Series
 
 from lifelong.metrics import intransigence
-from lifelong.plots.report.names import named
+from lifelong.plots.report.names import entry_name, named
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id, whole
 from lifelong.runs.identity import flattened, setting
 
@@ -41,8 +42,9 @@ def read_runs(folder: Path) -> DataFrame:
 
     Columns: path; state (finished, failed, unfinished or damaged) and the reason, one line; seed; config, flat and
     without the seed: "method.strength" → 100 (empty if it cannot be read); setting, its hash: runs that share it differ
-    in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; all keys of metrics.json, undefined as
-    nan; seconds, of all phases; intransigence, against the joint run of the same stream and seed; and those of `named`.
+    in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; analysis, what analysis.json holds; all
+    keys of metrics.json, undefined as nan; seconds, of all phases; intransigence, against the joint run of the same
+    stream and seed; and those of `named`.
 
     Raises:
         FileNotFoundError: no run below `folder`.
@@ -50,6 +52,11 @@ def read_runs(folder: Path) -> DataFrame:
     found = [read_run(path.parent) for path in sorted(folder.glob("**/config.yaml"))]
     if not found:
         raise FileNotFoundError(f"no run folder below {folder}")
+    return tabulated(found)
+
+
+def tabulated(found: Sequence[dict[str, Any]]) -> DataFrame:
+    """The rows of some runs as `read_runs` has them."""
     runs = DataFrame(found)
     numbers = [*MEASURES, *(f"{phase}_seconds" for phase in PHASES), *BYTES]
     runs = runs.reindex(columns=list(dict.fromkeys([*runs, *numbers, "stream", "method_code"])))
@@ -70,7 +77,7 @@ def read_run(path: Path) -> dict[str, Any]:
             row["setting"] = run_id("setting", row["config"])
         if paths.finished:
             metrics, (names, rows) = paths.read_metrics(), paths.read_matrix()
-            return {**metrics, **row, "tasks": names, "matrix": np.array(rows)}
+            return {**metrics, **row, "tasks": names, "matrix": np.array(rows), "analysis": paths.read_analysis()}
         row["state"], row["reason"] = _why_unfinished(path)
     except RunFolderError as error:
         row["state"], row["reason"] = "damaged", str(error)
@@ -127,8 +134,7 @@ def missing(section: DataFrame) -> list[str]:
     lines = []
     for (line, strength), runs in section.groupby(["line", "strength"]):
         if lacking := sorted(set(section["seed"].dropna()) - set(runs["seed"])):
-            name = f"{line}, λ = {strength:g}" if strength else line
-            lines.append(f"{name}: no run of seed {', '.join(f'{seed:g}' for seed in lacking)}")
+            lines.append(f"{entry_name(line, strength)}: no run of seed {', '.join(f'{seed:g}' for seed in lacking)}")
     return lines
 
 
