@@ -21,6 +21,8 @@ from lifelong.training import checkpoint_files
 from lifelong.training.checkpoint_files import CheckpointFiles
 from runs import Killed, assert_same_run, at_every_batch, run, run_killed
 
+pytestmark = pytest.mark.xdist_group("checkpoint files")  # whose runs are made once
+
 SETTINGS = ("method=ewc", "backbone.dropout=0.2", "checkpoint_steps=2")
 
 

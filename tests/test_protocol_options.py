@@ -21,6 +21,8 @@ from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.identity import identifier, identity
 from runs import NUM_STEPS, composed_tiny, run, weights
 
+pytestmark = pytest.mark.xdist_group("protocol options")  # whose runs are made once
+
 KEPT = ("method=si", "keep_optimizer=true")
 BY_STEPS = ("method=ewc", "trainer.max_epochs=-1", "trainer.max_steps=7")  # an epoch has three
 
