@@ -175,6 +175,7 @@ def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatc
     assert [call.args[2] for call in draw.call_args_list] == ["ewc λ=1000 · rotated digits · seed 3"]
 
 
+@pytest.mark.system
 def test_figures_load_no_matplotlib_until_drawn_and_never_pyplot() -> None:
     program = """
 import sys, torch

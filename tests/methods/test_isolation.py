@@ -1,6 +1,7 @@
 """What holds of every method that gives each task a part of the network."""
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ ISOLATING = ["packnet", "xdg", "hat", "separate"]
 NETWORKS = list(tiny.NETWORKS)
 
 
-@pytest.mark.parametrize("method", ISOLATING)
-@pytest.mark.parametrize("scenario", ["domain", "class"])
+TOLD = list(product(ISOLATING, ["domain", "class"]))
+
+
+@pytest.mark.parametrize(("method", "scenario"), grid(TOLD, TOLD[::3]))
 def test_task_must_be_told_at_test_time(method: str, scenario: str, tmp_path: Path) -> None:
     name = type(make_penalty(method)).__name__
     assert_refused(
@@ -136,7 +139,7 @@ def test_traced_backbone_passes_the_gates_too(method: str, tmp_path: Path, monke
     assert_same_run(run(tmp_path, *tiny.overrides(method), "compile=true"), plain)
 
 
-@pytest.mark.parametrize("method", ISOLATING)
+@pytest.mark.parametrize("method", grid(ISOLATING, ["xdg"]))
 def test_finished_run_is_tested_task_by_task_from_its_folder(method: str, tmp_path: Path) -> None:
     done = run(tmp_path, *tiny.overrides(method))
     assert evaluate(done.folder, [])[1]["accuracy_per_task"] == done.metrics["final_accuracy_per_task"]
