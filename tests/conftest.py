@@ -15,6 +15,8 @@ from lightning.fabric.utilities import registry
 from lightning.pytorch.utilities import rank_zero_only
 
 from importance_models import path  # noqa: F401 - a fixture
+from lifelong.experiment import result
+from lifelong.experiment.result import draw
 from tuned import tuning  # noqa: F401 - a fixture
 from wandb_session import server, wandb_afresh  # noqa: F401 - fixtures
 
@@ -29,10 +31,15 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures() -> Iterator[None]:
-    """Save half the time of a tiny run; a module that looks at pictures has a fixture of this name in its place."""
+    """Save half the time of a tiny run; a test that looks at them asks for `pictures`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lifelong.experiment.result.draw", lambda *_: None)
+        patch.setattr(result, "draw", lambda *_: None)
         yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result, "draw", draw)
 
 
 @pytest.fixture(autouse=True)

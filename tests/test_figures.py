@@ -22,11 +22,6 @@ num_tasks_of_each_size = pytest.mark.parametrize("num_tasks", [1, 5, 20])
 STEPS = 100
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_pictures() -> None:
-    """Leave the pictures of a run."""
-
-
 def names_of(num_tasks: int) -> list[str]:
     return [f"classes {5 * i}-{5 * i + 4}" for i in range(num_tasks)]
 
@@ -168,6 +163,7 @@ def test_figures_of_an_unfinished_stream_show_the_tasks_so_far() -> None:
     assert [texts_of(labels) for labels in shown] == [names_of(2)] * 2
 
 
+@pytest.mark.usefixtures("pictures")
 def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = Mock(wraps=accuracy_matrix_figure)
     monkeypatch.setattr("lifelong.experiment.result.accuracy_matrix_figure", draw)
