@@ -77,7 +77,7 @@ CUDA := ^(nvidia-|cuda-|triton)
 lock: .venv/all  ## write requirements.lock (the core), requirements-dev.lock and requirements-docs.lock from pyproject.toml
 	$(PIP) uv
 	cat requirements.lock requirements-dev.lock requirements-docs.lock | grep -v '^-r' | sort -u > .venv/all.lock
-	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCKING) --output-file .venv/all.lock $(ARGS) > /dev/null
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs $(LOCKING) --output-file .venv/all.lock $(ARGS) > /dev/null
 	$(BIN)/uv pip compile pyproject.toml --constraints .venv/all.lock $(LOCKING) | grep -vE '$(CUDA)' > requirements.lock
 	for extra in dev docs; do (echo '-r requirements.lock'; \
 	  $(BIN)/uv pip compile pyproject.toml --extra $$extra --constraints .venv/all.lock $(LOCKING) \

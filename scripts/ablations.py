@@ -20,9 +20,8 @@ from pandas import DataFrame, Series
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.figures import COLOURS, empty_figure, save_figure
-from lifelong.plots.report.plots import interval
 from lifelong.plots.report.runs import read_runs
-from lifelong.plots.report.tables import number, plus_minus
+from lifelong.plots.report.tables import interval, number, plus_minus
 from studies.pages import collected, markdown, read_csv, renew, renewed, write_csv
 from studies.protocols import BOUNDS, DATA, launch, sweep
 

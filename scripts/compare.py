@@ -1,6 +1,9 @@
 """Print two or more finished runs side by side: python scripts/compare.py runs/a/RUN runs/b/RUN.
 
 What differs in their configurations, their measures, the final accuracy on each task, and costs.
+
+--seeds: runs that differ in the seed alone are one row, and rows are tested against that of the first run, paired by
+seed: python scripts/compare.py --seeds runs/methods/ewc-* runs/methods/mas-*
 """
 
 import argparse
@@ -12,8 +15,10 @@ from pandas import DataFrame, Series
 
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import one_line_errors
-from lifelong.plots.report.runs import BYTES, MEASURES, PHASES, read_run
-from lifelong.plots.report.tables import DASH, number
+from lifelong.plots.report.names import entry_name
+from lifelong.plots.report.runs import BYTES, MEASURES, PHASES, read_run, tabulated
+from lifelong.plots.report.significance import LEVEL, pairs_needed
+from lifelong.plots.report.tables import DASH, comparison_table, number, shown_measures
 from lifelong.runs.folder import RunFolderError
 from terminal import print_table
 
@@ -59,14 +64,45 @@ def comparison(runs: Sequence[Run]) -> DataFrame:
     return table if len(runs) == 2 else table.drop(columns="second − first")
 
 
+def over_seeds(runs: Sequence[Run]) -> tuple[DataFrame, str]:
+    """(runs, as read_runs has them, a line per method and strength; the line of the first run).
+
+    Raises:
+        ConfigError: runs of several streams, or of a single line.
+    """
+    table = tabulated(runs)
+    if table["section"].nunique() > 1:
+        raise ConfigError(f"RUN must be runs of one stream, got {'; '.join(table['section'].unique())}")
+    names = [entry_name(line, strength) for line, strength in zip(table["line"], table["strength"], strict=True)]
+    table = table.assign(line=names)
+    if table["line"].nunique() < 2:
+        raise ConfigError(f"RUN must be runs of two or more methods or strengths, got {names[0]} alone")
+    return table, table.loc[table["path"] == runs[0]["path"], "line"].iloc[0]
+
+
+def print_tests(table: DataFrame, first: str) -> None:
+    """A table per measure that some run has, and how many seeds a small p-value takes."""
+    caption = f"points of 100; difference: from {first} over pairs of runs of one seed, p: paired permutation test"
+    for key in shown_measures(table):
+        print_table(comparison_table(table, first, key), MEASURES[key], caption)
+    num_tests = table["line"].nunique() - 1
+    print(f"The smallest p of n pairs is 2/2ⁿ: one below {LEVEL:g} takes {pairs_needed()} seeds or more,", end=" ")
+    print(f"after Holm's correction for {num_tests} comparison(s) {pairs_needed(num_tests)}.")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, two or more")
-    paths = parser.parse_args(arguments).runs
+    parser.add_argument("--seeds", action="store_true", help="average and test runs that differ in the seed alone")
+    args = parser.parse_args(arguments)
+    paths = args.runs
     if len(paths) < 2:
         raise ConfigError(f"RUN must be two or more run folders, got {paths[0]}")
     runs = [finished_run(path) for path in paths]
-    print_table(comparison(runs), caption="measures and accuracies in points of 100")
+    if args.seeds:
+        print_tests(*over_seeds(runs))
+    else:
+        print_table(comparison(runs), caption="measures and accuracies in points of 100")
 
 
 if __name__ == "__main__":

@@ -3,52 +3,78 @@
 The runs below RUNS/results that scripts/tune.py had trained go to docs/data/results.csv (a line per reported run) and
 docs/data/tuning.csv (a line per run that chose a strength); what is not found stays there as it was. The tables are
 made of those two files alone, so they are redrawn without any run folder. The prose between them is written by hand.
+
+--compare A B: print the means that differ between docs/data/results.csv at two git commits instead.
 """
 
 import argparse
+import io
 import itertools
+import shlex
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from pandas import DataFrame, Series
 
 from compare import differences
-from lifelong.experiment.errors import composed, one_line_errors
+from lifelong.config.options import spelled
+from lifelong.config.schema import COMPATS, ConfigError
+from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_runs
-from lifelong.plots.report.tables import half_width, number, plus_minus
+from lifelong.plots.report.tables import number, plus_minus
+from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import flattened, setting
 from studies.pages import collected, markdown, power, read_csv, renew, renewed, write_csv
-from studies.protocols import BOUNDS, DATA, METHODS, Protocol, default_strength, protocol, read_protocols
+from studies.protocols import DATA, ROOT, Protocol, Published, composition, default_strength, protocol, read_protocols
+from terminal import print_table
 
-HELD = [method for method in METHODS if method not in BOUNDS]
+CELL = ["protocol", "data", "compat", "method"]
 SITE = ["protocol", "data", "method"]
+NEAR = 2.0
+"""Combined standard errors within which a cell agrees with the published one."""
 
 
-def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol) -> DataFrame:
+def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol, compat: str, row: str) -> DataFrame:
     """The finished and the failed of `runs` as rows of a file in docs/data."""
     known = runs[runs["state"].isin(["finished", "failed"])]
-    strength = known["strength"].where([default_strength(method) is not None for method in known["method"]])
-    composed_of = {method: composed(plan.of_method(method, 1.0)) for method in known["method"].unique()}
-    protocols = {method: flattened(setting(config)) for method, config in composed_of.items()}
-    changes = [changed(protocols[run.method], run.config) for run in known.itertuples()]
-    kept = known[["method_state_bytes", "memory_bytes"]].sum(axis=1)
-    more = {"protocol": plan.name, "data": plan.data, "chosen_with": " ".join(plan.choose), "kept_bytes": kept}
-    return collected(known, columns, strength=strength, changed=changes, **more)
+    has_strength = default_strength(plan.method(row)) is not None
+    chosen = known["strength"] if has_strength and compat == "right" else [None] * len(known)
+    bases = [tuple(plan.of_row(row, compat, strength)) for strength in chosen]
+    changes = [_changed(*pair) for pair in zip(bases, known["config"], strict=True)]
+    more = {
+        "protocol": plan.name,
+        "data": plan.data,
+        "compat": compat,
+        "strength": known["strength"] if has_strength else float("nan"),
+        "chosen_with": " ".join(plan.choose),
+        "changed": [" ".join(words) for words in changes],
+        "command": [
+            shlex.join(["python", "train.py", *base, *words, f"seed={seed}"])
+            for base, words, seed in zip(bases, changes, known["seed"], strict=True)
+        ],
+        "code": [_code(path) for path in known["path"]],
+        "kept_bytes": known[["method_state_bytes", "memory_bytes"]].sum(axis=1),
+    }
+    return collected(known, [*columns], **more, method=row)
 
 
-def changed(plan: dict, config: dict) -> str:
-    """The overrides that make a run's configuration of its protocol's, but for the strength."""
-    found = differences([plan, config])
-    return " ".join(
-        f"{key.removesuffix('._target_')}={_typed(ours)}"
-        for key, (_, ours) in found.items()
-        if key != "method.strength"
-    )
+def _code(path: Path) -> str:
+    """The hash of the whole code of a run, where it is known."""
+    folder = RunFolder(path)
+    return str(folder.read_metrics().get("code", "")) if folder.finished else ""
+
+
+def _changed(base: tuple[str, ...], config: dict) -> list[str]:
+    """The overrides that make a run's configuration of its row's."""
+    found = differences([flattened(setting(composition(base))), config])
+    return [f"{key.removesuffix('._target_')}={_typed(ours)}" for key, (_, ours) in found.items()]
 
 
 def _typed(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+    return value if isinstance(value, str) else spelled(value).replace(" ", "")
 
 
 def with_choice(grid: DataFrame, reported: DataFrame) -> DataFrame:
@@ -60,68 +86,99 @@ def with_choice(grid: DataFrame, reported: DataFrame) -> DataFrame:
     return grid.assign(chosen=chosen.map(words), at_edge=at_edge.map(words))
 
 
-def gap_closed(rows: DataFrame, method: str) -> str:
-    """100 (accuracy − finetune) / (joint − finetune), a ratio of means over the seeds that all three have.
+def distance(ours: Series, published: Published) -> float:
+    """|mean of `ours` − published| over the standard error of the difference; accuracies in percent.
 
-    Its interval is Student's of the ratio's linearisation, (gain − share · way) / mean way for each seed. Empty where a
-    bound was not run, a seed of the method failed, or joint is not above finetune.
+    A side whose spread is unknown, for the source prints none or one run was made, is taken to spread as the other;
+    nan where neither is known.
     """
-    if (rows.loc[rows["method"] == method, "failed"] != "").any():
-        return ""
-    table = rows.pivot(index="seed", columns="method", values="average_accuracy")
-    if not {method, *BOUNDS} <= set(table):
-        return ""
-    table = table[[method, *BOUNDS]].dropna()
-    gain, way = table[method] - table["finetune"], table["joint"] - table["finetune"]
-    if table.empty or way.mean() <= 0:
-        return ""
-    share = gain.mean() / way.mean()
-    half = 100 * half_width((gain - share * way) / way.mean())
-    return number(100 * share, 0) + ("" if np.isnan(half) else f" ± {number(half, 0)}")
+    spreads = [ours.std(), published.sem * published.n**0.5]
+    known = [spread for spread in spreads if not np.isnan(spread)]
+    ours_spread, published_spread = (known[0] if np.isnan(s) and known else s for s in spreads)
+    error = np.sqrt(ours_spread**2 / len(ours) + published_spread**2 / published.n)
+    return float(abs(ours.mean() - published.value) / error) if error > 0 else float("nan")
+
+
+def with_error(value: float, sem: float, n: int) -> str:
+    """mean ± its standard error (n), in percent."""
+    return number(value, 2) + ("" if np.isnan(sem) else f" ± {number(sem, 2)}") + f" ({n})"
+
+
+def _ours(rows: DataFrame) -> str:
+    done, lost = _accuracies(rows), (rows["failed"] != "").sum()
+    mean = with_error(done.mean(), done.sem(), len(done)) if len(done) else ""
+    return f"{mean}, {lost} diverged".removeprefix(", ") if lost else mean
+
+
+def _accuracies(rows: DataFrame) -> Series:
+    """Of the runs that finished, in percent."""
+    return 100 * rows.loc[rows["failed"] == "", "average_accuracy"]
+
+
+def _strength(rows: DataFrame) -> str:
+    known = rows["strength"].dropna()
+    return power(known.iloc[0]) if len(known) else ""
 
 
 def results_table(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> DataFrame:
-    """Cells of text: a row per method that was run, on the protocol's data."""
+    """Cells of text: a row per row of the protocol that was published or run."""
     shown = []
-    for method in METHODS:
-        ours = rows[rows["method"] == method]
-        if ours.empty:
+    for row in plan.every:
+        ours, cell = rows[rows["method"] == row], plan.published.get(row)
+        published, right = (ours[ours["compat"] == compat] for compat in COMPATS)
+        if ours.empty and cell is None:
             continue
-        done, tried = ours[ours["failed"] == ""], tuning.loc[tuning["method"] == method, "strength"]
-        around = f" ({power(tried.min())}–{power(tried.max())})" if len(tried) else ""
-        lost = f" ({len(ours) - len(done)} diverged)" if len(done) < len(ours) else ""
+        if right.empty and len(published) and plan.place(row, "right") == plan.place(row, "published"):
+            right = published
+        tried = tuning.loc[tuning["method"] == row, "strength"]
+        far, last = _distance(published, cell), ours if right.empty else right
         shown.append({
-            "method": method,
-            "λ (tried)": "" if default_strength(method) is None else power(ours["strength"].iloc[0]) + around,
-            "average accuracy": plus_minus(done["average_accuracy"]),
-            "forgetting": plus_minus(done["forgetting"]),
-            "learning accuracy": plus_minus(done["learning_accuracy"]),
-            "gap closed, %": "" if method in BOUNDS else gap_closed(rows, method),
-            "seconds": number(done["seconds"].mean(), 0),
-            "seeds": f"{len(done)}{lost}",
-            f"published ({plan.source}; MNIST)": f"{plan.published[method]:g}" if method in plan.published else "",
+            "row": row,
+            plan.source or "published": "" if cell is None else with_error(cell.value, cell.sem, cell.n),
+            "as published": _ours(published),
+            "λ": _strength(published),
+            "distance": "" if np.isnan(far) else number(far, 1),
+            "done right": _ours(right),
+            "λ (tried)": _strength(right) + (f" ({power(tried.min())}–{power(tried.max())})" if len(tried) else ""),
+            "forgetting": number(100 * last["forgetting"].mean(), 1) if len(ours) else "",
+            "seconds": number(last["seconds"].mean(), 0) if len(ours) else "",
         })  # fmt: skip
     return DataFrame(shown)
 
 
-def overview(tables: dict[tuple[str, str], DataFrame]) -> DataFrame:
-    """The shares of the gap closed: a row per protocol, a column per method."""
+def _distance(published: DataFrame, cell: Published | None) -> float:
+    accuracies = _accuracies(published)
+    return distance(accuracies, cell) if cell and len(accuracies) else float("nan")
+
+
+def overview(tables: dict[tuple[str, str], tuple[DataFrame, DataFrame]]) -> DataFrame:
+    """A row per protocol: how many published cells ours is near, with how many seeds, and the hours of all runs."""
     shown = []
-    for (name, data), rows in tables.items():
-        cells = {}
-        for method in HELD:
-            lost: Series = rows.loc[rows["method"] == method, "failed"] != ""
-            cells[method] = f"{lost.sum()} of {len(lost)} diverged" if lost.any() else gap_closed(rows, method)
-        if any(cells.values()):
-            title = protocol(name, data).data_title.split(" (")[0]
-            shown.append({"gap closed, %": f"{name}, {title}", **cells, "seeds": str(rows["seed"].nunique())})
+    for (name, data), (rows, tuning) in tables.items():
+        plan = protocol(name, data)
+        as_published = rows[rows["compat"] == "published"]
+        far = [_distance(as_published[as_published["method"] == row], cell) for row, cell in plan.published.items()]
+        known = [value for value in far if not np.isnan(value)]
+        near = sum(value <= NEAR for value in known)
+        seeds = [rows.loc[rows["compat"] == compat, "seed"].nunique() for compat in COMPATS]
+        hours = (rows["seconds"].sum() + tuning["seconds"].sum()) / 3600
+        shown.append({
+            "protocol": name,
+            "data": plan.data_title.split(" (")[0],
+            "published cells": str(len(plan.published)),
+            "compared": str(len(known)),
+            "within 2 standard errors": f"{near} ({100 * near / len(known):.0f} %)" if known else "",
+            "seeds, as published": str(seeds[0] or ""),
+            "seeds, done right": str(seeds[1] or ""),
+            "hours": number(hours, 1),
+        })  # fmt: skip
     return DataFrame(shown)
 
 
 def described(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> str:
     """What was run, above a table."""
     changed = "; ".join(dict.fromkeys(filter(None, rows["changed"])))
-    lines = [f"`{' '.join([*plan.overrides, *plan.penalties])}`" + f"; **changed here:** `{changed}`" * bool(changed)]
+    lines = [f"`{' '.join(plan.overrides)}`" + f"; **changed here:** `{changed}`" * bool(changed)]
     if len(tuning):
         seeds = ", ".join(map(str, sorted(tuning["seed"].unique())))
         edge = ", ".join(dict.fromkeys(tuning.loc[tuning["at_edge"] == "yes", "method"]))
@@ -138,22 +195,22 @@ def page_tables(results: DataFrame, tuning: DataFrame) -> dict[str, str]:
     for name, data in itertools.product(known["protocols"], known["sources"]):
         rows, grid = (table[(table["protocol"] == name) & (table["data"] == data)] for table in (results, tuning))
         plan = protocol(name, data)
-        if len(rows) and not plan.own:
-            tables[name, data] = rows
+        if len(rows) and not plan.family:
+            tables[name, data] = rows, grid
             found[f"{name} {data}"] = f"{described(plan, rows, grid)}\n\n{markdown(results_table(plan, rows, grid))}"
     return {"overview": markdown(overview(tables)), **found}
 
 
 def all_methods(results: DataFrame) -> DataFrame:
     """Cells of text: a row per method, a column per stream that all methods were run on."""
-    plans = [protocol(name, "mnist5k") for name, entry in read_protocols()["protocols"].items() if "own" in entry]
+    plans = [plan for name in read_protocols()["protocols"] if (plan := protocol(name, "mnist5k")).family]
     ours = results[results["protocol"].isin([plan.name for plan in plans])]
     shown = []
-    for method in dict.fromkeys(method for plan in plans for method in plan.methods):
+    for method in dict.fromkeys(row for plan in plans for row in plan.rows_of("right")):
         rows = ours[ours["method"] == method]
         if rows.empty:
             continue
-        cells = {plan.name.removeprefix("families_"): _cell(rows[rows["protocol"] == plan.name]) for plan in plans}
+        cells = {plan.family: _cell(rows[rows["protocol"] == plan.name]) for plan in plans}
         seconds, kept = number(rows["seconds"].mean(), 0), number(rows["kept_bytes"].max() / 1e6)
         shown.append({"method": method, **cells, "seconds": seconds, "kept, MB": kept})
     return DataFrame(shown)
@@ -167,24 +224,55 @@ def _cell(rows: DataFrame) -> str:
     return f"{plus_minus(rows['average_accuracy'])} ({number(100 * rows['forgetting'].mean())}){at}"
 
 
-def main(arguments: Sequence[str] | None = None) -> Path:
-    """Returns the page's path."""
+def changes(before: DataFrame, after: DataFrame) -> DataFrame:
+    """Cells of text: a row per cell whose mean accuracy differs between two results.csv, or that one of them lacks."""
+    tables = [before, after]
+    means = [100 * table.groupby(CELL)["average_accuracy"].mean() for table in tables]
+    both = pd.concat(means, axis=1, keys=["before", "after"]).sort_index()
+    moved = both[(both["before"] != both["after"]) & both.notna().any(axis=1)]
+    shown = {"cell": [" ".join(cell) for cell in moved.index]}
+    shown |= {key: [number(value, 2) for value in moved[key]] for key in moved}
+    shown["change"] = [number(change, 2) for change in moved["after"] - moved["before"]]
+    return DataFrame(shown)
+
+
+def at_commit(commit: str) -> DataFrame:
+    """docs/data/results.csv of a git commit; raises ConfigError if there is none."""
+    place = f"{commit}:docs/data/results.csv"
+    shown = subprocess.run(["git", "show", place], cwd=ROOT, capture_output=True, text=True)
+    if shown.returncode:
+        raise ConfigError(f"--compare must be two git commits that have docs/data/results.csv, got {commit!r}")
+    table = read_csv(io.StringIO(shown.stdout))
+    return table if "compat" in table else table.assign(compat="right")
+
+
+def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFrame, DataFrame]:
+    """Both tables with the rows found below `runs` in the place of those of the same cell."""
+    for folder in sorted(runs.glob("results/*/*/*/*/")):
+        name, data, compat, row = folder.parts[-4:]
+        found, plan = read_runs(folder), protocol(name, data)
+        chose = found["path"].map(lambda path: path.parent.name == "choose")
+        reported = rows_of(found[~chose], list(results), plan, compat, row)
+        grid = with_choice(rows_of(found[chose], list(tuning), plan, compat, row), reported)
+        results, tuning = renewed(results, reported, CELL), renewed(tuning, grid, SITE)
+    results = results.sort_values([*CELL, "strength", "seed"], ignore_index=True)
+    return results, tuning.sort_values([*SITE, "strength", "seed"], ignore_index=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> Path | None:
+    """Returns the page's path, None where commits are compared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument("--docs", type=Path, default=DATA.parent, help="where results.md and data/ are")
+    parser.add_argument("--compare", nargs=2, metavar="COMMIT", help="of docs/data/results.csv")
     args = parser.parse_args(arguments)
+    if args.compare:
+        print_table(changes(*map(at_commit, args.compare)), caption="mean average accuracy in percent")
+        return None
     paths = {name: args.docs / "data" / f"{name}.csv" for name in ("results", "tuning")}
-    results, tuning = (read_csv(path) for path in paths.values())
-    for folder in sorted(args.runs.glob("results/*/*/")):
-        runs, plan = read_runs(folder), protocol(*folder.parts[-2:])
-        chose = runs["path"].map(lambda path: path.parent.name == "choose")
-        reported = rows_of(runs[~chose], list(results), plan)
-        grid = with_choice(rows_of(runs[chose], list(tuning), plan), reported)
-        results, tuning = renewed(results, reported, SITE), renewed(tuning, grid, SITE)
-    results, tuning = (table.sort_values([*SITE, "strength", "seed"], ignore_index=True) for table in (results, tuning))
-    write_csv(paths["results"], results)
-    write_csv(paths["tuning"], tuning)
-    results, tuning = (read_csv(path) for path in paths.values())  # as rounded there: so no table depends on the runs
+    for path, table in zip(paths.values(), collect(args.runs, *map(read_csv, paths.values())), strict=True):
+        write_csv(path, table)
+    results, tuning = map(read_csv, paths.values())  # as rounded there: so no table depends on the runs
     page: Path = args.docs / "results.md"
     renew(page, page_tables(results, tuning))
     if len(table := all_methods(results)):
@@ -194,4 +282,5 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 
 if __name__ == "__main__":
     with one_line_errors():
-        print(main())
+        if (page := main()) is not None:
+            print(page)

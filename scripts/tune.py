@@ -1,30 +1,31 @@
-"""Choose each method's strength on validation data from finished runs; print the commands that are still to be run.
+"""Train the rows of a published protocol; print the commands that are still to be run.
 
-    python scripts/tune.py vandeven_split_class --data mnist5k --seeds 0,1,2 --run --jobs 2
+    python scripts/tune.py hsu_split_task --compat published --seeds 0-9 --run --jobs 2
+    python scripts/tune.py hsu_split_task --compat right --seeds 0-9 --choose-seeds 1 --run --jobs 2
 
-A grid of --around decades either side of the method's default, each strength at the first --choose-seeds seeds: the one
-with the best mean val_average_accuracy is chosen (none of whose runs failed); while that is the grid's first or last
-one, or none ran through, the grid grows by a decade, up to --reach decades either way. What differs while choosing
-(validation data held out, or the first tasks of the stream alone, the rule of A-GEM) is in docs/data/protocols.yaml.
-Test data has no part in it. Then come the reported seeds. --run: run the commands (sweeps of train.py, so that finished
-runs answer and interrupted ones go on), until nothing is missing.
+published: methods as the source's code has them, at its strengths. right: as our defaults are, each strength chosen on
+validation data from a grid of --around decades either side of the method's default, each at the first --choose-seeds
+seeds: the one with the best mean val_average_accuracy is chosen (none of whose runs failed); while that is the grid's
+first or last one, or none ran through, the grid grows by a decade, up to --reach decades either way. What differs while
+choosing (validation data held out, or the first tasks of the stream alone, the rule of A-GEM) is in
+docs/data/protocols.yaml. Test data has no part in it. Then come the reported seeds. --run: run the commands (sweeps of
+train.py, so that finished runs answer and interrupted ones go on), until nothing is missing. --stacked: small networks
+train side by side in one process, --jobs processes at a time.
 """
 
 import argparse
-import functools
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from lifelong.config.schema import ConfigError
-from lifelong.experiment.errors import composed, one_line_errors
+from lifelong.config.schema import COMPATS, ConfigError
+from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_run
 from lifelong.runs.identity import identifier
-from studies.protocols import Protocol, default_strength, launch, protocol, sweep
+from studies.protocols import Protocol, composition, default_strength, launch, protocol, sweep
 
 CRITERION = "val_average_accuracy"
 Scores = dict[int, float]
@@ -53,92 +54,113 @@ def next_decades(scores: Scores, around: int, reach: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A protocol's runs: which are there, and which are wanted next.
+    """A protocol's runs of one column: which are there, and which are wanted next.
 
     Attributes:
         seeds: at which strengths are chosen.
         around, reach: how many decades either way are tried in any case, and at most.
+        jobs, stacked: as `sweep` takes them.
     """
 
     plan: Protocol
+    compat: str
     seeds: Sequence[int]
     around: int
     reach: int
     overrides: Sequence[str]
     root: str
+    jobs: int = 1
+    stacked: bool = False
 
-    def arguments(self, method: str, strength: float | None, *, choosing: bool) -> list[str]:
+    def has_choice(self, row: str) -> bool:
+        """Whether the row's strength is chosen here."""
+        return self.compat == "right" and default_strength(self.plan.method(row)) is not None
+
+    def arguments(self, row: str, strength: float | None, *, choosing: bool) -> list[str]:
         """Of all that belongs to a run but its seed."""
-        name = self.plan.run_name + ("/choose" if choosing else "")
+        name = self.plan.place(row, self.compat) + ("/choose" if choosing else "")
         chosen = self.plan.choose if choosing else ()
-        return [*self.plan.of_method(method, strength), *chosen, *self.overrides, f"root={self.root}", f"name={name}"]
+        of_row = self.plan.of_row(row, self.compat, strength)
+        return [*of_row, *chosen, *self.overrides, f"root={self.root}", f"name={name}"]
 
-    def run(self, method: str, strength: float | None, seed: int, *, choosing: bool) -> dict[str, Any] | None:
+    def run(self, row: str, strength: float | None, seed: int, *, choosing: bool) -> dict[str, Any] | None:
         """The row of a run that is finished or failed, else None."""
-        config = _composed(tuple(self.arguments(method, strength, choosing=choosing)))
+        config = copy.deepcopy(composition(tuple(self.arguments(row, None, choosing=choosing))))
         config.seed = seed
+        if strength is not None:
+            config.method.strength = strength
         folder = Path(self.root) / config.name / identifier(config)
-        row = read_run(folder) if (folder / "config.yaml").exists() else {"state": "absent"}
-        return row if row["state"] in ("finished", "failed") else None
+        found = read_run(folder) if (folder / "config.yaml").exists() else {"state": "absent"}
+        return found if found["state"] in ("finished", "failed") else None
 
-    def scores(self, method: str) -> Scores:
+    def scores(self, row: str) -> Scores:
         """Of the decades whose runs are all there."""
         found = {}
         for decade in range(-self.reach, self.reach + 1):
-            strength = strength_at(method, decade)
-            rows = [self.run(method, strength, seed, choosing=True) for seed in self.seeds]
-            if None not in rows:
-                values = [row.get(CRITERION) for row in rows if row and row["state"] == "finished"]
+            strength = strength_at(self.plan.method(row), decade)
+            runs = [self.run(row, strength, seed, choosing=True) for seed in self.seeds]
+            if None not in runs:
+                values = [run.get(CRITERION) for run in runs if run and run["state"] == "finished"]
                 known = [value for value in values if value is not None]
-                found[decade] = math.fsum(known) / len(known) if len(known) == len(rows) else -math.inf
+                found[decade] = math.fsum(known) / len(known) if len(known) == len(runs) else -math.inf
         return found
 
-    def commands(self, method: str, seeds: Sequence[int], jobs: int) -> list[list[str]]:
-        """The sweep that is wanted next for a method, if any: of its grid, then of the reported seeds."""
+    def commands(self, row: str, seeds: Sequence[int]) -> list[list[str]]:
+        """The sweep that is wanted next for a row, if any: of its grid, then of the reported seeds."""
         strength = None
-        if default_strength(method) is not None:
-            scores = self.scores(method)
+        if self.has_choice(row):
+            scores, method = self.scores(row), self.plan.method(row)
             if decades := next_decades(scores, self.around, self.reach):
                 grid = ",".join(repr(strength_at(method, decade)) for decade in decades)
-                arguments = [*self.arguments(method, None, choosing=True), f"method.strength={grid}"]
-                return [sweep([*arguments, f"seed={','.join(map(str, self.seeds))}"], jobs)]
+                arguments = [*self.arguments(row, None, choosing=True), f"method.strength={grid}"]
+                return [self._sweep(arguments, self.seeds)]
             strength = strength_at(method, best_decade(scores))
-        wanted = [seed for seed in seeds if self.run(method, strength, seed, choosing=False) is None]
-        arguments = [*self.arguments(method, strength, choosing=False), f"seed={','.join(map(str, wanted))}"]
-        return [sweep(arguments, jobs)] if wanted else []
+        wanted = [seed for seed in seeds if self.run(row, strength, seed, choosing=False) is None]
+        return [self._sweep(self.arguments(row, strength, choosing=False), wanted)] if wanted else []
 
-    def said(self, method: str) -> str:
-        scores = self.scores(method)
+    def _sweep(self, arguments: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        return sweep([*arguments, f"seed={','.join(map(str, seeds))}"], self.jobs, stacked=self.stacked)
+
+    def said(self, row: str) -> str:
+        scores = self.scores(row)
         best = best_decade(scores)
         at_edge = ", at the end of what may be tried" if abs(best) == self.reach else ""
-        return f"{method}: λ = {strength_at(method, best):g}, {CRITERION} {100 * scores[best]:.1f}{at_edge}"
+        strength = strength_at(self.plan.method(row), best)
+        return f"{row}: λ = {strength:g}, {CRITERION} {100 * scores[best]:.1f}{at_edge}"
 
 
-@functools.cache
-def _composed(arguments: tuple[str, ...]) -> DictConfig:
-    config: DictConfig = composed(arguments)
-    return config
-
-
-def parts_of(given: str, key: str, allowed: Sequence[str] | None = None) -> list[str]:
-    """a,b as a list. Raises ConfigError unless all are allowed (None: integers, none of them twice)."""
+def parts_of(given: str, key: str, allowed: Sequence[str]) -> list[str]:
+    """a,b as a list. Raises ConfigError unless all are allowed and none of them is there twice."""
     parts = given.split(",")
-    wrong = [part for part in parts if part not in allowed] if allowed else [p for p in parts if not p.isdecimal()]
-    if wrong or len(set(parts)) < len(parts):
-        what = f"some of {', '.join(allowed)}" if allowed else "integers >= 0"
+    if not set(parts) <= set(allowed) or len(set(parts)) < len(parts):
+        what = f"some of {', '.join(allowed)}"
         raise ConfigError(f"--{key} must be {what}, with commas between and none twice, got {given!r}")
     return parts
+
+
+def seeds_of(given: str) -> list[int]:
+    """0,1,5-9 as numbers. Raises ConfigError unless they are integers >= 0, none of them twice."""
+    seeds: list[int] = []
+    for part in given.split(","):
+        first, dash, last = part.partition("-")
+        ends = [first, last if dash else first]
+        seeds += (range(int(first), int(ends[1]) + 1) if all(map(str.isdecimal, ends)) else ()) or [-1]
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds must be integers >= 0, with commas between and none twice, or 0-9, got {given!r}")
+    return seeds
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", help="a name of docs/data/protocols.yaml")
-    parser.add_argument("--data", default="mnist5k", help="a source of docs/data/protocols.yaml")
-    parser.add_argument("--methods", help="the protocol's, unless said otherwise")
-    parser.add_argument("--seeds", default="0,1,2", help="reported")
+    parser.add_argument("--data", default="mnist", help="a source of docs/data/protocols.yaml")
+    parser.add_argument("--compat", choices=COMPATS, default="right", help="the column of the table")
+    parser.add_argument("--methods", help="rows of the table; the column's, unless said otherwise")
+    parser.add_argument("--seeds", default="0-2", help="reported")
     parser.add_argument("--choose-seeds", type=int, default=3, help="how many of them strengths are chosen at")
     parser.add_argument("--run", action="store_true", help="run the commands")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--stacked", action="store_true", help="hydra/launcher=stacked")
     parser.add_argument("--around", type=int, default=1, help="decades either way that are tried in any case")
     parser.add_argument("--reach", type=int, default=6, help="decades the grid may grow either way")
     parser.add_argument("--root", default="runs")
@@ -146,27 +168,28 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_intermixed_args(arguments)
     if args.choose_seeds < 1:
         raise ConfigError(f"--choose-seeds must be an integer >= 1, got {args.choose_seeds}")
-    methods = protocol(args.protocol, args.data).methods
-    args.methods = parts_of(args.methods, "methods", methods) if args.methods is not None else methods
-    args.seeds = [int(seed) for seed in parts_of(args.seeds, "seeds")]
+    rows = protocol(args.protocol, args.data).rows_of(args.compat)
+    args.methods = parts_of(args.methods, "methods", rows) if args.methods is not None else rows
+    args.seeds = seeds_of(args.seeds)
     return args
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parsed(arguments)
     plan, choosing = protocol(args.protocol, args.data), args.seeds[: args.choose_seeds]
-    tuning = Tuning(plan, choosing, args.around, args.reach, args.overrides, args.root)
+    where = (args.around, args.reach, args.overrides, args.root, args.jobs, args.stacked)
+    tuning = Tuning(plan, args.compat, choosing, *where)
     before: list[list[str]] = []
-    while commands := [c for method in args.methods for c in tuning.commands(method, args.seeds, args.jobs)]:
+    while commands := [c for row in args.methods for c in tuning.commands(row, args.seeds)]:
         if commands == before:
             raise ConfigError("the commands above left runs that neither finished nor failed: see what they say")
-        launch(commands, run=args.run)
+        launch(commands, run=args.run, at_once=args.jobs if args.stacked and args.run else 1)
         if not args.run:
             return
         before = commands
-    for method in args.methods:
-        if default_strength(method) is not None:
-            print(tuning.said(method))
+    for row in args.methods:
+        if tuning.has_choice(row):
+            print(tuning.said(row))
 
 
 if __name__ == "__main__":

@@ -36,17 +36,18 @@ def finished(
     forgets: float = 0.1,
     names: Sequence[str] = NAMES,
     steps: int = STEPS,
+    within: bool = False,
     **metrics: Any,
 ) -> Path:
-    """A finished run; `metrics` replace or add to those of its matrix."""
+    """A finished run; `metrics` replace or add to those of its matrix. within: it has accuracies within tasks."""
     path = unfinished(root, *overrides)
     config = composed_once(*overrides)
     R = matrix(learned, forgets, len(names))
     header, *lines = [list(names), *R]
     (path / "accuracy_matrix.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in (header, *lines)))
-    accuracy = "val/accuracy/"
     rows = [
-        {"step": i * steps + step, "task": i, **{accuracy + names[j]: R[i][j] * step / steps for j in range(i + 1)}}
+        {"step": i * steps + step, "task": i, **{kind + names[j]: R[i][j] * step / steps for j in range(i + 1)}}
+        for kind in ("val/accuracy/", *["within/"] * within)
         for i in range(len(names))
         for step in (steps // 2, steps)
     ]  # fmt: skip

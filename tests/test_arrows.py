@@ -19,11 +19,12 @@ ONLY_IN = {
 }
 """Rooms that may import these; train.py stands outside the package."""
 ROOMS: dict[str, set[str]] = {  # room → rooms it may import besides itself
+    "analysis": {"data", "models", "runs"},
     "config": set(),
     "data": {"distributed"},
     "distributed": set(),
-    "experiment": {"config", "data", "distributed", "launch", "memory", "methods", "metrics", "models", "plots", "runs",
-                   "tracking", "training"},
+    "experiment": {"analysis", "config", "data", "distributed", "launch", "memory", "methods", "metrics", "models",
+                   "plots", "runs", "tracking", "training"},
     "importance": {"distributed"},
     "launch": {"distributed", "runs"},
     "memory": {"data", "distributed", "importance"},

@@ -43,6 +43,7 @@ RESUMED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "stopping": (EVERY, ("method=rwalk", "method.interval=4", *STOPPING)),
     "stopping, cosine": ((1, 2, 3, 4), (*STOPPING, "scheduler=cosine", "trainer.accumulate_grad_batches=2")),
     "an optimiser that is kept": ((2, 3, 6, 7, 9, 12), ("method=si", "keep_optimizer=true")),
+    "within tasks": (EVERY, (*EWC, "evaluate_every_n_steps=2", "evaluate_samples=20")),
     "an optimiser made anew each epoch": (EVERY, ("method=si", "keep_optimizer=epoch", "scheduler=cosine")),
     "in order, without the last batch": ((1, 2, 4, 7), ("method=si", "shuffle=false", "drop_last=true")),
     "steps instead of epochs": ((2, 3, 6, 7, 8, 10, 13), BY_STEPS),

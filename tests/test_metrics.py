@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lifelong import metrics
 from lifelong.metrics import measures, to_csv
+from reference import continual_evaluation
 
 R = torch.tensor([[0.9, 0.1, 0.1], [0.7, 0.8, 0.2], [0.6, 0.85, 0.9]], dtype=torch.float64)
 BASELINE = torch.full((3,), 0.1, dtype=torch.float64)
@@ -80,6 +81,61 @@ def test_anytime_measures_read_no_column_of_a_task_not_yet_met() -> None:
     unmet = torch.arange(3) > tasks[:, None]
     for measure in (metrics.average_anytime_accuracy, metrics.min_accuracy, metrics.worst_case_accuracy):
         assert measure(evaluations.masked_fill(unmet, torch.nan), tasks) == measure(evaluations, tasks)
+
+
+GRID = [[0.9, 0.0, 0.0], [0.5, 0.6, 0.0], [0.7, 0.8, 0.0], [0.6, 0.9, 0.5], [0.65, 0.7, 0.8]]
+"""Of 3 tasks, evaluated once, twice and twice."""
+TASKS = [0, 1, 1, 2, 2]
+
+
+def test_measures_within_tasks_are_those_by_hand() -> None:
+    found = metrics.within_measures(torch.tensor(GRID, dtype=torch.float64), torch.tensor(TASKS))
+    gaps = [0.7 - 0.5, (0.65 - 0.6 + 0.7 - 0.7) / 2]
+    anytime = (0.9 + (0.5 + 0.6) / 2 + (0.7 + 0.8) / 2 + (0.6 + 0.9 + 0.5) / 3 + (0.65 + 0.7 + 0.8) / 3) / 5
+    assert found["within_stability_gap_per_switch"] == pytest.approx(gaps)
+    assert found["within_stability_gap"] == pytest.approx(sum(gaps) / 2)
+    assert found["within_min_accuracy"] == pytest.approx((0.5 + 0.7) / 2)
+    assert found["within_worst_case_accuracy"] == pytest.approx(0.8 / 3 + 2 / 3 * 0.6)
+    assert found["within_average_anytime_accuracy"] == pytest.approx(anytime)
+
+
+@given(counts=st.lists(st.integers(1, 4), min_size=2, max_size=5), seed=st.integers(0, 99))
+def test_measures_within_tasks_equal_loops_over_their_definitions(counts: list[int], seed: int) -> None:
+    tasks = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    rows = torch.rand(len(tasks), len(counts), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    found, slow = metrics.within_measures(rows, tasks), continual_evaluation(rows.tolist(), tasks.tolist())
+    assert found.keys() == slow.keys()
+    for name, value in slow.items():
+        assert found[name] == pytest.approx(value, abs=1e-14), name  # float64 sums of at most 20 terms
+
+
+@given(seed=st.integers(0, 99))
+def test_gap_needs_a_drop_that_is_made_up_for(seed: int) -> None:
+    tasks = torch.tensor([0, 1, 1, 1, 2, 2, 2])
+    rows = torch.rand(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    assert (metrics.stability_gap(rows, tasks) >= 0).all()
+    for falls in (False, True):
+        assert metrics.stability_gap(rows.sort(dim=0, descending=falls).values, tasks).tolist() == [0, 0]
+    at_ends = rows[[0, 3, 6]]
+    assert metrics.stability_gap(at_ends, torch.arange(3)).tolist() == [0, 0]
+    within, ends = metrics.within_measures(rows, tasks), metrics.measures(at_ends)
+    assert within["within_min_accuracy"] <= ends["min_accuracy"] <= ends["average_accuracy"] * 3 / 2
+    assert within["within_worst_case_accuracy"] <= ends["worst_case_accuracy"] <= ends["average_accuracy"] + 1e-15
+
+
+def test_stream_of_one_task_has_no_gap() -> None:
+    found = metrics.within_measures(torch.tensor([[0.2], [0.7]]), torch.tensor([0, 0]))
+    assert found.pop("within_stability_gap_per_switch") == []
+    assert {name for name, value in found.items() if math.isnan(value)} == {
+        "within_min_accuracy",
+        "within_stability_gap",
+    }
+    assert found["within_average_anytime_accuracy"] == pytest.approx(0.45)
+
+
+def test_gap_refuses_a_task_without_an_evaluation() -> None:
+    with pytest.raises(ValueError, match=r"tasks must hold each of 0..2, got \[0, 2\]"):
+        metrics.stability_gap(R, torch.tensor([0, 2, 2]))
 
 
 def test_measures_that_need_two_tasks_are_nan_after_one() -> None:

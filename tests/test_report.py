@@ -1,5 +1,6 @@
 """Reports from run folders: seeds are averaged, what differs is kept apart, what is unfinished is listed."""
 
+import json
 import math
 import re
 import statistics
@@ -18,9 +19,10 @@ import report as script
 import table
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.page import FIGURES, write_report
-from lifelong.plots.report.plots import mean_curves, pareto_front
-from lifelong.plots.report.runs import missing, notes, read_runs
-from lifelong.plots.report.tables import half_width, mean_matrix, summary
+from lifelong.plots.report.plane import pareto_front
+from lifelong.plots.report.plots import mean_curves
+from lifelong.plots.report.runs import WITHIN, accuracy_curves, missing, notes, read_runs
+from lifelong.plots.report.tables import half_width, mean_matrix, shown_measures, summary
 from run_folders import NAMES, failed, finished, unfinished
 
 pytestmark = pytest.mark.xdist_group("report")  # whose page is made once
@@ -168,6 +170,22 @@ def test_curves_of_methods_with_other_numbers_of_steps_share_an_axis(tmp_path: P
     assert ewc.loc[(ewc["task"] == "rot0") & (ewc["position"] == 1), "accuracy"].tolist() == pytest.approx([90])
 
 
+def test_of_two_evaluations_after_one_step_the_curve_has_the_later_one(tmp_path: Path) -> None:
+    path = finished(tmp_path, "method=ewc", within=True)
+    with open(path / "history.jsonl", "a") as file:
+        file.write(json.dumps({"step": 20, "task": 1, "within/rot0": 0.25}) + "\n")
+    curve = accuracy_curves(path, WITHIN)
+    assert curve.loc[(curve["task"] == "rot0") & (curve["position"] == 2), "accuracy"].tolist() == [0.25]
+    assert accuracy_curves(finished(tmp_path, "method=si"), WITHIN).empty
+
+
+def test_measures_within_tasks_are_shown_if_a_run_has_them(tmp_path: Path) -> None:
+    finished(tmp_path, "method=ewc")
+    without = shown_measures(read_runs(tmp_path))
+    finished(tmp_path, "method=si", within_min_accuracy=0.5, within_stability_gap=None)
+    assert shown_measures(read_runs(tmp_path)) == [*without, "within_min_accuracy"]
+
+
 def test_seed_that_others_have_is_missed_and_one_that_has_begun_is_not(tmp_path: Path) -> None:
     finished(tmp_path, "method=ewc", "seed=0")
     finished(tmp_path, "method=ewc", "seed=1")
@@ -187,7 +205,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 if (method, strength, seed) != ("mas", 100, 2):
                     learned, forgets = 0.9 - 0.1 * i + 0.02 * seed, 0.2 - 0.07 * i + 0.02 * k
                     overrides = (f"method={method}", f"method.strength={strength}", f"seed={seed}")
-                    finished(root, *overrides, learned=learned, forgets=forgets)
+                    finished(root, *overrides, learned=learned, forgets=forgets, within=method == "ewc")
         finished(root, "method=finetune", f"seed={seed}", forgets=0.3)
         finished(root, "method=joint", f"seed={seed}", forgets=0.0)
     finished(root, "method=ewc", "dataset=split", "scenario=class")
@@ -206,6 +224,7 @@ def test_report_leaves_page_figures_and_tables(written: Path) -> None:
     assert names >= {"index.html", "summary.csv", "runs.csv", "matrices.csv", *(f"{slug}.tex" for slug in slugs)}
     assert {f"{slugs[0]}-{name}{suffix}" for name in FIGURES for suffix in (".png", ".svg")} <= names
     assert f"{slugs[1]}-strength.svg" not in names  # a single strength
+    assert f"{slugs[1]}-within.svg" not in names  # evaluated at the ends of epochs alone
 
 
 def test_page_needs_nothing_but_itself_lists_what_is_missing_and_trusts_no_text(written: Path) -> None:

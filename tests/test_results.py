@@ -2,8 +2,8 @@
 
 import json
 import math
+import shlex
 import shutil
-import statistics
 from pathlib import Path
 
 import pandas as pd
@@ -11,23 +11,26 @@ import pytest
 from pandas import DataFrame
 
 import results
-from results import gap_closed, overview, results_table
+from lifelong.config.schema import ConfigError
+from lifelong.experiment.errors import composed
+from lifelong.runs.identity import identifier
+from results import at_commit, changes, distance, overview, results_table
 from studies.pages import power, read_csv, renew
-from studies.protocols import DATA, protocol
+from studies.protocols import DATA, Published, protocol
 
-DIGITS = protocol("hsu_split_class", "digits")
+MNIST = protocol("hsu_split_class", "mnist")
 NAN = "DivergedError: train/loss is nan at step 9 (task 4, perm3)"
-NO_TUNING = DataFrame(columns=["method", "strength"])
+NO_TUNING = DataFrame(columns=["method", "strength", "seconds"])
 
 
-def rows_of(**accuracies: list[float]) -> DataFrame:
+def rows_of(compat: str, **accuracies: list[float]) -> DataFrame:
     """A row per seed; nan: diverged."""
     rows = [
         {"method": method, "seed": seed, "average_accuracy": value, "failed": NAN if math.isnan(value) else ""}
         for method, values in accuracies.items()
         for seed, value in enumerate(values)
     ]
-    return DataFrame(rows).assign(forgetting=0.1, learning_accuracy=0.9, strength=10.0, seconds=1.0)
+    return DataFrame(rows).assign(compat=compat, forgetting=0.1, strength=10.0, seconds=1800.0)
 
 
 @pytest.fixture
@@ -54,9 +57,13 @@ def test_page_is_redrawn_from_its_files_alone(tuning: Path, docs: Path) -> None:
     rows = read_csv(docs / "data" / "results.csv")
     assert set(rows["method"]) == {"finetune", "ewc", "joint"}
     for row in rows.itertuples():
-        folder = tuning / "results" / "hsu_split_class" / "digits" / row.run_id
+        folder = tuning / "results" / "hsu_split_class" / "digits" / row.compat / row.method / row.run_id
         metrics = json.loads((folder / "metrics.json").read_text())
         assert row.average_accuracy == pytest.approx(metrics["average_accuracy"], rel=1e-5)
+        assert (row.commit, row.code, row.environment) == tuple(metrics[k] for k in ("commit", "code", "environment"))
+        python, script, *overrides = shlex.split(row.command)
+        assert (python, script) == ("python", "train.py")
+        assert identifier(composed(overrides)) == row.run_id
     grid = read_csv(docs / "data" / "tuning.csv")
     means = grid.groupby("strength")["val_average_accuracy"].mean()
     assert set(grid.loc[grid["chosen"] == "yes", "strength"]) <= set(means.index[means == means.max()])
@@ -65,9 +72,10 @@ def test_page_is_redrawn_from_its_files_alone(tuning: Path, docs: Path) -> None:
 @pytest.mark.system
 def test_what_is_found_again_replaces_its_rows_alone(tuning: Path, docs: Path, tmp_path: Path) -> None:
     results.main([str(tuning), "--docs", str(docs)])
-    place = tmp_path / "fewer" / "results" / "hsu_split_class" / "digits"
+    column = Path("results", "hsu_split_class", "digits", "right", "ewc")
+    place = tmp_path / "fewer" / column
     place.mkdir(parents=True)
-    (gone, kept) = sorted((tuning / "results" / "hsu_split_class" / "digits").glob("ewc-*"))
+    (gone, kept) = sorted((tuning / column).glob("ewc-*"))
     shutil.copytree(kept, place / kept.name)
     results.main([str(tmp_path / "fewer"), "--docs", str(docs)])
     rows = read_csv(docs / "data" / "results.csv")
@@ -95,20 +103,31 @@ def test_table_without_a_place_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "has no place for a table: write <!-- begin new --> and <!-- end new --> in it" in capsys.readouterr().err
 
 
-def test_gap_closed_is_a_ratio_of_means_of_the_same_seeds() -> None:
-    share = (10 + 20) / (40 + 40)
-    rest = [(10 - share * 40) / 40, (20 - share * 40) / 40]
-    half = 100 * 12.706204736 * statistics.stdev(rest) / math.sqrt(2)  # t with one degree of freedom
-    found = rows_of(finetune=[0.5, 0.6, 0.0], ewc=[0.6, 0.8], joint=[0.9, 1.0, 0.1])
-    assert gap_closed(found, "ewc") == f"{100 * share:.0f} ± {half:.0f}"
-    others = pd.concat([rows_of(finetune=[0.5], joint=[0.9]), rows_of(ewc=[0.6]).assign(seed=7)])
-    assert gap_closed(others, "ewc") == ""  # no seed in common
+def test_distance_is_in_standard_errors_of_the_difference() -> None:
+    ours = pd.Series([50.0, 52.0, 54.0])  # standard deviation 2
+    std, sem = Published(60.0, 3.0, "std", 9), Published(60.0, 1.0, "sem", 9)
+    assert distance(ours, std) == pytest.approx(8 / math.sqrt(4 / 3 + 1))
+    assert distance(ours, sem) == distance(ours, std)
+    unknown = Published(60.0, math.nan, "std", 1)
+    assert distance(ours, unknown) == pytest.approx(8 / math.sqrt(4 / 3 + 4))  # one run, spread as ours
+    assert distance(pd.Series([52.0]), std) == pytest.approx(8 / math.sqrt(9 + 1))  # ours as theirs
+    assert math.isnan(distance(pd.Series([52.0]), unknown))
 
 
-def test_gap_closed_is_not_said_of_survivors_nor_of_a_joint_below_finetune() -> None:
-    assert gap_closed(rows_of(finetune=[0.2, 0.2], joint=[0.9, 0.9], mas=[0.5, math.nan]), "mas") == ""
-    assert gap_closed(rows_of(finetune=[0.9], joint=[0.2], mas=[0.5]), "mas") == ""
-    assert gap_closed(rows_of(finetune=[0.1], mas=[0.5]), "mas") == ""
+def test_means_that_moved_between_two_tables_are_named() -> None:
+    before, after = (
+        rows_of("right", ewc=values, si=[0.5]).assign(protocol="p", data="d") for values in ([0.5], [0.625])
+    )
+    table = changes(before, pd.concat([after, rows_of("right", mas=[0.25]).assign(protocol="p", data="d")]))
+    assert table.to_numpy().tolist() == [
+        ["p d right ewc", "50.00", "62.50", "12.50"],
+        ["p d right mas", "–", "25.00", "–"],
+    ]
+
+
+def test_commit_that_is_none_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^--compare must be two git commits .*, got 'no-such-commit'"):
+        at_commit("no-such-commit")
 
 
 def test_strengths_read_as_powers() -> None:
@@ -116,10 +135,18 @@ def test_strengths_read_as_powers() -> None:
     assert {value: power(value) for value in values} == values
 
 
-def test_divergence_is_said_in_both_tables() -> None:
-    rows = rows_of(finetune=[0.2, 0.2], joint=[0.9, 0.9], si=[0.5, 0.6], mas=[0.5, math.nan], l2=[math.nan] * 2)
-    table = results_table(DIGITS, rows, NO_TUNING).set_index("method")
-    assert table.loc["l2", ["average accuracy", "seeds"]].tolist() == ["–", "0 (2 diverged)"]
-    assert table.loc["mas", ["average accuracy", "seeds"]].tolist() == ["50.0", "1 (1 diverged)"]
-    (row,) = overview({("hsu_split_class", "digits"): rows}).to_dict("records")
-    assert (row["mas"], row["l2"], row["si"], row["ewc"]) == ("1 of 2 diverged", "2 of 2 diverged", "50 ± 91", "")
+def test_both_columns_stand_beside_the_published_number() -> None:
+    rows = pd.concat([
+        rows_of("published", finetune=[0.19, 0.20], ewc=[0.198, 0.2], si=[0.3, 0.31]),
+        rows_of("right", ewc=[0.21, math.nan], mas=[math.nan] * 2),
+    ])  # fmt: skip
+    table = results_table(MNIST, rows, NO_TUNING).set_index("row")
+    assert table.loc["ewc", "Hsu et al."] == "19.80 ± 0.02 (10)"
+    assert table.loc["ewc", ["as published", "done right"]].tolist() == ["19.90 ± 0.10 (2)", "21.00 (1), 1 diverged"]
+    assert table.loc["ewc", "distance"] == "1.0"
+    assert table.loc["finetune", "done right"] == table.loc["finetune", "as published"]  # the same run
+    assert table.loc["mas", "done right"] == "2 diverged"
+    assert table.loc["gem", "as published"] == ""  # published, not run
+    (row,) = overview({("hsu_split_class", "mnist"): (rows, NO_TUNING)}).to_dict("records")
+    assert (row["published cells"], row["compared"], row["within 2 standard errors"]) == ("11", "3", "2 (67 %)")
+    assert row["hours"] == "5.0"

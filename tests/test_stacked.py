@@ -222,6 +222,7 @@ def test_members_whose_importance_is_refused_end_alone(tmp_path: Path, monkeypat
         (("trainer.limit_train_batches=2",), "trainer.limit_train_batches is not hosted"),
         (("compile=true",), "compile"),
         (("keep_optimizer=true",), None),
+        (("evaluate_every_n_steps=9",), "evaluate_every_n_steps"),
     ],
 )
 def test_what_does_not_stack_says_why(tmp_path: Path, settings: Sequence[str], reason: str | None) -> None:

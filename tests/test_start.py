@@ -16,6 +16,7 @@ METHODS = (
     ("method=rwalk", "memory=uniform"),
     ("method=derpp", "memory=reservoir"),
     ("method=joint", "keep_optimizer=true"),
+    ("method=ewc", "evaluate_every_n_steps=4"),
 )
 
 

@@ -28,17 +28,17 @@ def test_grid_grows_until_its_best_is_inside() -> None:
 
 
 def test_score_is_validation_accuracy_whatever_the_test_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    tuning = tune.Tuning(protocol("hsu_split_class", "digits"), (0, 1), 1, 1, SMALL, "runs")
+    tuning = tune.Tuning(protocol("hsu_split_class", "digits"), "right", (0, 1), 1, 1, SMALL, "runs", jobs=2)
     runs: dict[float, Any] = {
         strength: {"state": "finished", "val_average_accuracy": val, "average_accuracy": 1 - val}
         for strength, val in ((100.0, 0.2), (1000.0, 0.6))
     }
     runs[10000.0] = {"state": "failed"}
-    monkeypatch.setattr(tune.Tuning, "run", lambda self, method, strength, seed, choosing: runs.get(strength))
+    monkeypatch.setattr(tune.Tuning, "run", lambda self, row, strength, seed, choosing: runs.get(strength))
     assert tuning.scores("ewc") == {-1: 0.2, 0: 0.6, 1: -math.inf}
     runs[1000.0] = None  # not there: no score, and wanted
     assert tuning.scores("ewc") == {-1: 0.2, 1: -math.inf}
-    (command,) = tuning.commands("ewc", [0, 1, 2], jobs=2)
+    (command,) = tuning.commands("ewc", [0, 1, 2])
     assert {"method.strength=1000.0", "seed=0,1", "hydra/launcher=parallel", "hydra.launcher.n_jobs=2"} <= set(command)
 
 
@@ -48,11 +48,26 @@ def test_without_run_the_next_commands_are_printed_and_nothing_is_trained(
     tuned(tmp_path, methods="finetune,ewc")
     bound, grid = capsys.readouterr().out.splitlines()
     assert bound.startswith("python train.py --multirun experiment=hsu_split scenario=class ")
+    assert "name=results/hsu_split_class/digits/published/finetune" in bound  # the same run in both columns
     assert "method.strength" not in bound
     assert "val_fraction=0.1" not in bound
     assert "method.strength=100.0,1000.0,10000.0" in grid
     assert "val_fraction=0.1" in grid
     assert list(tmp_path.iterdir()) == []
+
+
+def test_published_column_has_nothing_to_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned(tmp_path, "--compat", "published", "--stacked", methods="ewc", seeds="0-3")
+    (said,) = capsys.readouterr().out.splitlines()
+    assert "compat=published method=ewc " in said
+    assert "name=results/hsu_split_class/digits/published/ewc" in said
+    assert "seed=0,1,2,3" in said
+    assert "method.strength" not in said
+    assert said.endswith("hydra/launcher=stacked")
+
+
+def test_seeds_are_numbers_and_ranges() -> None:
+    assert tune.seeds_of("3,0-2,7") == [3, 0, 1, 2, 7]
 
 
 @pytest.mark.system
@@ -76,11 +91,14 @@ def test_choice_is_the_best_of_its_grid_and_the_same_command_trains_nothing(
     ("arguments", "message"),
     [
         (["homework", "--methods=nope"], "--methods must be some of finetune, l2, "),
+        (["homework", "--compat=published", "--methods=l2"], "--methods must be some of finetune, online_ewc, "),
         (["homework", "--seeds=a"], "--seeds must be integers >= 0, "),
+        (["homework", "--seeds=0-"], "--seeds must be integers >= 0, "),
+        (["homework", "--seeds=2-1"], "--seeds must be integers >= 0, "),
         (["homework", "--seeds=0,0"], "--seeds must be integers >= 0, .* none twice"),
         (["homework", "--choose-seeds=0"], "--choose-seeds must be an integer >= 1, got 0"),
         (["nope"], "protocol must be one of homework, "),
-        (["homework", "--data=nope"], "source must be one of mnist5k, "),
+        (["homework", "--data=nope"], "source must be one of mnist, "),
     ],
 )
 def test_wrong_option_is_one_line(arguments: list[str], message: str) -> None:

@@ -18,10 +18,16 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 pytestmark = pytest.mark.system  # each call starts Python and W&B's own process
 
 
-def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def spawned(name: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(SCRIPTS / name), *arguments]
     own = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # not this process's W&B
-    return subprocess.run(command, env=own, capture_output=True, text=True, check=False)
+    return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    with spawned(name, *arguments) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def synced(root: Path) -> tuple[int, list[int]]:
@@ -70,6 +76,16 @@ def test_sync_without_a_server_says_what_is_left(
     assert synced(tmp_path) == (1, [0, 0, 1, 0])
     server.status = 200
     assert synced(tmp_path) == (0, [1, 0, 0, 0])
+
+
+def test_waits_between_tries_double_up_to_a_minute_and_differ() -> None:
+    import sync
+
+    for number, middle in ((0, 1), (1, 2), (3, 8), (9, 60)):
+        waits = [sync.wait(number) for _ in range(50)]
+        assert 0.5 * middle <= min(waits) < max(waits) <= 1.5 * middle
+    with pytest.raises(SystemExit):
+        sync.main([".", "--jobs", "0"])
 
 
 def test_run_whose_server_went_away_is_uploaded_later(tmp_path: Path, server: Server) -> None:

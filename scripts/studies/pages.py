@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 from pandas import DataFrame
@@ -34,11 +34,11 @@ def renew(page: Path, tables: Mapping[str, str]) -> None:
         file.write(text)
 
 
-TEXTS = ("protocol", "data", "method", "ablation", "arm", "x", "run_id", "changed", "chosen_with", "chosen", "at_edge",
-         "commit", "failed")  # fmt: skip
+TEXTS = ("protocol", "data", "compat", "method", "ablation", "arm", "x", "run_id", "changed", "chosen_with", "chosen",
+         "at_edge", "commit", "code", "environment", "command", "failed")  # fmt: skip
 
 
-def read_csv(path: Path) -> DataFrame:
+def read_csv(path: Path | TextIO) -> DataFrame:
     """With text as text: what a run failed of is "" if it did not."""
     table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), na_values=[""])
     return table.fillna(dict.fromkeys(table.columns.intersection(TEXTS), ""))

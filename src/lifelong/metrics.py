@@ -117,6 +117,40 @@ def average_anytime_accuracy(R: Tensor, tasks: Tensor) -> Tensor:
     return (R.masked_fill(~met, 0).sum(dim=1) / met.sum(dim=1)).mean()
 
 
+def stability_gap(R: Tensor, tasks: Tensor) -> Tensor:
+    """(T - 1,) at each switch to a further task, the drop that is made up for by that task's end: mean over earlier
+    tasks of min(accuracy before, accuracy after) - lowest accuracy in between. 0 if accuracies only rise or only fall.
+
+    R: (E, T), a row per evaluation; tasks: (E,) the task being learned at each; every task has a row, its last one at
+    its end. De Lange et al. (2205.13452) show the gap and give it no number: this one is ours.
+
+    >>> R = torch.tensor([[0.9, 0.0], [0.5, 0.6], [0.7, 0.8]], dtype=torch.float64)
+    >>> round(stability_gap(R, tasks=torch.tensor([0, 1, 1])).item(), 5)
+    0.2
+    """
+    R, tasks = _evaluations(R, tasks)
+    if tasks.unique().tolist() != list(range(int(tasks[-1]) + 1)):
+        raise ValueError(f"tasks must hold each of 0..{int(tasks[-1])}, got {tasks.unique().tolist()}")
+    gaps = []
+    for k in range(1, int(tasks[-1]) + 1):
+        start, stop = int((tasks < k).sum()) - 1, int((tasks <= k).sum())
+        rows = R[start:stop, :k]
+        gaps.append((torch.minimum(rows[0], rows[-1]) - rows.amin(dim=0)).mean().item())
+    return R.new_tensor(gaps)
+
+
+def within_measures(R: Tensor, tasks: Tensor) -> dict[str, float | list[float]]:
+    """Every measure of evaluations within tasks by name; R and tasks as in `stability_gap`."""
+    gaps = stability_gap(R, tasks)
+    return {
+        "within_min_accuracy": min_accuracy(R, tasks).item(),
+        "within_worst_case_accuracy": worst_case_accuracy(R, tasks).item(),
+        "within_average_anytime_accuracy": average_anytime_accuracy(R, tasks).item(),
+        "within_stability_gap": gaps.mean().item(),
+        "within_stability_gap_per_switch": gaps.tolist(),
+    }
+
+
 def measures(R: Tensor, baseline: Tensor | None = None) -> dict[str, float]:
     """Every measure of R by name; forward_transfer is nan without a baseline."""
     R = _square(R)

@@ -40,6 +40,7 @@ EQUAL: dict[str, tuple[str, ...]] = {
     "last batch of one sample": ("method=rwalk", "method.interval=1", "batch_size=29"),
     "accumulated": ("method=ewcpp", "method.interval=1", "trainer.accumulate_grad_batches=2"),
     "augmented": ("method=si", "augment=affine"),
+    "within tasks": ("method=ewc", "evaluate_every_n_steps=2", "evaluate_samples=51"),
     "fetched ahead": ("method=ewc", "resident_bytes=1"),
     "unused parameters": ("method=ewc", "backbone._target_=networks.HalfUsed", "trusted=[networks]"),
 }
@@ -119,6 +120,14 @@ def test_exemplars_are_those_of_one_process(name: str, two: Path, tmp_path: Path
     logits = [held.pop("logits", torch.zeros(())) for held in (ours, theirs)]
     assert_close(ours, theirs, rtol=0, atol=0)
     assert_close(*logits, rtol=0, atol=WEIGHTS)  # of weights that differ by rounding
+
+
+def test_accuracies_within_tasks_are_those_of_one_process(two: Path, tmp_path: Path) -> None:
+    """Counts of right answers, summed over ranks: exact, as long as no two logits are within 1e-7."""
+    both = (result(two, "within tasks"), run(tmp_path, *EQUAL["within tasks"]))
+    rows = [[row for row in read_history(of.folder / "history.jsonl") if "within/rot0" in row] for of in both]
+    assert len(rows[0]) == 6 + 2
+    assert rows[0] == rows[1]
 
 
 def test_sampled_labels_follow_the_same_law(two: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lifelong.config.build import partial_of
 from lifelong.config.credentials import exposed, refusal
 from lifelong.config.groups import FREEZE, choices, groups_of, is_wired
 from lifelong.config.options import must_be, type_error, unknown_key
-from lifelong.config.schema import OBJECTIVES, Config, ConfigError
+from lifelong.config.schema import COMPATS, OBJECTIVES, Config, ConfigError
 
 TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
 """Where a `_target_` may come from: a yaml can name any function of any package. The root key `trusted` adds more."""
@@ -21,6 +21,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 saved models are float32, not float64."""
 BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: v >= 0, "an integer >= 0"),
+    "compat": (lambda v: v in COMPATS, f"one of {', '.join(COMPATS)}"),
     "strength_factor": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "val_fraction": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
     "batch_size": (lambda v: v >= 1, "an integer >= 1"),
@@ -38,6 +39,8 @@ BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "root": (bool, "a folder"),
     "num_threads": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
     "log_every_n_steps": (lambda v: v >= 1, "an integer >= 1"),
+    "evaluate_every_n_steps": (lambda v: v is None or v >= 1, "an integer >= 1 or null"),
+    "evaluate_samples": (lambda v: v >= 1, "an integer >= 1"),
     "checkpoint_seconds": (lambda v: v > 0, "a number > 0"),
     "objectives": (lambda v: v and set(v) <= set(OBJECTIVES), f"a list of some of {', '.join(OBJECTIVES)}"),
     "rank_timeout_seconds": (lambda v: math.isfinite(v) and v > 0, "a finite number > 0"),
@@ -46,6 +49,7 @@ BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.weight_decay": (lambda v: math.isfinite(v) and v >= 0, "a finite number >= 0"),
     "logger.wandb.init_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
     "logger.wandb.finish_timeout": (lambda v: math.isfinite(v) and v > 0, "a finite number of seconds > 0"),
+    "logger.wandb.mode": (lambda v: v in ("online", "offline", None), "one of online, offline, null"),
     "trainer.precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "trainer.max_epochs": (
         lambda v: v in (None, -1) or v >= 1,

@@ -13,6 +13,10 @@ OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting")
 """What hyperparameters may be chosen by: validation data alone."""
 
 
+COMPATS = ("published", "right")
+"""Columns of a paper's table: methods as its code has them, at its strengths; or as our defaults are."""
+
+
 class ConfigError(ValueError):
     """A setting outside what is allowed; the message is one line that names key, value and what is allowed."""
 
@@ -29,11 +33,15 @@ class Watching:
     num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; null: torch's choice
     logger: Any = field(default_factory=dict)  # name → a logger; several at once: logger=[csv,wandb]
     log_every_n_steps: int = 10  # optimiser steps between two logged rows
+    evaluate_every_n_steps: int | None = None  # test all tasks seen so far within a task; null: not
+    evaluate_samples: int = 256  # of each task, a fixed subset that those evaluations test
     objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
     checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, after a whole optimiser step
     checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone
     resident_bytes: float = 2e9  # larger sets of images stay in host memory, from where batches are fetched ahead
     rank_timeout_seconds: float = 600.0  # several processes: how long one waits for another before the run fails
+    keep_weights: bool = False  # weights/ in the run folder: the model after each task, for scripts/analyse.py
+    keep_importances: bool = False  # importances/: each task's own Ω, of methods that have one; their overlap is drawn
     trusted: list[str] = field(default_factory=list)  # further prefixes a _target_ may have, e.g. [my_package]
 
 
@@ -43,6 +51,8 @@ class Recipes:
 
     experiment: Any = None  # the protocol of a study, in the place of many keys
     sweep: Any = None  # values to go through with -m; several: sweep=[methods,seeds]
+    compat: str = "published"  # of a paper's experiment: published, methods as its code has them | right, our defaults
+    as_published: Any = field(default_factory=dict)  # method → its options under compat=published, emptied then
     strength_factor: float = 1.0  # of method.strength: one grid fits methods whose strengths are orders apart
     choices: dict[str, str] = field(default_factory=dict)  # group → the name of its yaml; filled in when composed
 
@@ -81,10 +91,11 @@ def register() -> None:
 
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("by_method", by_method, replace=True)
+    OmegaConf.register_new_resolver("compat", by_compat, replace=True)
 
 
 def by_method(table: DictConfig, *, _root_: DictConfig) -> Any:
-    """`${by_method:{ewc: 100, mas: 0.1}}`: the entry of the chosen method, for strengths and learning rates.
+    """`${by_method:{finetune: 0.03, others: 0.1}}`: the entry of the chosen method, for learning rates and widths.
 
     `others` stands for all methods that are not named; an entry may be a table by scenario: {task: 1, class: 10}.
 
@@ -93,9 +104,14 @@ def by_method(table: DictConfig, *, _root_: DictConfig) -> Any:
     """
     name = choice(_root_, "method")
     if name not in table and "others" not in table:
-        raise ConfigError(f"method must be one of {', '.join(table)} here, or be given a strength, got {name!r}")
+        raise ConfigError(f"method must be one of {', '.join(table)} here, got {name!r}")
     entry = table[name] if name in table else table["others"]
     return entry[_root_.scenario] if isinstance(entry, Mapping) else entry
+
+
+def by_compat(published: Any, right: Any, *, _root_: DictConfig) -> Any:
+    """`${compat:epoch,false}`: the first under compat=published, the second under compat=right."""
+    return published if _root_.compat == "published" else right
 
 
 def choice(config: DictConfig, group: str) -> str:
@@ -106,16 +122,20 @@ def choice(config: DictConfig, group: str) -> str:
 def with_choices(config: DictConfig, hydra: DictConfig) -> DictConfig:
     """The configuration with the names of its choices, which Hydra keeps to itself.
 
-    A `_target_` that the command line sets is a name of its own. A null strength goes: so an experiment's table says of
-    a method that has none.
+    A `_target_` that the command line sets is a name of its own. Under compat=published the chosen method gets its
+    options of `as_published`, but for those that the command line sets; one may be a table by scenario.
     """
-    targets = dict(o.lstrip("+").split("=", 1) for o in hydra.overrides.task if "._target_=" in o)
+    given = dict(o.lstrip("+").partition("=")[::2] for o in hydra.overrides.task)
     for key, name in hydra.runtime.choices.items():
         group = key.rpartition("@")[2].replace("/", ".")
         if is_wired(group) and OmegaConf.select(config, group) is not None:
-            config.choices[group] = targets.get(f"{group}._target_", name)
-    if "method" in config and config.method.get("strength", 0) is None:
-        del config.method["strength"]
+            config.choices[group] = given.get(f"{group}._target_", name)
+    if config.compat == "published":
+        for name, value in config.as_published.get(choice(config, "method"), {}).items():
+            value = value.get(config.scenario) if isinstance(value, Mapping) else value
+            if value is not None and f"method.{name}" not in given:
+                config.method[name] = value
+    config.as_published = {}
     return config
 
 

@@ -23,14 +23,18 @@ def make_loggers(config: DictConfig, folder: RunFolder) -> list[Logger]:
     return [build(node, f"logger.{name}", about=about) for name, node in config.logger.items()]
 
 
-def log_again(config: DictConfig, folder: RunFolder) -> None:
-    """Hand W&B what it lacks of a run that nobody trains: rows, and the measures if the run is finished."""
+def log_again(config: DictConfig, folder: RunFolder) -> str:
+    """Hand W&B what it lacks of a run that nobody trains: rows, and the measures if the run is finished.
+
+    Returns why W&B did not take it, or "". WANDB_MODE alone says whether the run is online.
+    """
     alone = OmegaConf.merge(config, {})
-    alone.logger = {"wandb": {**config.logger.wandb, "finish_timeout": UPLOAD_SECONDS}}
+    alone.logger = {"wandb": {**config.logger.wandb, "mode": None, "finish_timeout": UPLOAD_SECONDS}}
     (logger,) = make_loggers(alone, folder)  # type: ignore[arg-type]
     if folder.finished:
         logger.summarise(json.loads(folder.metrics.read_text()))  # type: ignore[attr-defined]
     logger.close("success" if folder.finished else "failed")  # type: ignore[attr-defined]
+    return logger.failure  # type: ignore[attr-defined]
 
 
 def log_for_agent(config: DictConfig, folder: RunFolder) -> None:

@@ -3,17 +3,18 @@
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lifelong.config.groups import CONFIGS
 from lifelong.config.overrides import checked
 from lifelong.config.schema import ConfigError, register, with_choices
-from lifelong.experiment.errors import COMMAND, explain, one_line_errors, wants_tracebacks
+from lifelong.experiment.errors import COMMAND, composed, explain, one_line_errors, wants_tracebacks
 from lifelong.launch.cluster import end_job
 from lifelong.launch.jobs import Jobs, Outcome, chosen_by_objectives, ended_with, multirun_job
 from lifelong.runs.interrupted import Interrupted
@@ -23,7 +24,12 @@ def main() -> None:
     """One run, or the jobs of a multirun: of each that fails a line, in the end the count, and exit code 1."""
     with one_line_errors():
         register()
-        given = get_args_parser().parse_intermixed_args(sys.argv[1:]).overrides
+        arguments = get_args_parser().parse_intermixed_args(sys.argv[1:])
+        given = arguments.overrides
+        if arguments.cfg == "job" and not (arguments.package or arguments.multirun):
+            own = [f"hydra.searchpath=['{Path(arguments.config_dir).resolve()}']"] if arguments.config_dir else []
+            print(OmegaConf.to_yaml(composed([*given, *own]), resolve=True), end="")  # Hydra knows no as_published
+            return
         flags = [word for word in sys.argv if word not in given]  # first: Hydra takes none amid overrides
         sys.argv = [*flags, *checked(given)]
         Jobs.current = None

@@ -38,10 +38,7 @@ def build_run(config: DictConfig, stream: TaskStream | None = None) -> Run:
         ConfigError: parts that cannot be built, or that do not go together.
     """
     stream = stream or make_stream(config)
-    torch.manual_seed(derive_seed(config.seed))
-    learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
-    if config.init_from is not None:
-        load_weights(learner.backbone, config.init_from)
+    learner = initial_learner(config, stream)
     learner.as_input = build(config.normalise, "normalise", stream=stream)
     learner.make_scheduler = factory(config.scheduler, "scheduler")
     method, memory = build(config.method, "method"), build(config.memory, "memory")
@@ -116,6 +113,15 @@ def check_together(config: DictConfig, run: Run) -> None:
         run.learner.compiled = compiled(run.learner.backbone, device) if config.compile else None
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def initial_learner(config: DictConfig, stream: TaskStream) -> Learner:
+    """A learner with the weights that the run begins with; seeds torch's generator."""
+    torch.manual_seed(derive_seed(config.seed))
+    learner = make_learner(config, stream.input_shape, stream.num_classes, stream.groups())
+    if config.get("init_from") is not None:
+        load_weights(learner.backbone, config.init_from)
+    return learner
 
 
 def make_learner(config: DictConfig, input_shape: tuple[int, ...], num_classes: int, groups: Tensor | None) -> Learner:

@@ -19,11 +19,11 @@ from lifelong.experiment.errors import composed
 from lifelong.experiment.extend import extend
 from lifelong.experiment.loggers import log_for_agent, make_loggers
 from lifelong.experiment.parts import build_run, own_device, task_trainer
-from lifelong.experiment.result import Result, read_result, show, write_result
+from lifelong.experiment.result import Result, keep_task, read_result, show, write_result
 from lifelong.launch.jobs import multirun_job
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import changed_code, identifier, identity
-from lifelong.tracking import History, NoHistory, Tracker, quiet_libraries
+from lifelong.tracking import History, NoHistory, Subsets, Tracker, quiet_libraries
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.checkpoint_files import CheckpointFiles
 from lifelong.training.loop import Run, new_garbage, run_stream
@@ -99,8 +99,11 @@ def finished_before(request: Request) -> Result:
         print(f"finished before, not trained again (rerun=true does): {request.folder.path}")
         log_for_agent(request.config, request.folder)
     result = replace(read_result(request.folder), trained=False)
-    if is_first_started(request.config) and (told := changed_code(result.metrics, request.config)):
-        print(told)
+    if is_first_started(request.config):
+        if told := changed_code(result.metrics, request.config):
+            print(told)
+        if request.config.evaluate_every_n_steps and "within_part" not in result.metrics:
+            print("it has no measures within tasks: rerun=true trains it again with evaluate_every_n_steps")
     return result
 
 
@@ -165,14 +168,19 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
     if is_first():  # and nothing before a checkpoint is accepted
         folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     loggers = make_loggers(config, folder) if is_first() else []
-    tracker = Tracker(stream, method, run.record, history, loggers, config.log_every_n_steps)
+    n, num_samples = config.evaluate_every_n_steps, config.evaluate_samples
+    subsets = Subsets(stream, n, num_samples, config.seed) if n else None
+    tracker = Tracker(stream, method, run.record, history, loggers, config.log_every_n_steps, subsets)
     bar = StreamProgress(stream, run.record, tracker, request.console)
 
     def on_row(task: Task) -> None:
         tracker.log_test_row()
+        if is_first():
+            keep_task(run, folder, task.index, weights=config.keep_weights)
+        method.task_importance = None
         request.console.print(row_line(run.record, stream.names), highlight=False, soft_wrap=True)
 
-    run.on_row = on_row
+    run.on_row, method.keeps_importance = on_row, config.keep_importances
     with tracker.closing(), closing(bar), checkpoints.signals_saved():
         watching = {"logger": loggers or False, "default_root_dir": folder.path}
         last = [*request.callbacks, bar, checkpoints]

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from lifelong.data.stream import Task
 from lifelong.importance.kronecker import kronecker_fisher
 from lifelong.methods.guards import check_number
-from lifelong.methods.kronecker import Kronecker
+from lifelong.methods.kronecker import Kronecker, Pairs
 from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.penalty import Penalty
 
@@ -53,6 +53,7 @@ class KFACEWC(Penalty):
         self.inputs: dict[tuple[int, str], Tensor] = {}  # A by task, 0 for "one", and the layer's weight
         self.outputs: dict[tuple[int, str], Tensor] = {}  # G
         self._quadratic = Kronecker({}, {}, {})
+        self._pairs_of_task: Pairs = {}
 
     @property
     def quadratic(self) -> Kronecker:
@@ -70,6 +71,7 @@ class KFACEWC(Penalty):
         """F of the parameters outside of layers; the factors of the layers are folded in."""
         names = self.penalised(learner.backbone)
         A, G, diagonal = kronecker_fisher(learner.backbone, batches, names, visible=learner.visible)
+        self._pairs_of_task = {n: [(A[n], G[n])] for n in A} if self.keeps_importance else {}
         k, self.num_tasks = self.num_tasks, self.num_tasks + 1
         if self.factors == "sum" or k == 0:
             self.inputs = self.inputs | {(k, n): a for n, a in A.items()}
@@ -78,6 +80,10 @@ class KFACEWC(Penalty):
             self.inputs = {(0, n): a + (A[n] - a) / (k + 1) for (_, n), a in self.inputs.items()}
             self.outputs = {(0, n): g + G[n] for (_, n), g in self.outputs.items()}
         return diagonal
+
+    def alone(self, new: Params) -> Params:
+        """The diagonal of the task's own A ⊗ G, and F of the other parameters."""
+        return Kronecker(self.weights(), self._pairs_of_task, new).diagonal()
 
     # When: Lightning's hooks ---------------------------------------------------------------------------------------
 

@@ -42,6 +42,8 @@ class Method(Stateful):
         learner, memory: wired by the experiment.
         task: the task in work, set before `before_task` and again when an interrupted task resumes.
         seed: of the task in work; augment: of its training batches.
+        keeps_importance: whether `task_importance` is to be set, by methods that have an importance.
+        task_importance: Ω >= 0 of the task just learned, by itself; None if it is not kept or there is none.
         draws: a generator on the device for what is drawn after a task, a function of (seed, task).
     """
 
@@ -64,6 +66,8 @@ class Method(Stateful):
     task: Task | None = None
     seed: int = 0
     augment: Augment | None = None
+    keeps_importance: bool = False
+    task_importance: Params | None = None
     draws: torch.Generator
     _position: tuple[int, int] = (0, 0)
 

@@ -65,6 +65,10 @@ class Penalty(Method):
         self.importance = {n: self.importance[n] + w if n in self.importance else w for n, w in new.items()}
         self.anchor = weights
 
+    def alone(self, new: Params) -> Params:
+        """Ω >= 0 of the task by itself, from what `importance_of_task` returned: what is held of a first task."""
+        return new
+
     @property
     def quadratic(self) -> Quadratic:
         """q of the formula above."""
@@ -91,9 +95,12 @@ class Penalty(Method):
         Raises:
             PenaltyError: the importance is not finite or negative, or zero everywhere although the task had a gradient.
         """
-        new = self.importance_of_task(self.learner, batches, self.draws)
+        found = self.importance_of_task(self.learner, batches, self.draws)
         weights = self.weights()
-        self.merge({name: new[name] for name in weights if name in new}, weights)
+        new = {name: found[name] for name in weights if name in found}
+        if self.keeps_importance:
+            self.task_importance = self.alone(new)
+        self.merge(new, weights)
         if self.strength > 0:
             check_importance(self.importance_shown, self.penalised(self.learner.backbone), signed=self.signed)
 

@@ -73,5 +73,14 @@ class RWalk(EWCPP):
         before = self.score_before
         score = {n: 0.5 * (before[n] + s) if n in before else s for n, s in self.score.items()}
         F = super().importance_of_task(learner, batches, generator)
-        self.score_before, self.score, self.drop, self.snapshot = score, {}, {}, {}
+        self.score_before, self.drop, self.snapshot = score, {}, {}
         return {n: F[n] + s for n, s in min_max_normalised(score).items()}
+
+    def alone(self, new: Params) -> Params:
+        """F̃ + s̃ with s = s_task, no mean with the tasks before; F is the moving average as it stands."""
+        F = min_max_normalised({n: self.fisher[n] for n in new})
+        return {n: F[n] + s for n, s in min_max_normalised(self.score).items()}
+
+    def merge(self, new: Params, weights: Params) -> None:
+        super().merge(new, weights)
+        self.score = {}

@@ -71,6 +71,9 @@ class SI(Penalty):
         end = dict(learner.backbone.named_parameters())
         return {n: w / ((end[n].detach() - self.start[n]).square() + self.damping) for n, w in self.path.items()}
 
+    def alone(self, new: Params) -> Params:
+        return {n: torch.relu(w) for n, w in new.items()}
+
     def merge(self, new: Params, weights: Params) -> None:
         own = {n: torch.relu(w) for n, w in new.items()} if self.clamp == "task" else new
         total = {n: w + self.importance.get(n, torch.zeros_like(w)) for n, w in own.items()}

@@ -1,6 +1,7 @@
 """Accuracy of a learner on the tasks of a stream, in large batches and without gradients."""
 
 from collections.abc import Callable
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -38,18 +39,20 @@ def accuracy_row(
     learner: Learner,
     stream: TaskStream,
     learned: int,
-    part: str,
+    part: str | Callable[[Task], Examples],
     tasks: range | None = None,
     enter: Callable[[Task | None], object] = lambda task: None,
 ) -> Tensor:
-    """(T,) float64: accuracy on `part` ("val" or "test") of each task after tasks 0..learned; nan outside `tasks`.
+    """(T,) float64: accuracy on `part` of each task after tasks 0..learned; nan outside `tasks`.
 
+    part: "val", "test", or what gives a task's examples.
     enter: called with each task before it is tested, and with None at the end.
 
     Visits to one task share data and columns, so they are tested once. The columns visible to the learner are as before
     afterwards. Running statistics become those of rank 0, which training alone leaves different on each rank.
     """
     copy_from_rank_zero_(learner.backbone.buffers())
+    examples = part if callable(part) else attrgetter(part)
     found: dict[int, float] = {}
     row = torch.full((stream.num_tasks,), torch.nan, dtype=torch.float64)
     shown = learner.visible.nonzero().flatten().tolist()
@@ -58,7 +61,7 @@ def accuracy_row(
         if task.base not in found:
             learner.show(stream.visible(learned, j))
             enter(task)
-            found[task.base] = accuracy(learner, getattr(task, part))
+            found[task.base] = accuracy(learner, examples(task))
         row[j] = found[task.base]
     enter(None)
     learner.show(shown)

@@ -30,7 +30,7 @@ CHARACTER = 0.085  # inches, the mean width at 10 points
 
 
 class Point(TypedDict):
-    """Validation accuracy in [0, 1] of task `task` (0-based) after optimiser step `step` of the whole stream."""
+    """Accuracy in [0, 1] on task `task` (0-based) after optimiser step `step` of the whole stream."""
 
     step: int
     task: int
@@ -64,9 +64,13 @@ def accuracy_matrix_figure(R: Tensor, names: Sequence[str], title: str) -> Figur
 
 
 def accuracy_curves_figure(
-    points: Sequence[Point], names: Sequence[str], boundaries: Sequence[tuple[int, int]], title: str
+    points: Sequence[Point],
+    names: Sequence[str],
+    boundaries: Sequence[tuple[int, int]],
+    title: str,
+    accuracy: str = "validation accuracy",
 ) -> Figure:
-    """Validation accuracy on every task against the optimiser steps of the stream, a line per task.
+    """Accuracy on every task against the optimiser steps of the stream, a line per task; accuracy: what it is called.
 
     boundaries: (first, last) step of each task learned so far, in order; they are drawn as separators with the task's
     name on top.
@@ -86,7 +90,7 @@ def accuracy_curves_figure(
     axes.set_xlim(start, max(end, start + 1))
     axes.set_ylim(0, 100)
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel("validation accuracy (%)")
+    axes.set_ylabel(f"{accuracy} (%)")
     axes.grid(axis="y", color="0.9")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, title="tested on", handlelength=3)
     _mark_tasks(axes, names, boundaries, slanted=slanted)

@@ -1,5 +1,6 @@
 """What a run ran on."""
 
+import hashlib
 import platform
 import resource
 import subprocess
@@ -7,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy
 import torch
 import torchmetrics
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, commit, device and threads: flat, for metrics.json."""
-    versions = (f"{library.__name__} {library.__version__}" for library in (torch, lightning, torchmetrics))
+    """Versions and their hash (environment, 12 hex digits), commit, device and threads: flat, for metrics.json."""
+    libraries = (f"{library.__name__} {library.__version__}" for library in (torch, lightning, torchmetrics, numpy))
+    versions = ", ".join([f"python {platform.python_version()}", *libraries])
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "versions": ", ".join([f"python {platform.python_version()}", *versions]),
+        "versions": versions,
+        "environment": hashlib.sha256(versions.encode()).hexdigest()[:12],
         "commit": commit(),
         "device": f"{device.type}: {name}",
         "num_threads": torch.get_num_threads(),

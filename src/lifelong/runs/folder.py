@@ -45,6 +45,10 @@ class RunFolder:
         self.error = path / "error.txt"
         self.metrics = path / "metrics.json"
         self.model = path / "model.pt"
+        self.analysis = path / "analysis.json"
+        self.importance_picture = path / "importance.png"
+        self.weights = path / "weights"
+        self.importances = path / "importances"
 
     @property
     def finished(self) -> bool:
@@ -76,7 +80,8 @@ class RunFolder:
         except NotImplementedError as error:
             raise RunFolderError(f"run folder {self.path} cannot be locked: its file system has no flock") from error
         try:
-            remove_leftovers(self.path)
+            for folder in (self.path, self.weights, self.importances):
+                remove_leftovers(folder)
             yield
         finally:
             lock.release()
@@ -94,8 +99,17 @@ class RunFolder:
 
     def start_over(self) -> None:
         """Forget a finished result (rerun=true); checkpoints first: killed in between, the run is still finished."""
-        for path in (self.previous_checkpoint, self.checkpoint, self.metrics, self.history):
+        of_tasks = [*self.weights.glob("*.pt"), *self.importances.glob("*.pt")]
+        for path in (self.previous_checkpoint, self.checkpoint, self.metrics, self.history, self.analysis, *of_tasks):
             path.unlink(missing_ok=True)
+
+    def weights_after(self, task: int) -> Path:
+        """Where the model after a task, counted from 0, is kept; what model.pt is after the last one."""
+        return self.weights / f"task{task + 1}.pt"
+
+    def importance_of(self, task: int) -> Path:
+        """Where a task's own importance is kept, float32 tensors by parameter name."""
+        return self.importances / f"task{task + 1}.pt"
 
     def write_text(self, path: Path, text: str) -> None:
         with atomic_write(path) as file:
@@ -114,6 +128,19 @@ class RunFolder:
             if metrics["run_id"] != self.path.name:
                 raise ValueError(f"it belongs to {metrics['run_id']}")
             return metrics
+
+    def read_analysis(self) -> dict[str, Any]:
+        """What analysis.json holds, by measure; {} without one. Raises RunFolderError if it is damaged."""
+        if not self.analysis.exists():
+            return {}
+        with whole(self.analysis):
+            found: dict[str, Any] = json.loads(self.analysis.read_text(encoding="utf-8"))
+            return found
+
+    def write_analysis(self, measures: Mapping[str, Any]) -> None:
+        """Add measures to analysis.json, or put them in the place of those of that name; undefined numbers are null."""
+        plain = _json({**self.read_analysis(), **measures})
+        self.write_text(self.analysis, json.dumps(plain, allow_nan=False) + "\n")
 
     def read_config(self) -> DictConfig:
         """Raises RunFolderError if config.yaml is missing or damaged."""
@@ -147,6 +174,8 @@ def whole(path: Path) -> Iterator[None]:
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json(v) for key, v in value.items()}
     if isinstance(value, list):
         return [_json(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

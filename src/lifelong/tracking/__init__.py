@@ -3,5 +3,7 @@
 from lifelong.tracking.about import About
 from lifelong.tracking.history import History, NoHistory, read_history
 from lifelong.tracking.tracker import DivergedError, Tracker, quiet_libraries
+from lifelong.tracking.within import WITHIN, Subsets, evaluations, part_tested
 
-__all__ = ["About", "DivergedError", "History", "NoHistory", "Tracker", "quiet_libraries", "read_history"]
+__all__ = ["WITHIN", "About", "DivergedError", "History", "NoHistory", "Subsets", "Tracker", "evaluations",
+           "part_tested", "quiet_libraries", "read_history"]  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lifelong.plots.figures import accuracy_matrix_figure
+from lifelong.runs.folder import RunFolder
 from lifelong.tracking.history import Row
 
 MAX_LAYERS, NUM_BINS, TESTED = 24, 32, "test/accuracy/"
@@ -37,6 +38,19 @@ class Gallery(ABC):
 def tested(row: Row) -> list[str]:
     """Names of the tasks whose test accuracies the row holds, in the stream's order; [] for other rows."""
     return [key.removeprefix(TESTED) for key in row if key.startswith(TESTED)]
+
+
+def importance_tables(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """Columns and data of tables with a row per task: how its own importance overlaps with that of each other task, and
+    its share in each layer; {} if the run kept none."""
+    if (found := folder.read_analysis().get("overlap")) is None:
+        return {}
+    names = folder.read_matrix()[0]
+    tables = {}
+    for kind, columns in {"cosine": names, "top_share": names, "by_layer": found["layers"]}.items():
+        data = [[name, *row] for name, row in zip(names, found[kind], strict=True)]
+        tables[f"importance_{kind}"] = {"columns": ["task", *columns], "data": data}
+    return tables
 
 
 def picture(matrix: Matrix, names: Sequence[str], title: str) -> np.ndarray:

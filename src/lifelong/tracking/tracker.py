@@ -6,8 +6,9 @@ One step axis, `step`, counts optimiser steps through the whole stream; a Traine
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -17,14 +18,17 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lifelong.data.stream import TaskStream
+from lifelong.data.examples import Examples
+from lifelong.data.stream import Task, TaskStream
 from lifelong.distributed.ranks import gathered, sum_over_ranks_, this_shard
 from lifelong.methods.method import Method
 from lifelong.models.evaluation import accuracy_row
+from lifelong.models.learner import Learner
 from lifelong.runs.environment import peak_memory_bytes
 from lifelong.runs.record import Record
 from lifelong.tracking.gallery import TESTED, Gallery, importance_histograms
 from lifelong.tracking.history import History, Row, numbers
+from lifelong.tracking.within import WITHIN, Subsets
 
 
 class DivergedError(RuntimeError):
@@ -34,6 +38,7 @@ class DivergedError(RuntimeError):
 class Tracker(Callback):
     """Logs the running task: losses every n optimiser steps, validation accuracies every epoch, tests at its end.
 
+    With `subsets` it also tests the tasks seen so far on them, every so many steps of a task and at its end.
     Losses are summed on the device; the host waits for them only when a row is written. Comes before the method among
     the callbacks, so that it sees the task's own gradient. The history holds what the configuration decides, the same
     in every repetition; what a run cost (`cost/…`) goes to the loggers alone.
@@ -53,11 +58,12 @@ class Tracker(Callback):
         history: History,
         loggers: Sequence[Logger],
         every_n_steps: int,
+        subsets: Subsets | None = None,
     ) -> None:
         if every_n_steps < 1:
             raise ValueError(f"log_every_n_steps must be an integer >= 1, got {every_n_steps!r}")
         self.stream, self.method, self.record, self.every_n_steps = stream, method, record, every_n_steps
-        self.history, self.loggers = history, list(loggers)
+        self.history, self.loggers, self.subsets = history, list(loggers), subsets
         self.latest: dict[str, float] = {}
         self._loss: Tensor = torch.zeros(())
         self._count = self._samples = 0
@@ -82,6 +88,8 @@ class Tracker(Callback):
                 logger.log_task(row, step, test, importance_histograms(self.method.importance_shown))
             else:
                 logger.log_metrics(row, step)
+        if self.subsets:
+            self._evaluate_subsets(self.method.learner, row["task"], step)  # type: ignore[arg-type]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._loss, self._count = torch.zeros(()), 0  # a task starts anew, an interrupted one is restored after this
@@ -108,6 +116,9 @@ class Tracker(Callback):
             self.latest = {"train/loss": loss, **self._before_step}
             row = {"task": self.record.task, "epoch": trainer.current_epoch, **self.latest}
             self.write(row, self.record.step + trainer.global_step, self._costs(pl_module.device))
+        if self._stepped and self.subsets and trainer.global_step % self.subsets.every_n_steps == 0:
+            step, epoch = self.record.step + trainer.global_step, trainer.current_epoch
+            self._evaluate_subsets(pl_module, self.record.task, step, epoch=epoch)  # type: ignore[arg-type]
         self._stepped = False
 
     def _loss_of_all(self, trainer: Trainer) -> float:
@@ -140,15 +151,27 @@ class Tracker(Callback):
         self.on_train_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        k, begun = self.record.task, perf_counter()
+        k, step = self.record.task, self.record.step + trainer.global_step
+        row = self._evaluate(pl_module, k, "val", "val/accuracy/", step, epoch=trainer.current_epoch)  # type: ignore[arg-type]
         last = self.method.learned(self.stream, self.stream.task(k))
-        with self.record.timed("evaluation"):
-            row = accuracy_row(pl_module, self.stream, last, "val", range(last + 1), self.method.enter)  # type: ignore[arg-type]
-        values = {f"val/accuracy/{self.stream.names[j]}": float(row[j]) for j in range(last + 1)}
         monitored = float(row[k : last + 1].mean())  # loggers have it on our own axis
         pl_module.log("val/accuracy", monitored, logger=False)
-        self.write({"task": k, "epoch": trainer.current_epoch, **values}, self.record.step + trainer.global_step)
+
+    def _evaluate_subsets(self, learner: Learner, turn: int, step: int, **where: int) -> None:
+        of = partial(self.subsets.of, device=learner.device)  # type: ignore[union-attr]
+        self._evaluate(learner, turn, of, WITHIN, step, **where)
+
+    def _evaluate(
+        self, learner: Learner, turn: int, part: str | Callable[[Task], Examples], prefix: str, step: int, **where: int
+    ) -> Tensor:
+        """Write a row of accuracies on the tasks seen so far and return it, (T,); its time is not the training's."""
+        begun, last = perf_counter(), self.method.learned(self.stream, self.stream.task(turn))
+        with self.record.timed("evaluation"):
+            row = accuracy_row(learner, self.stream, last, part, range(last + 1), self.method.enter)
+        values = {f"{prefix}{self.stream.names[j]}": float(row[j]) for j in range(last + 1)}
+        self.write({"task": turn, **where, **values}, step)
         self._since += perf_counter() - begun
+        return row
 
     def summarise(self, metrics: Row) -> None:
         """Hand the finished run's measures to loggers that keep a summary."""

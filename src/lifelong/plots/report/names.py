@@ -47,6 +47,11 @@ def has_strength(runs: DataFrame) -> Series:
     return runs.groupby("line")["strength"].max() > 0
 
 
+def entry_name(line: str, strength: float) -> str:
+    """A line at a strength, e.g. "ewc, λ = 100"."""
+    return f"{line}, λ = {strength:g}" if strength else line
+
+
 def slug(title: str) -> str:
     """The title fit for the name of a file."""
     return re.sub(r"[^\w.+-]+", "-", title).strip("-")[:100]

@@ -10,10 +10,23 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from lifelong.plots.figures import save_figure
+from lifelong.plots.report.analysed import ANALYSED
 from lifelong.plots.report.names import slug
-from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure
+from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure, within_figure
 from lifelong.plots.report.runs import missing, notes, read_runs
-from lifelong.plots.report.tables import cost_table, latex, matrices, result_table, shown_measures, summary
+from lifelong.plots.report.significance import pairs_needed
+from lifelong.plots.report.tables import (
+    best_runs,
+    comparison_table,
+    cost_table,
+    in_all_streams,
+    latex,
+    matrices,
+    reference,
+    result_table,
+    shown_measures,
+    summary,
+)
 from lifelong.runs.atomic import atomic_write
 
 FOLDER, PAGE = "report", "index.html"
@@ -22,6 +35,7 @@ FIGURES: dict[str, Callable[[DataFrame], Figure | None]] = {
     "plane": plane_figure,
     "matrices": matrices_figure,
     "curves": curves_figure,
+    "within": within_figure,
 }
 
 
@@ -35,7 +49,8 @@ def write_report(folder: Path) -> Path:
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     shown = [_section(members, target) for title, members in runs.groupby("section") if title]
-    flat = runs.drop(columns=["config", "matrix", "tasks"], errors="ignore").assign(path=runs["path"].map(str))
+    nested = ["config", "matrix", "tasks", "analysis"]
+    flat = runs.drop(columns=nested, errors="ignore").assign(path=runs["path"].map(str))
     tables = {"runs.csv": flat.to_csv(index=False)}
     if (runs["state"] == "finished").any():
         tables |= {"summary.csv": summary(runs).to_csv(), "matrices.csv": matrices(runs).to_csv(index=False)}
@@ -43,9 +58,10 @@ def write_report(folder: Path) -> Path:
     environment = Environment(
         loader=PackageLoader("lifelong.plots.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    problems = runs[runs["state"] != "finished"].to_dict("records")
+    problems, best = runs[runs["state"] != "finished"].to_dict("records"), best_runs(runs)
     page = environment.get_template("page.html").render(
         title=f"Report: {folder}", num_runs=len(runs), problems=problems, notes=notes(runs), sections=shown,
+        overall=_comparison(in_all_streams(best)) if best["section"].nunique() > 1 else {},
         num_problems=len(problems) + sum(len(section["missing"]) for section in shown),
     )  # fmt: skip
     for name, text in {**tables, PAGE: page}.items():
@@ -70,8 +86,10 @@ def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
         "rows": list(zip(best, first, table.to_numpy().tolist(), strict=True)),
         "chosen": best.any(),
         "validated": finished["val_average_accuracy"].notna().any(),
+        "within": finished["within_min_accuracy"].notna().any(),
         "single": (entries["seeds"] == 1).any(),
         "latex": latex(table, best, title),
+        "compared": _comparison(best_runs(runs)),
         "figures": _figures(runs, target / said["slug"]),
         "cost_headings": list(costs),
         "costs": costs.to_numpy().tolist(),
@@ -79,10 +97,27 @@ def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
     }
 
 
+def _comparison(best: DataFrame) -> dict[str, Any]:
+    """What the page says of the differences between the lines of `best`; nothing of fewer than two."""
+    num_tests = best["line"].nunique() - 1
+    if num_tests < 1:
+        return {}
+    first = reference(best)
+    table = comparison_table(best, first)
+    return {
+        "first": first,
+        "num_tests": num_tests,
+        "needed": pairs_needed(),
+        "needed_of_all": pairs_needed(num_tests),
+        "headings": list(table),
+        "rows": table.to_numpy().tolist(),
+    }
+
+
 def _figures(runs: DataFrame, stem: Path) -> list[dict[str, str]]:
     """Draw each figure to STEM-name.svg and .png; what the page needs of it."""
     shown = []
-    for name, draw in FIGURES.items():
+    for name, draw in (FIGURES | ANALYSED).items():
         figure = draw(runs)
         if figure is not None:
             figure.draw_without_rendering()  # the layout settles in its second round

@@ -7,22 +7,22 @@ side, and would hide all else. The tables have those too.
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
-from pandas import DataFrame, Series
+from pandas import DataFrame
 
 from lifelong.plots.figures import CHARACTER, SLANTED, empty_figure, heat_map, line_style
 from lifelong.plots.report.names import ENTRY, has_strength
-from lifelong.plots.report.runs import validation_curves
-from lifelong.plots.report.tables import best_runs, half_width, mean_matrix, summary
+from lifelong.plots.report.plane import FAINT_HALO, HALO, PLACE, RING, draw_plane, means, name_strengths
+from lifelong.plots.report.runs import VAL, WITHIN, accuracy_curves
+from lifelong.plots.report.tables import best_runs, interval, mean_matrix, summary
 
 AXES = {
     "average_accuracy": "average accuracy (%)",
@@ -30,11 +30,9 @@ AXES = {
     "intransigence": "intransigence (points)",
     "learning_accuracy": "learning accuracy (%)",
 }
-PLACE = ["learning_accuracy", "stability"]
-HALO: dict[str, Any] = {"color": "0.75", "linewidth": 4, "marker": "o", "markersize": 15, "alpha": 0.6, "zorder": 1}
-RING: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 13, "markerfacecolor": "none", "linestyle": "",
-                        "zorder": 4}  # fmt: skip
-MIN_SEEDS = 3
+PALE: dict[str, Any] = {"color": "0.82", "linewidth": 1, "zorder": 0}
+MANY = 8
+"""Lines that one panel can show apart. Of more the best are coloured, or each has a panel of its own."""
 WIDTH = 11.0
 """Of every figure, inches."""
 GREYS = ("0.15", "0.45", "0.65")
@@ -42,33 +40,39 @@ DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def styles(runs: DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour, dash and marker of every line, those that have a strength first: legends end with the references."""
-    swept = has_strength(runs[runs["state"] == "finished"])
-    found = {line: line_style(i) for i, line in enumerate(swept.index[swept])}
+    """Colour, dash and marker of every line, those that have a strength first: legends end with the references.
+
+    More than MANY come by accuracy at the best strength, in validation if there is any: the best look least alike.
+    """
+    finished = runs[runs["state"] == "finished"]
+    swept, lines = has_strength(finished), has_strength(finished).loc[lambda has: has].index
+    if len(lines) > MANY:
+        finished = finished.assign(score=finished["val_average_accuracy"].fillna(finished["average_accuracy"]))
+        scores = finished.groupby(["line", "strength"])["score"].mean().groupby("line").max()
+        lines = scores[lines].sort_values(ascending=False, kind="stable").index
+    found = {line: line_style(i) for i, line in enumerate(lines)}
     for i, line in enumerate(swept.index[~swept]):
         grey = {"color": GREYS[i % len(GREYS)], "linestyle": DASHES[i % len(DASHES)], "marker": "X"}
         found[line] = line_style(0) | grey
     return found
 
 
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """The 95 % confidence interval as it is drawn: nan, which draws nothing, below MIN_SEEDS values."""
-    known = Series(values).dropna()
-    half = half_width(known) if len(known) >= MIN_SEEDS else math.nan
-    return known.mean() - half, known.mean() + half
-
-
 def strength_figure(runs: DataFrame) -> Figure | None:
     """A panel per measure over the strength λ, its axis logarithmic; what has no strength or strength 0 is a horizontal
-    line. None if no line was run at two strengths."""
+    line. Of more than MANY lines all but the best are pale. None if no line was run at two strengths."""
     finished, style = _percent(runs), styles(runs)
     swept = finished[finished["strength"] > 0]
     if not (swept.groupby("line")["strength"].nunique() > 1).any():
         return None
     keys = [key for key in AXES if finished[key].notna().any()]
     columns = 3 if len(keys) == 3 else 2
-    figure, panels = _canvas("What strength does", runs, len(keys), columns, 3.3, style, sharex=True)
+    pale = [line for line in style if line in set(swept["line"])][MANY:]
+    style = {line: kind for line, kind in style.items() if line not in pale}
+    legend = style | ({f"{len(pale)} others, less accurate": PALE} if pale else {})
+    figure, panels = _canvas("What strength does", runs, len(keys), columns, 3.3, legend, sharex=True)
     for axes, key in zip(panels, keys, strict=False):
+        for line in pale:
+            axes.plot(swept[swept["line"] == line].groupby("strength")[key].mean(), **PALE)
         for line, kind in style.items():
             ours = swept[(swept["line"] == line) & swept[key].notna()]
             sns.lineplot(ours, x="strength", y=key, errorbar=interval, err_kws={"alpha": 0.1, "lw": 0}, ax=axes, **kind)
@@ -79,49 +83,38 @@ def strength_figure(runs: DataFrame) -> Figure | None:
 
 
 def plane_figure(runs: DataFrame) -> Figure | None:
-    """Stability, 100 − forgetting, over plasticity, the learning accuracy; None if no entry has both (one task)."""
+    """Stability, 100 − forgetting, over plasticity, the learning accuracy; None if no entry has both (one task).
+
+    Markers are named by their strength where there is room. Each of more than MANY lines has a panel of its own, with
+    the others pale.
+    """
     finished, style = _percent(runs), styles(runs)
     finished = finished.assign(stability=100 - finished["forgetting"]).dropna(subset=PLACE)
     if finished.empty:
         return None
-    legend = style | {"Pareto front": HALO, "best by validation": RING}
-    figure, (axes,) = _canvas("Stability and plasticity", runs, 1, 1, 6.0, legend)
-    for line, members in finished.groupby("line"):
-        _track(axes, members, style[line])
     best = summary(runs)["best"]
     chosen = best.index[best & (best.groupby("line").transform("size") > 1)]
-    means = finished.groupby(ENTRY)[PLACE].mean()
-    axes.plot(*means[means.index.isin(chosen)].to_numpy().T, **RING)
-    rivals = finished[finished["method"] != "joint"].groupby(ENTRY)[PLACE].mean().to_numpy()
-    axes.plot(*rivals[pareto_front(rivals.tolist())].T, drawstyle="steps-pre", **HALO)
-    labels = {"xlabel": "plasticity: learning accuracy (%)", "ylabel": "stability: 100 − forgetting (points)"}
-    _set_axes(axes, **labels, xlim=_around(finished, PLACE[0]), ylim=_around(finished, PLACE[1]))
+    swept = [line for line in style if (finished.loc[finished["line"] == line, "strength"] > 0).any()]
+    fixed = [line for line in style if line not in swept]
+    groups = [[line] for line in swept] if len(swept) > MANY else [swept]
+    small = len(groups) > 1
+    legend = {line: style[line] for line in fixed} if small else style
+    legend = legend | {"Pareto front": FAINT_HALO if small else HALO, "best by validation": RING}
+    height, num_columns, shared = 2.6 if small else 6.0, 4 if small else 1, {"sharex": True, "sharey": True}
+    figure, panels = _canvas("Stability and plasticity", runs, len(groups), num_columns, height, legend, **shared)
+    for axes, lines in zip(panels, groups, strict=True):
+        if small:
+            axes.plot(*means(finished).to_numpy().T, **PALE | {"linestyle": "", "marker": ".", "markersize": 3})
+            axes.set_title(_folded(lines[0], WIDTH / num_columns - 0.6), fontsize=9)
+        draw_plane(axes, finished, {line: style[line] for line in [*lines, *fixed]}, chosen, small=small)
+        labels = {"xlabel": "plasticity: learning accuracy (%)", "ylabel": "stability: 100 − forgetting (points)"}
+        _set_axes(axes, **labels, xlim=_around(finished, PLACE[0]), ylim=_around(finished, PLACE[1]))
+        axes.label_outer()
+    for _ in range(2):  # the layout settles in its second round, and names need to know it
+        figure.draw_without_rendering()
+    for axes, lines in zip(panels, groups, strict=True):
+        name_strengths(axes, finished[finished["line"].isin(lines)], style, chosen, small=small)
     return figure
-
-
-def _track(axes: Axes, members: DataFrame, style: dict[str, Any]) -> None:
-    """The entries of a line joined by strength, with their intervals; a larger marker for a larger strength."""
-    entries = members.groupby("strength")
-    x, y = (entries[key].mean().to_numpy() for key in PLACE)
-    wide, high = ([interval(values)[1] - values.mean() for _, values in entries[key]] for key in PLACE)
-    axes.plot(x, y, **{**style, "linewidth": 1, "marker": ""})
-    axes.errorbar(x, y, xerr=wide, yerr=high, fmt="none", color=style["color"], alpha=0.35, zorder=2)
-    sizes = (4 + 6 * np.arange(len(x)) / max(len(x) - 1, 1)) ** 2
-    axes.scatter(x, y, sizes, marker=style["marker"], color=style["color"], zorder=3)
-
-
-def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Indices of the points no other one beats or equals in both coordinates while beating it in one, by the first.
-
-    >>> pareto_front([(1, 1), (0, 2), (0.5, 0.5), (2, 0)])
-    [1, 0, 3]
-    """
-    order = sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1]))
-    front: list[int] = []
-    for i in order:
-        if not front or points[i][1] > points[front[-1]][1] or points[i] == points[front[-1]]:
-            front.append(i)
-    return front[::-1]
 
 
 def matrices_figure(runs: DataFrame) -> Figure | None:
@@ -153,7 +146,16 @@ def curves_figure(runs: DataFrame) -> Figure | None:
 
     None without validation data or a chosen strength.
     """
-    curves = {name: found for name, members in _best_entries(runs) if len(found := mean_curves(members))}
+    return _curves_figure("Accuracy over time", runs, VAL, "validation accuracy (%)")
+
+
+def within_figure(runs: DataFrame) -> Figure | None:
+    """As `curves_figure`, of the accuracies within tasks; None of runs without them."""
+    return _curves_figure("Accuracy within tasks", runs, WITHIN, "accuracy on a subset (%)")
+
+
+def _curves_figure(what: str, runs: DataFrame, prefix: str, label: str) -> Figure | None:
+    curves = {name: found for name, members in _best_entries(runs) if len(found := mean_curves(members, prefix))}
     if not curves:
         return None
     tasks = max((list(dict.fromkeys(found["task"])) for found in curves.values()), key=len)
@@ -161,7 +163,7 @@ def curves_figure(runs: DataFrame) -> Figure | None:
     kinds = {task: line_style(i) | {"color": colours[task], "marker": ""} for i, task in enumerate(tasks)}
     legend = {f"on {task}": kind for task, kind in kinds.items()}
     num_columns, shared = min(4, len(curves)), {"sharex": True, "sharey": True}
-    figure, panels = _canvas("Accuracy over time", runs, len(curves), num_columns, 2.2, legend, **shared)
+    figure, panels = _canvas(what, runs, len(curves), num_columns, 2.2, legend, **shared)
     for axes, (name, found) in zip(panels, curves.items(), strict=False):
         for task, points in found.groupby("task", sort=False):
             kind = kinds.get(task, line_style(0))
@@ -169,16 +171,19 @@ def curves_figure(runs: DataFrame) -> Figure | None:
                          ax=axes, **kind)  # fmt: skip
         axes.set_title(_folded(name, WIDTH / num_columns - 0.6), fontsize=9)
         limits = {"xlim": (0, max(len(tasks), 1)), "ylim": (0, 100)}
-        _set_axes(axes, xlabel="tasks learned", ylabel="validation accuracy (%)", **limits)
+        _set_axes(axes, xlabel="tasks learned", ylabel=label, **limits)
         axes.xaxis.set_major_locator(MultipleLocator(math.ceil(len(tasks) / 10)))
     return figure
 
 
-def mean_curves(entry: DataFrame) -> DataFrame:
-    """Columns task, position, accuracy (%): of every run of an entry that has them; positions all of those share."""
+def mean_curves(entry: DataFrame, prefix: str = VAL) -> DataFrame:
+    """Columns task, position, accuracy (%): of every run of an entry that has them; positions all of those share.
+
+    prefix: as in `accuracy_curves`.
+    """
     names, found = mean_matrix(entry).columns, []
     for run in entry.itertuples():
-        curve = validation_curves(run.path).replace({"task": dict(zip(run.tasks, names, strict=True))})
+        curve = accuracy_curves(run.path, prefix).replace({"task": dict(zip(run.tasks, names, strict=True))})
         found += [curve.assign(accuracy=100 * curve["accuracy"])] if len(curve) else []
     if not found:
         return DataFrame(columns=["task", "position", "accuracy"])

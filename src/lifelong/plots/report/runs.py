@@ -1,6 +1,7 @@
 """Run folders as one table: a row per run, from config.yaml and metrics.json, and what each row is called."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from pandas import DataFrame, Series
 
 from lifelong.metrics import intransigence
-from lifelong.plots.report.names import named
+from lifelong.plots.report.names import entry_name, named
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id, whole
 from lifelong.runs.identity import flattened, setting
 
@@ -22,6 +23,10 @@ MEASURES = {
     "learning_accuracy": "learning ACC",
     "backward_transfer": "BWT",
     "forward_transfer": "FWT",
+    "within_min_accuracy": "min-ACC within tasks",
+    "within_worst_case_accuracy": "WC-ACC within tasks",
+    "within_average_anytime_accuracy": "AAA",
+    "within_stability_gap": "stability gap",
 }
 PHASES = ("train", "importance", "memory", "evaluation")
 BYTES = {
@@ -29,7 +34,7 @@ BYTES = {
     "method_state_bytes": "method state (MB)",
     "memory_bytes": "exemplars (MB)",
 }
-VAL = "val/accuracy/"
+VAL, WITHIN = "val/accuracy/", "within/"
 
 
 def read_runs(folder: Path) -> DataFrame:
@@ -37,8 +42,9 @@ def read_runs(folder: Path) -> DataFrame:
 
     Columns: path; state (finished, failed, unfinished or damaged) and the reason, one line; seed; config, flat and
     without the seed: "method.strength" → 100 (empty if it cannot be read); setting, its hash: runs that share it differ
-    in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; all keys of metrics.json, undefined as
-    nan; seconds, of all phases; intransigence, against the joint run of the same stream and seed; and those of `named`.
+    in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; analysis, what analysis.json holds; all
+    keys of metrics.json, undefined as nan; seconds, of all phases; intransigence, against the joint run of the same
+    stream and seed; and those of `named`.
 
     Raises:
         FileNotFoundError: no run below `folder`.
@@ -46,6 +52,11 @@ def read_runs(folder: Path) -> DataFrame:
     found = [read_run(path.parent) for path in sorted(folder.glob("**/config.yaml"))]
     if not found:
         raise FileNotFoundError(f"no run folder below {folder}")
+    return tabulated(found)
+
+
+def tabulated(found: Sequence[dict[str, Any]]) -> DataFrame:
+    """The rows of some runs as `read_runs` has them."""
     runs = DataFrame(found)
     numbers = [*MEASURES, *(f"{phase}_seconds" for phase in PHASES), *BYTES]
     runs = runs.reindex(columns=list(dict.fromkeys([*runs, *numbers, "stream", "method_code"])))
@@ -66,7 +77,7 @@ def read_run(path: Path) -> dict[str, Any]:
             row["setting"] = run_id("setting", row["config"])
         if paths.finished:
             metrics, (names, rows) = paths.read_metrics(), paths.read_matrix()
-            return {**metrics, **row, "tasks": names, "matrix": np.array(rows)}
+            return {**metrics, **row, "tasks": names, "matrix": np.array(rows), "analysis": paths.read_analysis()}
         row["state"], row["reason"] = _why_unfinished(path)
     except RunFolderError as error:
         row["state"], row["reason"] = "damaged", str(error)
@@ -123,24 +134,24 @@ def missing(section: DataFrame) -> list[str]:
     lines = []
     for (line, strength), runs in section.groupby(["line", "strength"]):
         if lacking := sorted(set(section["seed"].dropna()) - set(runs["seed"])):
-            name = f"{line}, λ = {strength:g}" if strength else line
-            lines.append(f"{name}: no run of seed {', '.join(f'{seed:g}' for seed in lacking)}")
+            lines.append(f"{entry_name(line, strength)}: no run of seed {', '.join(f'{seed:g}' for seed in lacking)}")
     return lines
 
 
-def validation_curves(path: Path) -> DataFrame:
-    """Validation accuracy in [0, 1] of the run in `path`: columns task (its name), position, accuracy; maybe no row.
+def accuracy_curves(path: Path, prefix: str) -> DataFrame:
+    """Accuracy in [0, 1] of the run in `path`: columns task (its name), position, accuracy; maybe no row.
 
-    position: place in the stream, 1.5 = half of the second task's optimiser steps are done. Methods that take different
-    numbers of steps for a task compare on this axis.
+    prefix: of the names in the history, VAL or WITHIN. position: place in the stream, 1.5 = half of the second task's
+    optimiser steps are done. Methods that take different numbers of steps for a task compare on this axis.
     """
     history = path / "history.jsonl"
     lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
-    rows = [json.loads(line) for line in lines if VAL in line and line.endswith("}")]
+    rows = [json.loads(line) for line in lines if prefix in line and line.endswith("}")]
     ends = {row["task"]: row["step"] for row in rows}
     points = []
     for row in rows:
         start, end = ends.get(row["task"] - 1, 0), ends[row["task"]]
         position = row["task"] + (row["step"] - start) / max(end - start, 1)
-        points += [(key.removeprefix(VAL), position, value) for key, value in row.items() if key.startswith(VAL)]
-    return DataFrame(points, columns=["task", "position", "accuracy"]).dropna()
+        points += [(key.removeprefix(prefix), position, value) for key, value in row.items() if key.startswith(prefix)]
+    curves = DataFrame(points, columns=["task", "position", "accuracy"]).dropna()
+    return curves.drop_duplicates(["task", "position"], keep="last")

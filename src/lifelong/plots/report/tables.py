@@ -9,8 +9,11 @@ from scipy.stats import t
 
 from lifelong.plots.report.names import ENTRY, has_strength
 from lifelong.plots.report.runs import BYTES, MEASURES, PHASES
+from lifelong.plots.report.significance import holm, iqm, iqm_interval, permutation_p
 
 DASH = "–"
+MIN_SEEDS = 3
+"""Of an interval that is drawn: that of two is 12.7 standard errors to either side, and would hide all else."""
 
 
 def half_width(values: Iterable[float]) -> float:
@@ -20,6 +23,13 @@ def half_width(values: Iterable[float]) -> float:
     """
     known = Series(values, dtype=float).dropna()
     return float(t.ppf(0.975, len(known) - 1) * known.sem()) if len(known) > 1 else np.nan
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """The 95 % confidence interval as it is drawn: nan, which draws nothing, below MIN_SEEDS values."""
+    known = Series(values).dropna()
+    half = half_width(known) if len(known) >= MIN_SEEDS else np.nan
+    return known.mean() - half, known.mean() + half
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -68,6 +78,51 @@ def best_runs(runs: DataFrame) -> DataFrame:
     table = summary(runs)
     chosen = runs.set_index(ENTRY).index.isin(table.index[table["best"]])
     return runs[chosen & (runs["state"] == "finished")]
+
+
+def reference(runs: DataFrame) -> str | None:
+    """What others are compared with: the line of the highest mean validation accuracy among those with the most runs.
+
+    Never joint, which keeps all data; None without validation data, as test accuracy has no part in a choice.
+    """
+    scores = runs[runs["method"] != "joint"].groupby("line")["val_average_accuracy"].agg(["size", "mean"]).dropna()
+    return str(scores.loc[scores["size"] == scores["size"].max(), "mean"].idxmax()) if len(scores) else None
+
+
+def in_all_streams(best: DataFrame) -> DataFrame:
+    """Of `best_runs`, those of the lines that every section has."""
+    return best[best.groupby("line")["section"].transform("nunique") == best["section"].nunique()]
+
+
+def comparison_table(runs: DataFrame, first: str | None, key: str = "average_accuracy") -> DataFrame:
+    """Cells of text, a row per line, highest first, in points of 100: its runs, how far they are from those of `first`.
+
+    Runs are paired by stream and seed. IQM: of all runs, its 95 % bootstrap interval stratified by stream; difference:
+    mean over pairs ± 95 % interval; p: of the paired permutation test; Holm: corrected for the rows of the table.
+    """
+    known = runs.dropna(subset=[key])
+    scores = {line: 100 * own.groupby(["section", "seed"])[key].mean() for line, own in known.groupby("line")}
+    base = {line: scores.get(str(first), own) for line, own in scores.items()}
+    pairs = {line: (own - base[line]).dropna() if base[line] is not own else own[:0] for line, own in scores.items()}
+    p = Series({line: permutation_p(differences) for line, differences in pairs.items()}, dtype=float)
+    corrected, rows = holm(p), []
+    for line, own in sorted(scores.items(), key=lambda item: -iqm(item[1])):
+        strata = [values for _, values in own.groupby("section")]
+        low, high = map(number, iqm_interval(*strata))
+        row = {"method": line, "runs": str(len(own))}
+        row["mean"] = plus_minus(own, 1) if len(strata) == 1 else number(own.mean())
+        row["IQM"] = number(iqm(own)) + f" [{low}, {high}]" * (low != DASH)
+        if first in scores:
+            change = plus_minus(pairs[line], 1)
+            row |= {"pairs": str(len(pairs[line])), "difference": "+" * (change[0] not in f"-{DASH}") + change}
+            row |= {"p": p_text(p[line]), "Holm": p_text(corrected[line])}
+        rows.append(row)
+    return DataFrame(rows)
+
+
+def p_text(p: float) -> str:
+    """Three digits that count; a dash for nan."""
+    return DASH if pd.isna(p) else f"{p:.3g}"
 
 
 def shown_measures(runs: DataFrame) -> list[str]:

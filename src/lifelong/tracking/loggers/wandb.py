@@ -22,9 +22,11 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
 from lifelong.runs.atomic import atomic_write
+from lifelong.runs.folder import RunFolder
 from lifelong.tracking.about import About
-from lifelong.tracking.gallery import TESTED, Gallery, Histogram, Matrix, picture, tested
+from lifelong.tracking.gallery import TESTED, Gallery, Histogram, Matrix, importance_tables, picture, tested
 from lifelong.tracking.history import History, Row, numbers, read_history
+from lifelong.tracking.loggers.service import one_line
 
 ROWS, SERVER = "wandb/rows.jsonl", "wandb/server.json"
 _offline = False
@@ -34,11 +36,13 @@ _offline = False
 class WandbLogger(LightningWandbLogger, Gallery):
     """Lightning's WandbLogger on the stream's own step axis, in the background.
 
-    Online if the machine is logged in (or WANDB_MODE says so), else offline in the run folder. The W&B run has the run
-    id, so that a resumed run goes on in it; a W&B agent gives its trials ids of their own.
+    Online if the machine is logged in (or `mode` or WANDB_MODE says so), else offline in the run folder. The W&B run
+    has the run id, so that a resumed run goes on in it; a W&B agent gives its trials ids of their own.
 
     Args:
         group: what the run is grouped with, e.g. its sweep.
+        notes: a longer description of the run.
+        mode: "online" or "offline"; None: as WANDB_MODE says.
         init_timeout, finish_timeout: seconds the server has to answer at the start and to take what is left at the end.
             A run that has nothing else to do waits for both, and once more for its last rows.
     """
@@ -52,13 +56,17 @@ class WandbLogger(LightningWandbLogger, Gallery):
         tags: Sequence[str],
         init_timeout: float,
         finish_timeout: float,
+        notes: str | None = None,
+        mode: str | None = None,
     ) -> None:
         what: dict[str, Any] = {"entity": entity, "group": group, "job_type": about.method, "tags": list(tags)}
+        what |= {"notes": notes} if notes else {}
         super().__init__(about.title, about.folder, about.run_id, project=project, config=about.flat_config, **what)
         self.about, self.init_timeout, self.finish_timeout = about, init_timeout, finish_timeout
         kept = kept_rows(about.folder)
         self._rows, self._queue = History(about.folder / ROWS), SimpleQueue[Row | None]()
         self.run: Any = None
+        self.mode, self.failure = mode, ""
         self.started, self._online, self._has_failed, self._exit_code = Event(), False, False, 1
         self._matrix: list[list[float]] = []
         self._metrics: Row = {}
@@ -99,7 +107,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
             self._start()
             for number, row in enumerate(rows):
                 self._send(row, is_there=number < self.run.starting_step)
-            self.run.summary.update(self._metrics)
+            self.run.summary.update({**self._metrics, **self._importance()})
         except Exception as error:
             self._fail(error)
             deque(rows, maxlen=0)  # until the run ends
@@ -116,8 +124,8 @@ class WandbLogger(LightningWandbLogger, Gallery):
 
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # of W&B's own telemetry, if the server is gone
         wandb.setup(wandb.Settings(silent=True))
-        mode = "offline" if _offline else os.environ.get("WANDB_MODE", "")
-        reason = f"WANDB_MODE={mode}" if mode else "not logged in"
+        mode = "offline" if _offline else self.mode or os.environ.get("WANDB_MODE", "")
+        reason = f"{'logger.wandb.mode' if self.mode else 'WANDB_MODE'}={mode}" if mode else "not logged in"
         try:
             mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
             self._init(mode)
@@ -125,6 +133,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
             wandb.teardown()  # its process holds on to the id of a run that failed to start
             wandb.setup(wandb.Settings(silent=True))
             mode, reason = "offline", one_line(error)
+            self.failure = reason
             self._init(mode)
         if mode == "offline" and not _offline:
             _offline = True
@@ -167,6 +176,15 @@ class WandbLogger(LightningWandbLogger, Gallery):
             sent["accuracy_matrix_image"] = wandb.Image(image, caption="test accuracy (%)")
         self.run.log(sent)
 
+    def _importance(self) -> dict[str, Any]:
+        """What the tasks' own importances share, as tables and as a picture; {} if none were kept or the run failed."""
+        import wandb
+
+        folder = RunFolder(self.about.folder)
+        tables = importance_tables(folder) if self._metrics else {}
+        found: dict[str, Any] = {name: wandb.Table(**table) for name, table in tables.items()}
+        return {**found, "importance_image": wandb.Image(str(folder.importance_picture))} if found else {}
+
     def _finish(self) -> None:
         """Raises whatever W&B raises if the server does not take what is left, or does not say how much it has."""
         import wandb
@@ -181,8 +199,8 @@ class WandbLogger(LightningWandbLogger, Gallery):
 
     def _fail(self, error: Exception) -> None:
         if not self._has_failed:
-            self._has_failed = True
-            self._say(one_line(error))
+            self._has_failed, self.failure = True, one_line(error)
+            self._say(self.failure)
 
     def _say(self, reason: str) -> None:
         where = self.about.folder / "wandb"
@@ -223,11 +241,13 @@ def kept_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def try_online_again() -> None:
+    """Forget that a run of this process went offline: the next one asks the server."""
+    global _offline
+    _offline = False
+
+
 def is_uploaded(folder: Path) -> bool:
     """Whether the server has said that it has all rows of a run that W&B logged; true if there are none."""
     path = folder / ROWS
     return not path.exists() or at_server(folder)[1] >= len(read_history(path))
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split("\n")[0].split())[:200] or type(error).__name__

@@ -1,0 +1,83 @@
+"""MLflow: a tracking server, or a SQLite file below the runs' root."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning.pytorch.loggers import MLFlowLogger
+
+from lifelong.tracking.about import About
+from lifelong.tracking.gallery import Gallery, Histogram, Matrix, picture, tested
+from lifelong.tracking.history import Row, numbers, read_history
+from lifelong.tracking.loggers.service import Forgiving, one_line, required
+
+URI = "MLFLOW_TRACKING_URI"
+RUN_ID = "lifelong.run_id"
+"""The tag by which a resumed run finds what it logged before."""
+
+
+class MLflow(Forgiving, MLFlowLogger, Gallery):
+    """Lightning's MLFlowLogger on the stream's own step axis.
+
+    A resumed run begins anew, with its history: what it logged before is deleted, as MLflow cannot cut a metric.
+
+    Args:
+        experiment: its name in MLflow.
+        tracking_uri: of a server or a database; None: MLFLOW_TRACKING_URI, else mlflow.db below the runs' root.
+        tags: of the run.
+
+    Raises:
+        ModuleNotFoundError: mlflow is not installed.
+        ConnectionError: the server or the database cannot be used.
+    """
+
+    def __init__(self, about: About, experiment: str, tracking_uri: str | None, tags: Mapping[str, str]) -> None:
+        required("mlflow", extra="mlflow")
+        for name in ("mlflow.store.db.utils", "alembic", "lightning.pytorch.loggers.mlflow"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # they tell of tables and experiments that they make
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # 7 of them would stop training for minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        local = f"sqlite:///{Path(about.config['root']).resolve() / 'mlflow.db'}"
+        given = os.environ.get(URI)
+        uri = tracking_uri or given or local
+        own = {**tags, RUN_ID: about.run_id, "method": about.method}
+        super().__init__(experiment, about.title, uri, tags=own)
+        self.about = about
+        try:
+            self._begin()
+        except Exception as error:
+            raise ConnectionError(f"{uri} cannot be used: {one_line(error)}") from error
+        finally:  # MLflow sets it, for the next run of this process too
+            os.environ.pop(URI, None)
+            os.environ.update({URI: given} if given else {})
+
+    def _begin(self) -> None:
+        client, kept = self._mlflow_client, []
+        if found := client.get_experiment_by_name(self._experiment_name):
+            kept = client.search_runs([found.experiment_id], f"tags.`{RUN_ID}` = '{self.about.run_id}'")
+        for run in kept:
+            client.delete_run(run.info.run_id)
+        super().log_hyperparams(self.about.flat_config)
+        for row in read_history(self.about.folder / "history.jsonl"):
+            super().log_metrics(numbers(row), row["step"])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        log = super().log_metrics
+        self.attempt(lambda: log(metrics, step))
+
+    def log_task(self, row: Row, step: int, matrix: Matrix, importance: dict[str, Histogram]) -> None:
+        self.log_metrics(numbers(row), step)
+        image = picture(matrix, tested(row), self.about.title)
+        name = f"accuracy_matrix/{step:08}.png"
+        self.attempt(lambda: self.experiment.log_image(self.run_id, image, name))
+
+    def summarise(self, metrics: Row) -> None:
+        self.log_metrics({f"summary/{key}": value for key, value in numbers(metrics).items()}, 0)
+
+    def finalize(self, status: str = "success") -> None:
+        """A Trainer is done, the stream is not."""
+
+    def close(self, status: str) -> None:
+        end = super().finalize
+        self.attempt(lambda: end(status))

@@ -1,0 +1,108 @@
+"""MLflow and Trackio, read back from their local databases: what they hold is what the history says."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs import TINY, command, run, run_killed
+from wandb_session import history
+
+KILLED = ("checkpoint_steps=4",)
+
+
+def points(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, float]]]:
+    """Metric → (step, value) in order, of a history's rows."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for key in row.keys() - {"step"}:
+            found.setdefault(key, []).append((int(row["step"]), pytest.approx(row[key], rel=1e-6)))
+    return found
+
+
+@pytest.mark.parametrize("name", ["mlflow", "trackio"])
+def test_logger_that_is_not_installed_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    said = command(*TINY, f"root={tmp_path}", f"logger={name}")
+    assert said.err.startswith(f"error: logger.{name}: {name} is not installed: pip install 'lifelong[{name}]'")
+    assert (said.code, said.err.count("\n")) == (1, 1)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("killed", [False, True])
+def test_mlflow_has_each_row_of_the_history_once(tmp_path: Path, killed: bool) -> None:
+    """Killed two rows after its last checkpoint and resumed, too; its own SQLite file below the runs' root."""
+    tracking = pytest.importorskip("mlflow.tracking", reason="needs the extra `mlflow`")
+    if killed:
+        run_killed(tmp_path, "logger=mlflow", *KILLED, step=10)
+    result = run(tmp_path, "logger=mlflow", "+logger.mlflow.tags.who=me", *KILLED)
+    client = tracking.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lifelong")
+    (kept,) = client.search_runs([experiment.experiment_id])
+    tags = {key: kept.data.tags[key] for key in ("lifelong.run_id", "method", "who")}
+    assert tags == {"lifelong.run_id": result.folder.name, "method": "ewc", "who": "me"}
+    assert (kept.info.status, kept.data.params["batch_size"]) == ("FINISHED", "128")
+    expected = points(history(result))
+    found = {key: [(m.step, m.value) for m in client.get_metric_history(kept.info.run_id, key)] for key in expected}
+    assert found == expected
+    assert kept.data.metrics["summary/average_accuracy"] == pytest.approx(result.metrics["average_accuracy"])
+    pictures = [Path(file.path).name for file in client.list_artifacts(kept.info.run_id, "accuracy_matrix")]
+    assert pictures[-1] == "00000012.png"
+
+
+@pytest.mark.system
+def test_mlflow_that_does_not_answer_is_said_before_training_and_one_that_goes_away_does_not_stop_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
+    uri = "http://127.0.0.1:9"
+    said = command(*TINY, f"root={tmp_path / 'a'}", "logger=mlflow", f"logger.mlflow.tracking_uri={uri}")
+    assert said.err.startswith(f"error: logger.mlflow: {uri} cannot be used")
+    assert (said.code, said.err.count("\n")) == (1, 1)
+    calls = iter(range(3))
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    def gone(*_: Any) -> None:
+        if next(calls, None) is None:
+            raise ConnectionError("gone")
+
+    monkeypatch.setattr(MLFlowLogger, "log_metrics", gone)
+    run(tmp_path / "b", "logger=mlflow")
+    assert capsys.readouterr().err.count("MLflow stopped (gone): history.jsonl has every row") == 1
+
+
+@pytest.mark.system
+def test_trackio_has_each_row_of_the_history_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own: Trackio reads TRACKIO_DIR once. Killed, resumed, and a second run beside it."""
+    pytest.importorskip("trackio", reason="needs the extra `trackio`")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import trackio
+from trackio.sqlite_storage import SQLiteStorage
+from runs import run, run_killed
+from test_services import KILLED, points
+from wandb_session import history
+root = Path({str(tmp_path)!r})
+run_killed(root, "logger=trackio", *KILLED, step=10)
+results = [run(root, "logger=trackio", *KILLED), run(root, "logger=trackio", "seed=1")]
+kept = {{kept.name: kept for kept in trackio.Api().runs("lifelong")}}
+assert set(kept) == {{result.folder.name for result in results}}, kept
+for result in results:
+    one = kept[result.folder.name]
+    assert one.config["batch_size"] == 128 and one.config["title"].startswith("ewc"), one.config
+    rows = SQLiteStorage.get_logs("lifelong", one.name)
+    expected = points(history(result))
+    found = {{key: [(row["step"], row[key]) for row in rows if key in row] for key in expected}}
+    assert found == expected, (found, expected)
+    assert rows[-1]["summary/average_accuracy"] == result.metrics["average_accuracy"]
+    assert sum("accuracy_matrix_image" in row and "importance/log10/head.weight" in row for row in rows) >= 1
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Trackio" in done.stdout) == (0, False), done
