@@ -3,14 +3,11 @@
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from hydra_plugins.lifelong_stacked import Composed
 from lifelong.experiment.errors import composed
 from lifelong.experiment.parts import make_stream
 from lifelong.experiment.result import read_result
@@ -173,16 +170,6 @@ def test_member_that_diverges_ends_alone_with_the_error_it_has_alone(tmp_path: P
     assert last_line(stacked(tmp_path / "stack", *settings, "optimizer.lr=0.01")).endswith(
         "1 finished before, 0 failed"
     )
-
-
-def test_launcher_takes_what_the_sweeper_composed_once() -> None:
-    """Of two jobs with the same overrides each has a configuration of its own."""
-    composed = Composed(SimpleNamespace(load_sweep_config=lambda master, overrides: OmegaConf.create(list(overrides))))
-    checked = composed.load_sweep_config(master_config=OmegaConf.create(), sweep_overrides=["seed=1"])
-    taken = [composed.take(OmegaConf.create(), ["seed=1"]) for _ in range(2)]
-    assert taken == [["seed=1"], ["seed=1"]]
-    assert taken[0] is checked
-    assert taken[1] is not checked
 
 
 def test_members_whose_importance_is_refused_end_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
