@@ -1,17 +1,19 @@
 """MkDocs' hook (`hooks:` in mkdocs.yml): the pages of the site that are made, and links that lead out of docs/."""
 
+import functools
 import html
 import re
 from typing import Any
 
+import nbformat
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 from website.key_pages import key_pages
 from website.links import DOCS, ROOT, TEXTS, led_right, source_pages
-from website.tutorials import contents, tutorials
 
 ROOMS = {
     "run": "Run a configuration from Python, and load what it trained.",
@@ -28,42 +30,30 @@ ROOMS = {
 """The parts of the package that users call or extend, and what is found there."""
 RUN = ("experiment.run.run", "experiment.load.load", "experiment.load.load_method", "experiment.result.Result")
 """What the room "run" shows: the callers' part of lifelong.experiment."""
-HOME = "---\nhide: [navigation]\n---\n"
 MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+UNSEARCHED = re.compile(r'(?=class="(?:highlight"|mkdocstrings-source))')
+
+
+@functools.cache
+def made() -> dict[str, str | bytes]:
+    """Address in the site → content of every page that is made, in the order of reading."""
+    texts = {address: led_right(path.read_text(), path.parent) for address, path in TEXTS.items()}
+    texts["index.md"] = f"---\nhide: [navigation]\n---\n{texts['index.md']}"
+    return {**texts, **tutorials(), **key_pages(), **api_pages(), **source_pages()}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill the parts of the navigation that end in a slash with the pages that are made."""
-    made = {
-        "tutorials/": ["tutorials/index.md", *(page.address for page in tutorials())],
-        "keys/": list(key_pages()),
-        "api/": list(api_pages()),
-    }
-
-    def filled(entry: Any) -> Any:
-        if isinstance(entry, dict):
-            return {title: filled(below) for title, below in entry.items()}
-        return [filled(below) for below in entry] if isinstance(entry, list) else made.get(entry, entry)
-
-    config.nav = filled(config.nav)
+    for part in config.nav:
+        for title, entry in part.items():
+            if isinstance(entry, str) and entry.endswith("/"):
+                part[title] = [page for page in made() if page.startswith(entry) and page.endswith(".md")]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every page that is made."""
-    pages = tutorials()
-    made: dict[str, str | bytes] = {
-        **{address: led_right(path.read_text(), path.parent) for address, path in TEXTS.items()},
-        "index.md": HOME + led_right(TEXTS["index.md"].read_text(), ROOT),
-        **{page.address: page.text for page in pages},
-        **{name: data for page in pages for name, data in page.pictures.items()},
-        "tutorials/index.md": contents(pages),
-        **key_pages(),
-        **api_pages(),
-        **source_pages(),
-    }
-    for address, content in made.items():
+    for address, content in made().items():
         files.append(File.generated(config, address, content=content))
     return files
 
@@ -75,25 +65,33 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 def on_page_content(content: str, page: Page, **_: Any) -> str:
     """Turn TeX into MathML, which browsers draw themselves; mend bars of code in tables; search no code."""
-    content = MATH.sub(lambda found: convert(html.unescape(found.group(2)), _display(found.group(1))), content)
-    content = CELL.sub(lambda cell: cell.group().replace(r"\|", "|"), content)
-    if page.file.src_uri.startswith("tutorials/"):
-        return content.replace('<div class="highlight"', '<div data-search-exclude class="highlight"')
-    return content.replace(
-        '<details class="mkdocstrings-source', '<details data-search-exclude class="mkdocstrings-source'
-    )
-
-
-def _display(tag: str) -> str:
-    return "block" if tag == "div" else "inline"
+    display = {"div": "block", "span": "inline"}
+    content = MATH.sub(lambda found: convert(html.unescape(found[2]), display[found[1]]), content)
+    content = re.sub("(?s)<td.*?</td>", lambda cell: cell[0].replace(r"\|", "|"), content)
+    return UNSEARCHED.sub("data-search-exclude ", content) if "/" in page.file.src_uri else content
 
 
 def api_pages() -> dict[str, str]:
     """Address → Markdown of each room of the package; mkdocstrings fills in the docstrings."""
     rows = "\n".join(f"| [{room}]({room}.md) | {what} |" for room, what in ROOMS.items())
     pages = {"api/index.md": f"# Python API\n\n| room | what is found there |\n|---|---|\n{rows}\n"}
-    for room in ROOMS:
-        calls = [f"::: lifelong.{part}\n    options: {{show_root_heading: true}}" for part in RUN]
-        shown = ["# lifelong", *calls] if room == "run" else [f"# lifelong.{room}", f"::: lifelong.{room}"]
-        pages[f"api/{room}.md"] = "\n\n".join(shown)
-    return pages
+    pages |= {f"api/{room}.md": f"# lifelong.{room}\n\n::: lifelong.{room}" for room in ROOMS}
+    calls = (f"::: lifelong.{part}\n    options: {{show_root_heading: true}}" for part in RUN)
+    return pages | {"api/run.md": "\n\n".join(["# lifelong", *calls])}
+
+
+def tutorials() -> dict[str, str | bytes]:
+    """Address → every notebook as Markdown with the outputs it was committed with, its pictures, and a page of all."""
+    contents = ["# Tutorials", "Notebooks of a minute each (`notebooks/`), with what they printed and drew."]
+    pages: dict[str, str | bytes] = {"tutorials/index.md": ""}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        names = {"unique_key": path.stem, "output_files_dir": path.stem}
+        text, resources = MarkdownExporter().from_notebook_node(nbformat.read(path, as_version=4), resources=names)
+        title, first, *_ = text.strip().removeprefix("# ").split("\n\n")
+        whole, picture = first.rpartition(".")[0], list(resources["outputs"])[-1]
+        contents.append(f"## [{title}]({path.stem}.md)\n\n{whole}.\n\n[![{title}]({picture})]({path.stem}.md)")
+        text = re.sub("(?m)^## .*$", lambda line: line[0].replace("$", ""), text)  # contents show no formulas
+        text = re.sub(r"(?s)<style scoped>.*?</style>\s*", "", text).replace(' border="1" class="dataframe"', "")
+        pages[f"tutorials/{path.stem}.md"] = text
+        pages |= {f"tutorials/{name}": data for name, data in resources["outputs"].items()}
+    return pages | {"tutorials/index.md": "\n\n".join(contents)}

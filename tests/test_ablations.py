@@ -8,35 +8,18 @@ import pandas as pd
 import pytest
 import torch
 from pandas import DataFrame
-from torch.nn import functional as F
 
 import ablations
 import tiny
-from ablated import BatchFisher, MovingFisher, PathScore, PenalisedSI
+from ablated import MovingFisher, PathScore
 from ablations import Ablation, order_spread, read_ablations
 from lifelong.config.checks import check
 from lifelong.experiment.errors import composed
 from lifelong.methods.rwalk import RWalk
-from lifelong.methods.si import SI
 from studies.protocols import DATA
 
 ABLATIONS = read_ablations()
 SWEPT = ("seed=", "method.strength=", "dataset.order=")
-
-
-def test_batch_fisher_is_the_square_of_each_batchs_mean_gradient() -> None:
-    stream = tiny.split("class")
-    learner = tiny.make_learner(stream)
-    learner.show(stream.visible(0, 0))
-    examples = stream.task(0).train
-    x, y = learner.as_input(examples.inputs), examples.labels
-    assert len(y) <= 128  # one batch, in whatever order
-    halves = [(x[:3], y[:3]), (x[3:], y[3:])]
-    omega = BatchFisher(1.0).importance_of_task(learner, halves, torch.Generator())
-    learner.zero_grad()
-    F.cross_entropy(learner(x), y).backward()
-    for name, p in learner.backbone.named_parameters():
-        torch.testing.assert_close(omega[name], p.grad.square())
 
 
 def test_rwalks_parts_add_up_to_the_whole() -> None:
@@ -49,17 +32,6 @@ def test_rwalks_parts_add_up_to_the_whole() -> None:
         held[method] = penalty.importance
     for name, whole in held[RWalk].items():
         torch.testing.assert_close(held[MovingFisher][name] + held[PathScore][name], whole)
-
-
-def test_penalised_si_is_si_until_there_is_a_penalty() -> None:
-    stream, ours, theirs = tiny.permuted(2), SI(30.0), PenalisedSI(30.0)
-    learners = [tiny.make_learner(stream) for _ in range(2)]
-    for i in range(2):
-        for penalty, learner in zip((ours, theirs), learners, strict=True):
-            tiny.fit(learner, penalty, stream.task(i).train, penalty)
-            tiny.keep(learner, penalty, stream.task(i).train)
-        same = [torch.equal(ours.importance[name], theirs.importance[name]) for name in ours.importance]
-        assert all(same) == (i == 0)
 
 
 @pytest.mark.system
@@ -115,8 +87,8 @@ def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:
 def test_ablation_is_run_by_its_sweeps_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = ["dataset=rotated", "dataset/source=digits", "dataset.source.test_fraction=0.8", "dataset.angles=[0,30]"]
     base += ["backbone.widths=[8]", "trainer=cpu", "trainer.max_epochs=1", "log_every_n_steps=2", "optimizer=sgd"]
-    own = ["method=ewc", "method._target_=ablated.BatchFisher", "trusted=[ablated]"]
-    arms = {"ewc": ["method=ewc"], "batch squared": own}
+    own = ["method=rwalk", "method._target_=ablated.PathScore", "trusted=[ablated]"]
+    arms = {"ewc": ["method=ewc"], "path score": own}
     small = Ablation("anchors", "A question?", base, arms, "ewc", [0, 1], decades=[30, 30])
     monkeypatch.setattr(ablations, "read_ablations", lambda: {"anchors": small})
     (tmp_path / "data").mkdir()
@@ -126,6 +98,6 @@ def test_ablation_is_run_by_its_sweeps_and_shown(tmp_path: Path, monkeypatch: py
     text = ablations.main(["anchors", "--run", *arguments]).read_text()
     assert "2 seeds, 4 runs." in text
     assert "| ewc |  | – | – |  | 2 of 2 |" in text
-    assert "| batch squared |" in text
+    assert "| path score |" in text
     assert (tmp_path / "ablation_anchors.png").exists()
     assert ablations.main(["--root", str(tmp_path), *arguments[2:]]).read_text() == text

@@ -129,8 +129,10 @@ def test_run_resumed_with_less_than_all_says_so_and_ends(tmp_path: Path, capsys:
     said = f"own importance, {result.folder} has none of task 1: train with keep_importances=true and a penalty"
     assert said in capsys.readouterr().err
     assert not (result.folder / "analysis.json").exists()
+    (result.folder / "importance.png").touch()  # of an earlier run
     run(tmp_path, "method=ewc", "rerun=true")
     assert not files(result.folder)
+    assert not (result.folder / "importance.png").exists()
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -16,19 +16,16 @@ class Plain(Extension):
 
 def plain(docstring: str) -> str:
     """The docstring as Markdown. Indented lines, which are code or entries of a section, stay as they are."""
-    paragraphs = docstring.split("\n\n")
-    return "\n\n".join(
-        re.sub("^", "    ", paragraph, flags=re.MULTILINE) if paragraph.startswith(">>>") else _escaped(paragraph)
-        for paragraph in paragraphs
-    )
+    text = re.sub(r"^>>>(?:.+\n?)+", lambda code: re.sub("^", "    ", code.group(), flags=re.M), docstring, flags=re.M)
+    lines = (line if line.startswith(" ") else escaped(line, "*") for line in text.split("\n"))
+    return "\n".join(re.sub(r"^([+-])(?= )", r"\\\1", line) for line in lines)
 
 
-def _escaped(paragraph: str) -> str:
-    lines = (line if line.startswith(" ") else _line(line) for line in paragraph.split("\n"))
-    return "\n".join(lines)
-
-
-def _line(line: str) -> str:
-    parts = re.split(r"(`[^`]*`)", line)
-    parts[::2] = [part.replace("*", r"\*").replace("<", "&lt;") for part in parts[::2]]
-    return re.sub(r"^([+-])(?= )", r"\\\1", "".join(parts))
+def escaped(text: str, marks: str = r"\*_|[]$") -> str:
+    """Text as Markdown shows it letter by letter; what stands in backticks stays code."""
+    parts = re.split(r"(`[^`]*`)", text)
+    parts[::2] = [
+        re.sub(f"([{re.escape(marks)}])", r"\\\1", part.replace("&", "&amp;").replace("<", "&lt;"))
+        for part in parts[::2]
+    ]
+    return "".join(parts)

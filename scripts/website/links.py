@@ -1,7 +1,6 @@
 """Links of the repository's texts, brought to where the same thing stands in the site."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,16 +12,6 @@ TEXTS = {
 }
 """Pages of the site that lie outside of docs/ in the repository."""
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
-UNSEARCHED = "---\nsearch: {exclude: true}\n---\n"
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".toml": "toml"}
-
-
-def targets(text: str, folder: Path) -> Iterator[Path]:
-    """The files and folders of the repository that a text in `folder` links to."""
-    for found in LINK.finditer(text):
-        target = (folder / found.group(1)).resolve()
-        if target.exists() and target.is_relative_to(ROOT):
-            yield target
 
 
 def place(target: Path) -> str:
@@ -37,7 +26,7 @@ def place(target: Path) -> str:
         return f"tutorials/{target.stem}.md" if target.is_file() else "tutorials/index.md"
     if target.is_dir() and path.parts[:2] == ("src", "lifelong"):
         return f"api/{target.name}.md"
-    return f"source/{path}.md" if target.is_file() else f"source/{path}/index.md"
+    return f"source/{path}.md"
 
 
 def led_right(text: str, folder: Path) -> str:
@@ -52,27 +41,14 @@ def led_right(text: str, folder: Path) -> str:
 
 
 def source_pages() -> dict[str, str]:
-    """Address → Markdown of every file that a text links to and that is no page: the code itself."""
-    texts = [*TEXTS.values(), *sorted(DOCS.glob("*.md"))]
-    linked = {target for text in texts for target in targets(text.read_text(), text.parent)}
-    folders = sorted(target for target in linked if target.is_dir() and place(target).startswith("source/"))
-    pages = {place(folder): _listing(folder) for folder in folders}
-    files = linked | {path for folder in folders for path in _files(folder)}
-    return pages | {
-        place(path): _code(path) for path in sorted(files) if place(path).startswith("source/") and path.is_file()
-    }
+    """Address → Markdown of what the texts link to that is no page: the code of a file, or of all files of a folder."""
+    texts = [*TEXTS.values(), *DOCS.glob("*.md")]
+    linked = {(text.parent / found[0]).resolve() for text in texts for found in LINK.findall(text.read_text())}
+    shown = {place(path): path for path in sorted(linked) if path.is_relative_to(ROOT)}
+    return {address: _code(path) for address, path in shown.items() if address.startswith("source/")}
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in LANGUAGES)
-
-
-def _listing(folder: Path) -> str:
-    names = "\n".join(f"- [{path.name}]({path.name}.md)" for path in _files(folder))
-    return f"# {folder.relative_to(ROOT)}\n\n{names}\n"
-
-
-def _code(path: Path) -> str:
-    return (
-        f"{UNSEARCHED}# {path.relative_to(ROOT)}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text()}````\n"
-    )
+def _code(target: Path) -> str:
+    files = [target] if target.is_file() else sorted(path for path in target.iterdir() if path.is_file())
+    parts = [f"## {path.name}\n\n````{path.suffix[1:]}\n{path.read_text()}````\n" for path in files]
+    return "\n\n".join(["---\nsearch: {exclude: true}\n---", f"# {target.relative_to(ROOT)}", *parts])

@@ -34,10 +34,9 @@ def overlap(importances: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
 
 def cosine(omegas: Sequence[Tensor]) -> Tensor:
     """(T, T) float64: cosine of the angle between the importances of two tasks."""
-    products = torch.tensor([[float(a.double() @ b.double()) for b in omegas[: i + 1]] + [0.0] * (len(omegas) - i - 1)
-                             for i, a in enumerate(omegas)], dtype=torch.float64)  # fmt: skip
+    products = torch.tensor([[float(a.double() @ b.double()) for b in omegas] for a in omegas], dtype=torch.float64)
     norms = products.diagonal().sqrt()
-    return (products + products.tril(-1).T) / norms.outer(norms)
+    return products / norms.outer(norms)
 
 
 def top(omega: Tensor, share: float) -> Tensor:

@@ -3,10 +3,8 @@
 from torch import Tensor
 
 from lifelong.data.loader import Batch
-from lifelong.methods.guards import check_number
+from lifelong.methods.guards import check_choice, check_number
 from lifelong.methods.replay import Replay
-
-WEIGHTS = ("sum", "tasks")
 
 
 class ER(Replay):
@@ -21,8 +19,7 @@ class ER(Replay):
     def __init__(self, strength: float = 1.0, weight: str = "sum", batch_size: int | None = None) -> None:
         super().__init__(batch_size)
         check_number("strength", strength, low=0, high=1.0 if weight == "tasks" else float("inf"))
-        if weight not in WEIGHTS:
-            raise ValueError(f"method.weight must be one of {', '.join(WEIGHTS)}, got {weight!r}")
+        check_choice("weight", weight, ("sum", "tasks"))
         self.strength, self.weight, self.past_only = float(strength), weight, weight == "tasks"
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lifelong.importance import fisher
 from lifelong.importance.estimators import LABELS
-from lifelong.methods.guards import check_number
+from lifelong.methods.guards import check_choice, check_number
 from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.penalty import Penalty
 from lifelong.methods.quadratic import merge_quadratics
@@ -41,7 +41,7 @@ class EWC(Penalty):
         **base: Any,
     ) -> None:
         super().__init__(strength, **base)
-        check_labels(labels)
+        check_choice("labels", labels, LABELS)
         if num_samples is not None:
             check_number("num_samples", num_samples, low=1, whole=True, other="null")
         check_number("batch_size", batch_size, low=1, whole=True)
@@ -67,9 +67,3 @@ class EWC(Penalty):
     def value(self, backbone: nn.Module) -> Tensor:
         """(λ/2) [Σ_i A_i (θ_i − μ_i)² + constant] = the sum over past tasks."""
         return super().value(backbone) + self.coefficient * self.strength * self.constant
-
-
-def check_labels(labels: str) -> None:
-    """Raises ValueError unless `labels` is a way to choose the Fisher's y."""
-    if labels not in LABELS:
-        raise ValueError(f"method.labels must be one of {', '.join(LABELS)}, got {labels!r}")

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from lifelong.data.stream import Task
 from lifelong.distributed.ranks import total_over_ranks
 from lifelong.importance import fisher
-from lifelong.methods.ewc import check_labels
+from lifelong.importance.estimators import LABELS
 from lifelong.methods.guards import PenaltyError, check_choice, check_number
 from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.penalty import Penalty
@@ -48,7 +48,7 @@ class EWCPP(Penalty):
         super().__init__(strength, **base)
         check_number("alpha", alpha, low=0, high=1, above=True)
         check_number("interval", interval, low=1, whole=True)
-        check_labels(labels)
+        check_choice("labels", labels, LABELS)
         check_choice("window", window, ("step", "interval"))
         self.alpha, self.interval, self.length, self.labels = alpha, interval, interval, labels
         self.fisher: Params = {}

@@ -9,12 +9,10 @@ from torch.optim import Optimizer
 
 from lifelong.data.stream import Task
 from lifelong.importance.kronecker import kronecker_fisher
-from lifelong.methods.guards import check_number
+from lifelong.methods.guards import check_choice, check_number
 from lifelong.methods.kronecker import Kronecker, Pairs
 from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.penalty import Penalty
-
-FACTORS = ("one", "sum")
 
 
 class KFACEWC(Penalty):
@@ -39,8 +37,7 @@ class KFACEWC(Penalty):
         self, strength: float, *, factors: str = "one", every: int = 1, num_samples: int | None = None, **base: Any
     ) -> None:
         super().__init__(strength, **base)
-        if factors not in FACTORS:
-            raise ValueError(f"method.factors must be one of {', '.join(FACTORS)}, got {factors!r}")
+        check_choice("factors", factors, ("one", "sum"))
         if factors == "sum" and self.step == "proximal":
             raise ValueError("method.step must be gradient with method.factors=sum, got 'proximal'")
         if num_samples is not None:

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lifelong.data.stream import Task
-from lifelong.methods.guards import ImportanceWarning, StabilityWarning, check_importance, check_number
+from lifelong.methods.guards import ImportanceWarning, StabilityWarning, check_choice, check_importance, check_number
 from lifelong.methods.method import Batches, Learned, Method, Params
 from lifelong.methods.quadratic import Diagonal, Quadratic
-
-STEPS = ("gradient", "proximal")
 
 
 class Penalty(Method):
@@ -48,8 +46,7 @@ class Penalty(Method):
 
     def __init__(self, strength: float, *, step: str = "gradient", exclude: Sequence[str] = ()) -> None:
         check_number("strength", strength, low=0)
-        if step not in STEPS:
-            raise ValueError(f"method.step must be one of {', '.join(STEPS)}, got {step!r}")
+        check_choice("step", step, ("gradient", "proximal"))
         self.strength, self.step, self.exclude = float(strength), step, tuple(exclude)
         self.anchor, self.importance = {}, {}
         self._guarded = True

@@ -99,8 +99,8 @@ class RunFolder:
 
     def start_over(self) -> None:
         """Forget a finished result (rerun=true); checkpoints first: killed in between, the run is still finished."""
-        of_tasks = [*self.weights.glob("*.pt"), *self.importances.glob("*.pt")]
-        for path in (self.previous_checkpoint, self.checkpoint, self.metrics, self.history, self.analysis, *of_tasks):
+        made = [*self.weights.glob("*.pt"), *self.importances.glob("*.pt"), *self.path.glob("*.png")]
+        for path in (self.previous_checkpoint, self.checkpoint, self.metrics, self.history, self.analysis, *made):
             path.unlink(missing_ok=True)
 
     def weights_after(self, task: int) -> Path:
