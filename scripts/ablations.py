@@ -1,11 +1,13 @@
-"""Renew tables and figures of docs/ablations.md: python scripts/ablations.py [NAME ... | all] [--run --jobs 2]
+"""Renew tables and figures of ablations and studies: python scripts/ablations.py [NAME ... | all] [--run --jobs 2]
 
-With names: print the sweeps of those ablations, a few dozen runs of seconds each, or --run them first. What is found
-below ROOT/ablations goes to docs/data/ablations.csv, a line per run, of which tables and figures are made.
+With names: print the sweeps of those ablations, a few dozen runs of seconds each, or --run them first (--stacked: small
+networks train side by side). What is found below ROOT/ablations goes to docs/data/ablations.csv, a line per run, of
+which tables and figures are made. A table stands on docs/ablations.md unless docs/data/ablations.yaml says another page.
 """
 
 import argparse
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,21 +42,25 @@ class Ablation:
     seeds: list[int]
     decades: list[int] = field(default_factory=list)
     orders: list[str] = field(default_factory=list)
+    own_decades: dict[str, list[int]] = field(default_factory=dict)
+    measures: list[str] = field(default_factory=lambda: [ACCURACY])
+    page: str = "ablations"
 
     def has_strengths(self, arm: str) -> bool:
         """Whether λ varies for this arm."""
         return bool(self.decades) and self.arms[arm][0].removeprefix("method=") not in BOUNDS
 
-    def command(self, arm: str, root: str, jobs: int) -> list[str]:
+    def command(self, arm: str, root: str, jobs: int, *, stacked: bool = False) -> list[str]:
         """The sweep of an arm: its strengths or orders, and its seeds."""
         grid = [f"seed={','.join(map(str, self.seeds))}"]
         if self.has_strengths(arm):
-            powers = [f"1e{decade}" for decade in range(self.decades[0], self.decades[1] + 1)]
+            first, last = self.own_decades.get(arm, self.decades)
+            powers = [f"1e{decade}" for decade in range(first, last + 1)]
             grid.append(f"method.strength={','.join(powers)}")
         if self.orders:
             grid.append(f"dataset.order={','.join(self.orders)}")
         place = [f"name=ablations/{self.name}/{folder(arm)}", f"root={root}", "num_threads=1"]
-        return sweep([*self.base, *self.arms[arm], *grid, *place], jobs)
+        return sweep([*self.base, *self.arms[arm], *grid, *place], jobs, stacked=stacked)
 
     def rows(self, runs: Path, columns: Sequence[str]) -> DataFrame:
         """The finished and the failed runs below `runs`/ablations, as rows of docs/data/ablations.csv."""
@@ -113,8 +119,12 @@ class Ablation:
     def figure(self, rows: DataFrame) -> Figure:
         """Accuracy over λ, or a row of points for each arm (and order), a point per seed."""
         if self.decades:
-            figure = empty_figure(8, 3.8, self.question)
-            _curves(figure.add_subplot(), rows)
+            figure = empty_figure(8 if len(self.measures) == 1 else 11, 3.8, self.question)
+            panels = figure.subplots(1, len(self.measures), squeeze=False)[0]
+            for axes, measure in zip(panels, self.measures, strict=True):
+                _curves(axes, rows, measure)
+            for axes in panels[:-1]:
+                axes.get_legend().remove()
         else:
             place = rows["arm"].where(rows["x"] == "", rows["arm"] + ", " + rows["x"])
             figure = empty_figure(8, 1.0 + 0.19 * place.nunique(), self.question)
@@ -143,20 +153,20 @@ def order_spread(rows: DataFrame) -> DataFrame:
     })  # fmt: skip
 
 
-def _curves(axes: Axes, rows: DataFrame) -> None:
-    """Mean accuracy over λ, without a λ at which a run diverged; an arm whose λ is 0 is a level line."""
-    rows = rows.assign(accuracy=100 * rows[ACCURACY], x=rows["x"].astype(float))
+def _curves(axes: Axes, rows: DataFrame, measure: str) -> None:
+    """Mean of a measure over λ, without a λ at which a run diverged; an arm whose λ is 0 is a level line."""
+    rows = rows.assign(percent=100 * rows[measure], x=rows["x"].astype(float))
     sound = rows.groupby(["arm", "x"], sort=False).filter(lambda members: (members["failed"] == "").all())
     arms = list(dict.fromkeys(rows.loc[rows["x"] > 0, "arm"]))
     families = list(dict.fromkeys(arm.split(",")[0] for arm in arms))
     colours = {arm: COLOURS[families.index(arm.split(",")[0])] for arm in arms}
     dashes = {arm: (4, 2) if arm.endswith("proximal") else "" for arm in arms}
-    sns.lineplot(sound[sound["x"] > 0], x="x", y="accuracy", errorbar=("pi", 100), hue="arm", style="arm",
+    sns.lineplot(sound[sound["x"] > 0], x="x", y="percent", errorbar=("pi", 100), hue="arm", style="arm",
                  hue_order=arms, palette=colours, dashes=dashes, markers=dict.fromkeys(arms, "o"), ax=axes)  # fmt: skip
     for arm, own in sound[sound["x"] == 0].groupby("arm"):
-        axes.axhline(own["accuracy"].mean(), label=arm, color="0.3", linestyle=":")
-    xlabel = "λ (mean over seeds, lowest to highest; none where a run diverged)"
-    axes.set(xscale="log", xlabel=xlabel, ylabel="average accuracy (%)", axisbelow=True)
+        axes.axhline(own["percent"].mean(), label=arm, color="0.3", linestyle=":")
+    xlabel = "λ (mean over seeds, lowest to highest;\nnone where a run diverged)"
+    axes.set(xscale="log", xlabel=xlabel, ylabel=f"{measure.replace('_', ' ')} (%)", axisbelow=True)
     axes.grid(color="0.93")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3.5)
 
@@ -172,36 +182,48 @@ def _points(axes: Axes, rows: DataFrame) -> None:
     axes.grid(axis="x", color="0.93")
 
 
-def main(arguments: Sequence[str] | None = None) -> Path:
-    """Returns the page's path."""
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="all, or some of those in docs/data/ablations.yaml")
     parser.add_argument("--run", action="store_true", help="run the sweeps")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--stacked", action="store_true", help="hydra/launcher=stacked")
     parser.add_argument("--root", default="runs")
-    parser.add_argument("--docs", type=Path, default=DATA.parent, help="where ablations.md and data/ are")
-    args = parser.parse_args(arguments)
+    parser.add_argument("--docs", type=Path, default=DATA.parent, help="where the pages and data/ are")
+    return parser.parse_args(arguments)
+
+
+def renew_pages(args: argparse.Namespace) -> None:
+    """Run what `args` of `parsed` name, and renew data, tables and figures."""
     ablations = read_ablations()
     for name in list(ablations) if args.names == ["all"] else args.names:
         if name not in ablations:
             raise ConfigError(f"names must be all or some of {', '.join(ablations)}, got {name!r}")
-        launch([ablations[name].command(arm, args.root, args.jobs) for arm in ablations[name].arms], run=args.run)
+        plan, how = ablations[name], (args.root, args.jobs)
+        launch([plan.command(arm, *how, stacked=args.stacked) for arm in plan.arms], run=args.run)
     path = args.docs / "data" / "ablations.csv"
-    rows, tables = read_csv(path), {}
+    rows, tables = read_csv(path), defaultdict[str, dict[str, str]](dict)
     for name, ablation in ablations.items():
         found = ablation.rows(Path(args.root), list(rows))
         rows = renewed(rows, found, ["ablation", "arm"])
         own = rows[(rows["ablation"] == name) & rows["arm"].isin(ablation.arms)]
         if len(own):
             head = f"{own['seed'].nunique()} seeds, {len(own)} runs."
-            tables[name] = f"{head}\n\n{markdown(ablation.table(own))}"
+            table = f"{head}\n\n{markdown(ablation.table(own))}"
             if ablation.orders:
-                tables[name] += f"\n\n{markdown(order_spread(own))}"
+                table += f"\n\n{markdown(order_spread(own))}"
+            tables[ablation.page][name] = table
             save_figure(ablation.figure(own), args.docs / f"ablation_{name}.png")
     write_csv(path, rows)
-    page: Path = args.docs / "ablations.md"
-    renew(page, tables)
-    return page
+    for page, its_tables in tables.items():
+        renew(args.docs / f"{page}.md", its_tables)
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Returns the folder of the pages."""
+    args = parsed(arguments)
+    renew_pages(args)
+    return Path(args.docs)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The script-only methods do what they say, and an ablation's page is made of its table."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from pandas import DataFrame
 from torch.nn import functional as F
 
 import ablations
+import homework
 import tiny
 from ablated import BatchFisher, MovingFisher, PathScore, PenalisedSI
 from ablations import Ablation, order_spread, read_ablations
@@ -102,13 +104,34 @@ def test_differences_are_paired_by_seed_and_order() -> None:
     assert spread.loc["a"].tolist() == ["3.5", "18.0"]
 
 
+def test_an_arm_may_have_decades_of_its_own() -> None:
+    plan = ablation(decades=[0, 1], own_decades={"b": [-2, -1]})
+    grids = [next(a for a in plan.command(arm, "runs", 1) if a.startswith("method.strength=")) for arm in "ab"]
+    assert grids == ["method.strength=1e0,1e1", "method.strength=1e-2,1e-1"]
+
+
+def test_curve_is_the_mean_over_the_tasks_seen_so_far(tmp_path: Path) -> None:
+    """Rows of history.jsonl: an epoch of task 1; two epochs of task 2, which tests both tasks."""
+    history = [
+        {"task": 0, "step": 4, "val/accuracy/a": 0.8},
+        {"task": 1, "step": 6, "val/accuracy/a": 0.6, "val/accuracy/b": 0.2},
+        {"task": 1, "step": 8, "val/accuracy/a": 0.4, "val/accuracy/b": 0.7},
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, history)) + "\n")
+    found = homework.mean_over_seen(tmp_path)
+    assert found.to_numpy().tolist() == [[1.0, 0.8], [1.5, pytest.approx(0.4)], [2.0, pytest.approx(0.55)]]
+
+
 def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:
     """Every ablation of the plan was run, and `make results` without runs changes nothing."""
     shutil.copytree(DATA, tmp_path / "data")
-    shutil.copy(DATA.parent / "ablations.md", tmp_path)
-    text = ablations.main(["--root", str(tmp_path), "--docs", str(tmp_path)]).read_text()
-    assert text == (DATA.parent / "ablations.md").read_text()
-    assert {path.stem.removeprefix("ablation_") for path in tmp_path.glob("*.png")} == set(ABLATIONS)
+    pages = {f"{ablation.page}.md" for ablation in ABLATIONS.values()}
+    for page in pages:
+        shutil.copy(DATA.parent / page, tmp_path)
+    homework.main(["--root", str(tmp_path), "--docs", str(tmp_path)])
+    for page in pages:
+        assert (tmp_path / page).read_text() == (DATA.parent / page).read_text()
+    assert {path.stem.removeprefix("ablation_") for path in tmp_path.glob("*.png")} == {*ABLATIONS, "homework"}
 
 
 @pytest.mark.system
@@ -123,9 +146,11 @@ def test_ablation_is_run_by_its_sweeps_and_shown(tmp_path: Path, monkeypatch: py
     (tmp_path / "data" / "ablations.csv").write_text((DATA / "ablations.csv").read_text().partition("\n")[0] + "\n")
     (tmp_path / "ablations.md").write_text("<!-- begin anchors --><!-- end anchors -->")
     arguments = ["--root", str(tmp_path / "runs"), "--docs", str(tmp_path)]
-    text = ablations.main(["anchors", "--run", *arguments]).read_text()
+    page = ablations.main(["anchors", "--run", *arguments]) / "ablations.md"
+    text = page.read_text()
     assert "2 seeds, 4 runs." in text
     assert "| ewc |  | – | – |  | 2 of 2 |" in text
     assert "| batch squared |" in text
     assert (tmp_path / "ablation_anchors.png").exists()
-    assert ablations.main(["--root", str(tmp_path), *arguments[2:]]).read_text() == text
+    ablations.main(["--root", str(tmp_path), *arguments[2:]])
+    assert page.read_text() == text
