@@ -2,7 +2,7 @@
 
 With names: print the sweeps of those ablations, a few dozen runs of seconds each, or --run them first (--stacked: small
 networks train side by side). What is found below ROOT/ablations goes to docs/data/ablations.csv, a line per run, of
-which tables and figures are made. A table stands on docs/ablations.md unless docs/data/ablations.yaml says another page.
+which tables and figures are made. A table is on docs/ablations.md unless docs/data/ablations.yaml says another page.
 """
 
 import argparse
@@ -125,6 +125,9 @@ class Ablation:
                 _curves(axes, rows, measure)
             for axes in panels[:-1]:
                 axes.get_legend().remove()
+            if len(panels) > 1:  # each is too narrow for the whole label
+                for axes in panels:
+                    axes.set_xlabel("λ")
         else:
             place = rows["arm"].where(rows["x"] == "", rows["arm"] + ", " + rows["x"])
             figure = empty_figure(8, 1.0 + 0.19 * place.nunique(), self.question)
@@ -165,7 +168,7 @@ def _curves(axes: Axes, rows: DataFrame, measure: str) -> None:
                  hue_order=arms, palette=colours, dashes=dashes, markers=dict.fromkeys(arms, "o"), ax=axes)  # fmt: skip
     for arm, own in sound[sound["x"] == 0].groupby("arm"):
         axes.axhline(own["percent"].mean(), label=arm, color="0.3", linestyle=":")
-    xlabel = "λ (mean over seeds, lowest to highest;\nnone where a run diverged)"
+    xlabel = "λ (mean over seeds, lowest to highest; none where a run diverged)"
     axes.set(xscale="log", xlabel=xlabel, ylabel=f"{measure.replace('_', ' ')} (%)", axisbelow=True)
     axes.grid(color="0.93")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3.5)

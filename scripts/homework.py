@@ -1,7 +1,7 @@
 """Renew docs/homework.md and its figures: python scripts/homework.py [--run --stacked --jobs 2]
 
---run: run the sweeps of the ablation `homework` first. A figure has the accuracy on validation data after every epoch, the
-mean over the tasks seen so far, of each method at the λ that is best on validation data. Its points go to
+--run: run the sweeps of the ablation `homework` first. A figure has the validation accuracy after every epoch, the mean
+over the tasks seen so far, of each method at the λ that is best on validation data. Its points go to
 docs/data/homework.csv; without run folders it is drawn from them.
 """
 

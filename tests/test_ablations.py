@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -80,7 +81,7 @@ def rows(arm: str, x: str, val: float, *tests: float) -> DataFrame:
     return frame.assign(arm=arm, x=x, seed=range(len(tests)), failed=failed)
 
 
-def ablation(reference: str = "b", **options: list) -> Ablation:
+def ablation(reference: str = "b", **options: Any) -> Ablation:
     return Ablation("any", "?", [], {"a": ["method=ewc"], "b": ["method=mas"]}, reference, [0, 1], **options)
 
 
