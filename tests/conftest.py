@@ -7,16 +7,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the programs that tests start, too
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
+from lightning.fabric.utilities import registry
 from lightning.pytorch.utilities import rank_zero_only
 
 from importance_models import path  # noqa: F401 - a fixture
+from lifelong.experiment import result
+from lifelong.experiment.result import draw
 from tuned import tuning  # noqa: F401 - a fixture
 from wandb_session import server, wandb_afresh  # noqa: F401 - fixtures
 
 torch.set_num_threads(1)
+registry.entry_points = cache(registry.entry_points)  # each Trainer would read what all packages declare
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +29,17 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures() -> Iterator[None]:
+    """Save half the time of a tiny run; a test that looks at them asks for `pictures`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result, "draw", lambda *_: None)
+        yield
+
+
 @pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half the time of a tiny run."""
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result, "draw", draw)
 
 
 @pytest.fixture(autouse=True)

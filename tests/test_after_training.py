@@ -14,6 +14,8 @@ from lifelong.experiment.run import Result
 from lifelong.runs.folder import RunFolderError
 from runs import TINY, run
 
+pytestmark = pytest.mark.xdist_group("after training")  # whose runs are made once
+
 STREAMS = {
     "domain": (),
     "class": ("dataset=split", "scenario=class"),

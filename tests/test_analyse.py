@@ -210,6 +210,7 @@ def test_wandb_has_the_overlap_as_tables_and_picture(tmp_path: Path, wandb_afres
 
 
 @pytest.mark.system
+@pytest.mark.usefixtures("pictures")  # which a stack draws in processes of their own
 def test_member_of_a_stack_keeps_what_its_run_alone_keeps(tmp_path: Path) -> None:
     said = command("-m", *TINY, "hydra/launcher=stacked", f"root={tmp_path}", "method=ewc,si,rwalk", *KEEP)
     assert "train together, 3 runs" in said.out, said.err

@@ -12,14 +12,15 @@ import torch
 from torch.optim import SGD, Adam
 
 import tiny
+from grids import grid
 from lifelong.experiment.load import load
 from lifelong.training import precision
 from lifelong.training.precision import check_precision, set_tf32
 from runs import TINY, assert_resumes, assert_same_run, run, weights
 from syncs import QUIET, VARIANTS, settings, waits_of_steps
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
+AT_ONCE = ("ewc", "rwalk", "er")
+"""Among the tests of `make test`."""
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.device("cuda")
 
@@ -52,7 +53,7 @@ def test_tf32_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 # Half precision -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", tiny.METHODS)
+@pytest.mark.parametrize("method", grid(tiny.METHODS, AT_ONCE))
 def test_bf16_run_keeps_and_saves_float32(method: str, tmp_path: Path) -> None:
     options = ("method.interval=4",) if method in ("ewcpp", "rwalk") else ()
     done = run(tmp_path, *tiny.overrides(method), *options, "trainer.precision=bf16-mixed")
@@ -63,7 +64,7 @@ def test_bf16_run_keeps_and_saves_float32(method: str, tmp_path: Path) -> None:
 # Compiled -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["finetune", "joint", "ewc", "rwalk"])
+@pytest.mark.parametrize("method", grid(["finetune", "joint", "ewc", "rwalk"], ["ewc"]))
 def test_traced_backbone_trains_as_the_module_and_leaves_the_same_files(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,14 +139,7 @@ CASES = [
 ]
 
 
-AT_ONCE = ("ewc", "rwalk", "er")
-"""Among the tests of `make test`."""
-
-
-@pytest.mark.parametrize(
-    ("method", "variant"),
-    [pytest.param(*case, marks=() if case[0] in AT_ONCE else pytest.mark.system) for case in CASES],
-)
+@pytest.mark.parametrize(("method", "variant"), grid(CASES, [case for case in CASES if case[0] in AT_ONCE]))
 def test_step_reads_nothing_back_from_the_device(
     method: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,8 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """(dotted name, whether it is imported within a function or for type checkers alone)."""
 
     def visit(node: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
@@ -63,7 +65,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             else:
                 yield from visit(child, late or isinstance(child, ast.FunctionDef | ast.Lambda | ast.If))
 
-    yield from visit(ast.parse(path.read_text()), False)
+    return list(visit(ast.parse(path.read_text()), False))
 
 
 def room(dotted: str) -> str:
@@ -87,18 +89,20 @@ def test_border_libraries_stay_at_the_border(library: str) -> None:
     assert users
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parent != PACKAGE or p.name == "metrics.py"], ids=name_of)
-def test_room_imports_only_what_is_below_it(path: Path) -> None:
-    assert rooms_imported(path) <= ROOMS[room_of(path)]
+def test_room_imports_only_what_is_below_it() -> None:
+    in_rooms = [p for p in MODULES if p.parent != PACKAGE or p.name == "metrics.py"]
+    assert [name_of(p) for p in in_rooms if not rooms_imported(p) <= ROOMS[room_of(p)]] == []
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if room_of(p) in LEAVES], ids=name_of)
-def test_leaf_needs_little_and_loads_what_is_heavy_late(path: Path) -> None:
-    outside = {(dotted.split(".")[0], late) for dotted, late in imports(path) if not dotted.startswith("lifelong.")}
-    outside = {(name, late) for name, late in outside if name not in sys.stdlib_module_names}
-    at_once = AT_ONCE | AT_ONCE_IN.get(room_of(path), set())
-    assert {name for name, late in outside if not late} <= at_once
-    assert {name for name, late in outside if late} <= at_once | LATE
+def heavy(path: Path) -> set[tuple[str, bool]]:
+    """What is imported from elsewhere and may not be."""
+    outside = {(dotted.split(".")[0], late) for dotted, late in imports(path)}
+    at_once = AT_ONCE | AT_ONCE_IN.get(room_of(path), set()) | {"lifelong", *sys.stdlib_module_names}
+    return {(name, late) for name, late in outside if name not in (at_once | LATE if late else at_once)}
+
+
+def test_leaf_needs_little_and_loads_what_is_heavy_late() -> None:
+    assert {name_of(p): heavy(p) for p in MODULES if room_of(p) in LEAVES and heavy(p)} == {}
 
 
 def test_rooms_are_the_plan() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from grids import grid
 from lifelong.experiment import run as experiment
 from lifelong.experiment.run import Result
 from lifelong.methods.penalty import Penalty
@@ -22,8 +23,6 @@ from lifelong.training import checkpoint, loop
 from lifelong.training.checkpoint import Checkpoints
 from lifelong.training.stopping import Patience
 from runs import NUM_STEPS, Killed, assert_resumes, assert_same_run, at_every_batch, run, run_killed
-
-pytestmark = pytest.mark.usefixtures("without_pictures")
 
 EWC = ("method=ewc", "backbone.dropout=0.2")
 ACCUMULATING = ("method=ewcpp", "method.interval=2", "augment=affine", "trainer.accumulate_grad_batches=2")
@@ -58,7 +57,7 @@ RESUMED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     },
 }
 """After which steps of a tiny run with such settings."""
-AT_ONCE = ("ewc", "mixed precision", "derpp, a reservoir")
+AT_ONCE = ("a task that ends amid an epoch", "mixed precision", "derpp, a reservoir")
 """Among the tests of `make test`."""
 
 
@@ -83,7 +82,7 @@ def last_checkpoint(root: Path) -> dict[str, Any]:
 # Interrupted --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in AT_ONCE else pytest.mark.system) for k in RESUMED])
+@pytest.mark.parametrize("kind", grid(RESUMED, AT_ONCE))
 def test_interrupted_again_and_again_equals_uninterrupted(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,9 +90,14 @@ def test_interrupted_again_and_again_equals_uninterrupted(
     assert_resumes(monkeypatch, tmp_path, steps, *settings)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 12])
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return run(tmp_path_factory.mktemp("accumulated"), *ACCUMULATING)
+
+
+@pytest.mark.parametrize("batch", grid([1, 2, 3, 4, 7, 12], [1, 4, 7]))
 def test_interrupted_between_accumulated_batches_is_saved_after_their_step(
-    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch: int, accumulated: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint holds no gradients: in the midst of a step it would lose those of the step's first batches."""
     seen = count(1)
@@ -101,7 +105,7 @@ def test_interrupted_between_accumulated_batches_is_saved_after_their_step(
         at_every_batch(patch, lambda *_: terminate() if next(seen) == batch else None)
         with pytest.raises(Interrupted):
             run(tmp_path, *ACCUMULATING)
-    assert_same_run(run(tmp_path, *ACCUMULATING), run(tmp_path / "whole", *ACCUMULATING))
+    assert_same_run(run(tmp_path, *ACCUMULATING), accumulated)
 
 
 def test_restored_penalty_moves_to_the_device_even_if_no_step_is_left() -> None:
@@ -111,7 +115,9 @@ def test_restored_penalty_moves_to_the_device_even_if_no_step_is_left() -> None:
     assert all(getattr(penalty, name)["w"].is_meta for name in SI.state)
 
 
-@pytest.mark.parametrize(("epoch", "signum"), list(enumerate([signal.SIGINT, signal.SIGTERM] * 2)))
+@pytest.mark.parametrize(
+    ("epoch", "signum"), grid(enumerate([signal.SIGINT, signal.SIGTERM] * 2), [(0, signal.SIGINT), (3, signal.SIGTERM)])
+)
 def test_signal_during_the_validation_of_an_epoch_is_saved_at_its_end(
     epoch: int, signum: int, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,8 +180,10 @@ BETWEEN_FITS = [
 ]
 
 
-@pytest.mark.parametrize(("stop", "error"), [(terminate, Interrupted), (kill, Killed)])
-@pytest.mark.parametrize(("owner", "name"), BETWEEN_FITS)
+STOPS = [(*place, *end) for place in BETWEEN_FITS for end in ((terminate, Interrupted), (kill, Killed))]
+
+
+@pytest.mark.parametrize(("owner", "name", "stop", "error"), grid(STOPS, [*STOPS[:6:3], *STOPS[7::3]]))
 def test_stopped_outside_a_fit_goes_on_from_the_last_checkpoint(
     owner: Any, name: str, stop: Any, error: Any, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +204,7 @@ def test_handlers_are_as_before_a_run(tmp_path: Path) -> None:
 # Killed -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7, 12])
+@pytest.mark.parametrize("step", grid([1, 2, 3, 4, 6, 7, 12], [1, 6, 7]))
 def test_killed_at_any_step_goes_on_from_the_last_periodic_checkpoint(
     step: int, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

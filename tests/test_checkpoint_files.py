@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 import torch
 
+from grids import grid
 from lifelong.experiment.run import Result
 from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolderError
@@ -20,7 +21,7 @@ from lifelong.training import checkpoint_files
 from lifelong.training.checkpoint_files import CheckpointFiles
 from runs import Killed, assert_same_run, at_every_batch, run, run_killed
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
+pytestmark = pytest.mark.xdist_group("checkpoint files")  # whose runs are made once
 
 SETTINGS = ("method=ewc", "backbone.dropout=0.2", "checkpoint_steps=2")
 
@@ -126,14 +127,17 @@ def resumed(folder: Path) -> tuple[int, Result]:
     return steps[0], result
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize(
-    ("names", "first_step", "then"),
-    [
+DAMAGED = [
+    (*case, damage)
+    for case in (
         (["last.ckpt"], 9, "previous.ckpt, the one before, is used"),
         (["last.ckpt", "previous.ckpt"], 1, "the run starts over"),
-    ],
-)
+    )
+    for damage in DAMAGES
+]
+
+
+@pytest.mark.parametrize(("names", "first_step", "then", "damage"), grid(DAMAGED, DAMAGED[1::3]))
 def test_damage_is_said_in_one_line_and_the_checkpoint_before_is_used(
     names: list[str],
     first_step: int,

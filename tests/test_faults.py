@@ -8,7 +8,7 @@ import errno
 import os
 import signal
 import time
-from itertools import count
+from itertools import count, cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from grids import grid
 from lifelong.experiment.run import Result
 from lifelong.models.learner import Learner
 from lifelong.runs import atomic
 from lifelong.runs.checksum import load_with_checksum
 from lifelong.training.checkpoint import Checkpoints
 from runs import TINY, Said, assert_same_run, at_every_batch, command, run
-
-pytestmark = pytest.mark.usefixtures("without_pictures")
 
 SETTINGS = ("backbone.dropout=0.2", "checkpoint_steps=1")
 
@@ -60,9 +59,10 @@ def nan_from(patch: pytest.MonkeyPatch, step: int) -> None:
     patch.setattr(Learner, "training_step", training_step)
 
 
-@pytest.mark.parametrize(
-    ("step", "task"), [(7, "task 2, rot30"), (11, "task 2, rot30"), (5, "task 1, rot0"), (1, "task 1, rot0")]
-)
+NANS = [(7, "task 2, rot30"), (5, "task 1, rot0"), (11, "task 2, rot30"), (1, "task 1, rot0")]
+
+
+@pytest.mark.parametrize(("step", "task"), grid(NANS, NANS[:2]))
 def test_nan_loss_is_said_with_step_and_task_again_and_again_and_the_good_checkpoint_stands(
     step: int, task: str, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,10 +129,10 @@ def test_clock_that_jumps_changes_nothing(whole: Result, tmp_path: Path, monkeyp
 # Signals ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("signum", "times", "step", "saved"),
-    [(signal.SIGINT, 1, 8, 8), (signal.SIGINT, 2, 8, 7), (signal.SIGTERM, 1, 8, 8), (signal.SIGINT, 2, 1, None)],
-)
+SIGNALS = [(signal.SIGTERM, 1, 8, 8), (signal.SIGINT, 2, 8, 7), (signal.SIGINT, 1, 8, 8), (signal.SIGINT, 2, 1, None)]
+
+
+@pytest.mark.parametrize(("signum", "times", "step", "saved"), grid(SIGNALS, SIGNALS[:2]))
 def test_first_signal_saves_at_the_end_of_the_step_and_a_second_does_not_wait(
     signum: int,
     times: int,
@@ -161,8 +161,13 @@ def test_first_signal_saves_at_the_end_of_the_step_and_a_second_does_not_wait(
 # Files --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("name", ["config.yaml", "last.ckpt", "model.pt", "accuracy_matrix.csv", "metrics.json"])
+NAMES = ("config.yaml", "last.ckpt", "model.pt", "accuracy_matrix.csv", "metrics.json")
+NUMBERS = (errno.ENOSPC, errno.EROFS, errno.EIO)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), grid(product(NAMES, NUMBERS), list(zip(NAMES, cycle(NUMBERS), strict=False)))
+)
 def test_file_that_cannot_be_written_is_named_and_the_same_command_continues(
     name: str, number: int, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,7 @@ def test_figures_of_an_unfinished_stream_show_the_tasks_so_far() -> None:
     assert [texts_of(labels) for labels in shown] == [names_of(2)] * 2
 
 
+@pytest.mark.usefixtures("pictures")
 def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = Mock(wraps=accuracy_matrix_figure)
     monkeypatch.setattr("lifelong.experiment.result.accuracy_matrix_figure", draw)
@@ -170,6 +171,7 @@ def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatc
     assert [call.args[2] for call in draw.call_args_list] == ["ewc λ=1000 · rotated digits · seed 3"]
 
 
+@pytest.mark.system
 def test_figures_load_no_matplotlib_until_drawn_and_never_pyplot() -> None:
     program = """
 import sys, torch

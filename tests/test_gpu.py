@@ -12,7 +12,6 @@ from torch.testing import assert_close
 
 import reference
 import tiny
-from lifelong.experiment import result
 from lifelong.experiment.errors import composed
 from lifelong.experiment.run import Result, run_experiment
 from lifelong.methods.method import Method
@@ -33,8 +32,7 @@ INTERVALS = ("ewcpp", "rwalk")
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(result, "draw", lambda *_: None)
+def _as_it_was() -> Iterator[None]:
     yield
     torch.cuda.set_sync_debug_mode("default")
     torch.use_deterministic_algorithms(False)

@@ -28,6 +28,12 @@ def killed(root: Path, kind: str, variables: Mapping[str, str]) -> list[dict[str
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.smoke
+def test_run_killed_twice_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    (case,) = killed(tmp_path, "one", {})
+    assert len(case["killed"]) == 2
+
+
 def test_runs_killed_fifty_times_over_all_methods_and_memories_equal_uninterrupted_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,7 +49,7 @@ def test_runs_killed_fifty_times_over_all_methods_and_memories_equal_uninterrupt
     assert {kill.partition(" at ")[2] for kill in kills} == {"a random moment", *(aim.place for aim in killing.AIMS)}
 
 
-@pytest.mark.parametrize("mode", [pytest.param("offline", marks=pytest.mark.smoke), "online"])
+@pytest.mark.parametrize("mode", ["offline", "online"])
 def test_wandb_of_a_killed_run_has_every_row_of_the_history_once(mode: str, tmp_path: Path) -> None:
     """A kill takes what W&B has not written yet, and the run makes again what came after its checkpoint."""
     with wandb_server() as server:

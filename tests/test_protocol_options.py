@@ -1,6 +1,7 @@
 """What published protocols need of the template: iterations, an optimiser that is kept, a window, methods' options."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +15,38 @@ from torch.testing import assert_close
 import tiny
 from lifelong.data.loader import Batch, Batches
 from lifelong.experiment.parts import make_stream
-from lifelong.experiment.run import run_experiment
+from lifelong.experiment.run import Result, run_experiment
 from lifelong.methods.method import Method
 from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.identity import identifier, identity
 from runs import NUM_STEPS, composed_tiny, run, weights
+
+pytestmark = pytest.mark.xdist_group("protocol options")  # whose runs are made once
 
 KEPT = ("method=si", "keep_optimizer=true")
 BY_STEPS = ("method=ewc", "trainer.max_epochs=-1", "trainer.max_steps=7")  # an epoch has three
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Any]:
-    return {settings: run(tmp_path_factory.mktemp("whole"), *settings) for settings in (KEPT, BY_STEPS)}
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Result]:
+    """The run of some settings, made once for all tests that read it."""
+    return cache(lambda *settings: run(tmp_path_factory.mktemp("whole"), *settings))
 
 
 # An optimiser that is kept -------------------------------------------------------------------------------------------
 
 
-def test_kept_optimizer_counts_the_steps_of_all_tasks(whole: dict[tuple[str, ...], Any], tmp_path: Path) -> None:
+def test_kept_optimizer_counts_the_steps_of_all_tasks(whole: Callable[..., Result]) -> None:
     """Adam's bias correction starts over with an optimiser that is made anew; its step count says which it is."""
-    kept = load_with_checksum(whole[KEPT].folder / "last.ckpt")["optimizer"]
+    kept = load_with_checksum(whole(*KEPT).folder / "last.ckpt")["optimizer"]
     assert {int(state["step"]) for state in kept.values()} == {NUM_STEPS}
-    assert load_with_checksum(run(tmp_path, "method=si").folder / "last.ckpt")["optimizer"] is None
+    assert load_with_checksum(whole("method=si").folder / "last.ckpt")["optimizer"] is None
 
 
-def test_kept_optimizer_changes_the_second_task_alone(whole: dict[tuple[str, ...], Any], tmp_path: Path) -> None:
-    anew = run(tmp_path, "method=si")
-    assert torch.equal(whole[KEPT].matrix[0], anew.matrix[0])
-    assert not torch.equal(whole[KEPT].matrix[1], anew.matrix[1])
+def test_kept_optimizer_changes_the_second_task_alone(whole: Callable[..., Result]) -> None:
+    anew = whole("method=si")
+    assert torch.equal(whole(*KEPT).matrix[0], anew.matrix[0])
+    assert not torch.equal(whole(*KEPT).matrix[1], anew.matrix[1])
 
 
 def test_kept_state_does_not_bring_its_learning_rate() -> None:
@@ -59,13 +63,12 @@ def test_kept_state_does_not_bring_its_learning_rate() -> None:
 # Iterations ----------------------------------------------------------------------------------------------------------
 
 
-def test_task_ends_after_max_steps_whatever_the_epochs(whole: dict[tuple[str, ...], Any]) -> None:
-    assert whole[BY_STEPS].metrics["num_steps"] == 14
+def test_task_ends_after_max_steps_whatever_the_epochs(whole: Callable[..., Result]) -> None:
+    assert whole(*BY_STEPS).metrics["num_steps"] == 14
 
 
-def test_steps_within_the_epochs_equal_those_epochs(tmp_path: Path) -> None:
-    by_epochs, by_steps = run(tmp_path), run(tmp_path, "trainer.max_epochs=-1", "trainer.max_steps=6")
-    assert torch.equal(by_epochs.matrix, by_steps.matrix)
+def test_steps_within_the_epochs_equal_those_epochs(whole: Callable[..., Result]) -> None:
+    assert torch.equal(whole().matrix, whole("trainer.max_epochs=-1", "trainer.max_steps=6").matrix)
 
 
 # A window of the stream ----------------------------------------------------------------------------------------------
@@ -124,13 +127,13 @@ def test_optimizer_of_an_epoch_equals_one_made_for_it(tmp_path: Path) -> None:
     assert_close(ours.state_dict(), plain.state_dict(), rtol=0, atol=0)
 
 
-def test_optimizer_of_an_epoch_is_one_of_a_task_of_one_epoch(tmp_path: Path) -> None:
+def test_optimizer_of_an_epoch_is_one_of_a_task_of_one_epoch(whole: Callable[..., Result]) -> None:
     each, anew, longer = (
-        run(tmp_path, "method=si", f"keep_optimizer={keep}", f"trainer.max_epochs={epochs}")
+        whole("method=si", f"keep_optimizer={keep}", f"trainer.max_epochs={epochs}")
         for keep, epochs in (("epoch", 1), ("false", 1), ("epoch", 2))
     )
     assert_close(weights(each), weights(anew), rtol=0, atol=0)
-    assert not torch.equal(longer.matrix, run(tmp_path, "method=si").matrix)
+    assert not torch.equal(longer.matrix, whole("method=si").matrix)
 
 
 class Labels(Callback):
@@ -154,22 +157,21 @@ def test_unshuffled_batches_are_the_source_s_in_each_epoch(drop_last: bool, tmp_
     assert result.metrics["num_steps"] == 4 * len(epoch)
 
 
-def test_order_of_training_samples_changes_the_run(tmp_path: Path) -> None:
-    assert not torch.equal(run(tmp_path, "shuffle=false").matrix, run(tmp_path).matrix)
+def test_order_of_training_samples_changes_the_run(whole: Callable[..., Result]) -> None:
+    assert not torch.equal(whole("shuffle=false").matrix, whole().matrix)
 
 
 @pytest.mark.parametrize("memory", [(), ("memory=uniform", "memory.replay=balanced")])
-def test_epochs_without_their_last_batch_have_that_many_steps_fewer(memory: tuple[str, ...], tmp_path: Path) -> None:
+def test_epochs_without_their_last_batch_have_that_many_steps_fewer(
+    memory: tuple[str, ...], whole: Callable[..., Result]
+) -> None:
     """A task's 319 samples are two full batches and 63 more."""
-    result = run(tmp_path, "drop_last=true", *memory)
-    assert result.metrics["num_steps"] == 8
+    assert whole("drop_last=true", *memory).metrics["num_steps"] == 8
 
 
-def test_steps_do_not_depend_on_where_an_epoch_of_full_batches_ends(tmp_path: Path) -> None:
-    by_epochs, by_steps = (
-        run(tmp_path, "drop_last=true", *more) for more in ((), ("trainer.max_epochs=-1", "trainer.max_steps=4"))
-    )
-    assert torch.equal(by_epochs.matrix, by_steps.matrix)
+def test_steps_do_not_depend_on_where_an_epoch_of_full_batches_ends(whole: Callable[..., Result]) -> None:
+    by_steps = whole("drop_last=true", "trainer.max_epochs=-1", "trainer.max_steps=4")
+    assert torch.equal(whole("drop_last=true").matrix, by_steps.matrix)
 
 
 # Run ids -------------------------------------------------------------------------------------------------------------

@@ -17,8 +17,6 @@ from lifelong.training import schedules as schedulers
 from probe import Probe
 from runs import run
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 LR = 0.01
 EACH_STEP = ("log_every_n_steps=1",)
 STOPPING = ("early_stopping=patience", "early_stopping.epochs=1", "trainer.max_epochs=6")

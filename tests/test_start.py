@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from grids import grid
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.load import load
+from lifelong.experiment.run import Result
 from lifelong.runs.checksum import load_with_checksum
 from runs import run
 
@@ -20,7 +22,12 @@ METHODS = (
 )
 
 
-@pytest.mark.parametrize("overrides", METHODS, ids=" ".join)
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return run(tmp_path_factory.mktemp("first"), "method=ewc", TASKS)
+
+
+@pytest.mark.parametrize("overrides", grid([(m,) for m in METHODS], [(m,) for m in METHODS[::2]]), ids=" ".join)
 def test_extended_run_equals_one_that_had_all_tasks_from_the_start(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     first = run(tmp_path / "a", *overrides, TASKS)
     longer = run(tmp_path / "a", *overrides, MORE, f"extend={first.folder}")
@@ -51,8 +58,9 @@ def test_extended_run_equals_one_that_had_all_tasks_from_the_start(tmp_path: Pat
         (("seed=1", MORE), "has another seed"),
     ],
 )
-def test_extending_what_is_no_prefix_is_refused(tmp_path: Path, overrides: tuple[str, ...], reason: str) -> None:
-    first = run(tmp_path, "method=ewc", TASKS)
+def test_extending_what_is_no_prefix_is_refused(
+    first: Result, tmp_path: Path, overrides: tuple[str, ...], reason: str
+) -> None:
     with pytest.raises(ConfigError, match=reason):
         run(tmp_path, "method=ewc", *overrides, f"extend={first.folder}")
 
@@ -63,8 +71,7 @@ def test_joint_learning_of_all_tasks_at_once_cannot_be_extended(tmp_path: Path) 
         run(tmp_path, "method=joint", "method.schedule=once", MORE, f"extend={first.folder}")
 
 
-def test_run_starts_from_the_weights_of_a_run_or_a_file(tmp_path: Path) -> None:
-    first = run(tmp_path)
+def test_run_starts_from_the_weights_of_a_run_or_a_file(first: Result, tmp_path: Path) -> None:
     weights = load(first.folder).backbone.state_dict()
     torch.save(weights, tmp_path / "own.pt")
     for path in (first.folder, tmp_path / "own.pt"):
@@ -72,8 +79,9 @@ def test_run_starts_from_the_weights_of_a_run_or_a_file(tmp_path: Path) -> None:
         torch.testing.assert_close(dict(load(result.folder).backbone.state_dict()), dict(weights), rtol=0, atol=0)
 
 
-def test_head_of_another_shape_keeps_its_initialisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = run(tmp_path)
+def test_head_of_another_shape_keeps_its_initialisation(
+    first: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = run(tmp_path, "dataset=split", "~dataset.angles", "dataset.classes_per_task=5", "optimizer.lr=0",
                  f"init_from={first.folder}")  # fmt: skip
     ours, theirs = (load(r.folder).backbone.state_dict() for r in (result, first))

@@ -16,11 +16,6 @@ from runs import NUM_STEPS, run, run_killed
 from wandb_session import history, scalars
 
 
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lifelong.experiment.result.draw", lambda *_: None)
-
-
 def rows_of_training(result: Result) -> list[dict[str, float]]:
     return [row for row in history(result) if "train/loss" in row]
 

@@ -18,10 +18,8 @@ EVERY, ALL = "evaluate_every_n_steps=3", "evaluate_samples=2000"
 NAMES = ["rot0", "rot30"]
 ENTERING = [m for m in METHODS if type(make_penalty(m)).enter is not Method.enter]
 """Methods that change the learner for an evaluation and back."""
-without_pictures = pytest.mark.usefixtures("without_pictures")
 
 
-@without_pictures
 @pytest.mark.parametrize(
     "method", [pytest.param(m, marks=() if m in ("ewc", *ENTERING) else pytest.mark.system) for m in METHODS]
 )
@@ -36,7 +34,6 @@ def test_weights_are_bitwise_those_of_a_run_that_is_not_evaluated_within_tasks(m
     assert seen == history(alone)
 
 
-@without_pictures
 def test_whole_sets_give_the_accuracies_of_epochs_and_of_the_matrix(tmp_path: Path) -> None:
     """An epoch has three steps; a subset of all samples is the whole validation set, or test set without one."""
     result = run(tmp_path, EVERY, ALL)
@@ -54,20 +51,17 @@ def test_whole_sets_give_the_accuracies_of_epochs_and_of_the_matrix(tmp_path: Pa
     assert R[tasks == 0][-1, 0] == untested.matrix[0, 0]
 
 
-@without_pictures
 def test_rows_come_every_n_steps_of_a_task_and_at_its_end(tmp_path: Path) -> None:
     rows = [row for row in history(run(tmp_path, "evaluate_every_n_steps=4")) if "within/rot0" in row]
     assert [(row["task"], row["step"]) for row in rows] == [(0, 4), (0, 6), (1, 10), (1, 12)]
 
 
-@without_pictures
 def test_rows_come_once_a_step_of_accumulated_batches(tmp_path: Path) -> None:
     accumulating = ("trainer.accumulate_grad_batches=2", "evaluate_every_n_steps=2")
     rows = [row for row in history(run(tmp_path, *accumulating)) if "within/rot0" in row]
     assert [row["step"] for row in rows] == [2, 4, 4, 6, 8, 8]  # an epoch's third batch is a step by itself
 
 
-@without_pictures
 def test_metrics_are_the_measures_of_the_rows(tmp_path: Path) -> None:
     settings = ("method=finetune", "optimizer.lr=0.1", "evaluate_every_n_steps=1", "evaluate_samples=20")
     metrics = run(tmp_path, *settings).metrics
@@ -78,7 +72,6 @@ def test_metrics_are_the_measures_of_the_rows(tmp_path: Path) -> None:
     assert slow["within_stability_gap"] != 0
 
 
-@without_pictures
 def test_joint_training_at_once_has_no_gap(tmp_path: Path) -> None:
     """Later turns train nothing: each is one evaluation of the same network."""
     result = run(tmp_path, "method=joint", "method.schedule=once", EVERY, ALL)
@@ -102,6 +95,7 @@ def test_subset_is_a_function_of_seed_and_base_task() -> None:
     assert {tuple(image.flatten().tolist()) for image in one.of(first, cpu).inputs} <= whole
 
 
+@pytest.mark.usefixtures("pictures")
 def test_picture_is_drawn_only_if_there_is_something_to_see(tmp_path: Path) -> None:
     assert (run(tmp_path / "a", EVERY).folder / "within_tasks.png").exists()
     alone = run(tmp_path / "b")
@@ -109,7 +103,6 @@ def test_picture_is_drawn_only_if_there_is_something_to_see(tmp_path: Path) -> N
     assert not any(key.startswith("within") for key in alone.metrics)
 
 
-@without_pictures
 def test_run_that_was_not_evaluated_from_the_start_has_no_measures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

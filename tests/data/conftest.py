@@ -1,15 +1,8 @@
-"""Whole runs in these tests are about data: they leave out the pictures, which take half of a tiny run's time."""
+"""Where the tests of data keep theirs."""
 
 from pathlib import Path
 
 import pytest
-
-from lifelong.experiment import result
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result, "draw", lambda *_: None)
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def test_task_is_the_same_in_any_order_and_any_stream_object_and_draws_nothing_g
     assert torch.get_rng_state().equal(before)
 
 
+@pytest.mark.system
 def test_task_is_the_same_in_another_process() -> None:
     code = (
         "from lifelong.data.permuted import Permuted; from lifelong.data.sources.digits import digits; import hashlib;"

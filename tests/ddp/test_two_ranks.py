@@ -17,7 +17,7 @@ from lifelong.runs.folder import RunFolder
 from lifelong.tracking import read_history
 from runs import assert_same_run, run, weights
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("without_pictures")]
+pytestmark = pytest.mark.system
 
 INTERVAL = ("method.interval=2",)
 THREE = ("memory.per_class=3",)
@@ -64,20 +64,21 @@ IMPORTANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of all runs on two ranks, which torchrun started once: of the one that is selected, or of all."""
+    """The root of all runs on two ranks, started once: by torchrun, or without it if a single one is selected."""
     root = tmp_path_factory.mktemp("two")
     runs: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {n: (o, ()) for n, o in (EQUAL | DIFFERENT).items()}
     runs["interrupted"] = (DROPOUT, STOPPED_AT)
     runs["unused parameters"] = ((*EQUAL["unused parameters"], FIND_UNUSED), ())
     selected = [item for item in request.session.items if item.path == request.path]
-    if len(selected) == 1 and SMOKE in selected[0].name:
+    alone = len(selected) == 1 and SMOKE in selected[0].name
+    if alone:
         runs = {SMOKE: runs[SMOKE]}
     (root / "runs.json").write_text(json.dumps(runs))
     paths = os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun = () if alone else ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     script = [str(Path(__file__).with_name("many_runs.py")), str(root), str(root / "runs.json")]
-    done = subprocess.run([*torchrun, *script], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *torchrun, *script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return root
 

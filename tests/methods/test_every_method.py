@@ -1,6 +1,7 @@
 """What methods.md says of all methods at once: every yaml in configs/method is held to it."""
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 
 import reference
 import tiny
+from grids import grid
 from lifelong.methods.penalty import Penalty
 from lifelong.models.learner import Learner
 from tiny import (
@@ -68,9 +70,10 @@ def test_importance_is_finite_nonnegative_and_shaped_as_the_weights(method: str,
     assert any((w > 0).any() for w in penalty.importance.values())
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("scenario", ["domain", "task", "class"])
-@pytest.mark.parametrize("method", METHODS)
+LEARNED = list(product(METHODS, ["domain", "task", "class"], NETWORKS))
+
+
+@pytest.mark.parametrize(("method", "scenario", "network"), grid(LEARNED, LEARNED[::3]))
 def test_every_scenario_is_learned(method: str, scenario: str, network: str, tmp_path: Path) -> None:
     """No method but L2, whose b are all equal, holds rows of the head that no task has used yet."""
     stream = tiny.split(scenario)
@@ -216,16 +219,23 @@ def test_parameter_that_no_task_uses_is_no_error(method: str) -> None:
 # Strength -----------------------------------------------------------------------------------------------------------
 
 
+def learned(penalty: Penalty, folder: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    """The matrix and the weights, with dropout and batch norm, which a trace of any importance pass would change."""
+    learner = make_learner(tiny.split(), "cnn", partial(Adam, lr=1e-2))
+    return tiny.run(tiny.split(), learner, penalty, folder), tiny.weights_of(learner)
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, dict[str, Tensor]]:
+    return learned(make_penalty("finetune"), tmp_path_factory.mktemp("finetuned"))
+
+
 @pytest.mark.parametrize("step", ["gradient", "proximal"])
 @pytest.mark.parametrize("method", PENALTIES)
-def test_strength_zero_is_bitwise_finetuning(method: str, step: str, tmp_path: Path) -> None:
-    """With dropout and batch norm, which a trace of any importance pass would change."""
-    found = []
-    for penalty in (make_penalty("finetune"), make_penalty(method, strength=0.0, step=step)):
-        learner = make_learner(tiny.split(), "cnn", partial(Adam, lr=1e-2))
-        matrix = tiny.run(tiny.split(), learner, penalty, tmp_path)
-        found.append((matrix, tiny.weights_of(learner)))
-    assert_close(found[1], found[0], **EXACT)
+def test_strength_zero_is_bitwise_finetuning(
+    method: str, step: str, finetuned: tuple[Tensor, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    assert_close(learned(make_penalty(method, strength=0.0, step=step), tmp_path), finetuned, **EXACT)
 
 
 @pytest.mark.parametrize("method", PENALTIES)
