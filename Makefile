@@ -51,7 +51,7 @@ sweep: .venv/all  ## every method, three seeds, two runs at a time, then the tab
 report: .venv/core  ## a page of the runs below runs/, with figures and tables (ARGS=runs/methods: of some)
 	$(BIN)/python scripts/report.py $(or $(ARGS),runs)
 
-results: .venv/core  ## docs/results.md and docs/ablations.md from the run folders, or without them from docs/data
+results: .venv/core  ## results, ablations and studies in docs from the run folders, or without them from docs/data
 	$(BIN)/python scripts/results.py
 	$(BIN)/python scripts/ablations.py
 

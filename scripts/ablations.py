@@ -1,11 +1,13 @@
-"""Renew tables and figures of docs/ablations.md: python scripts/ablations.py [NAME ... | all] [--run --jobs 2]
+"""Renew tables and figures of ablations and studies: python scripts/ablations.py [NAME ... | all] [--run --jobs 2]
 
-With names: print the sweeps of those ablations, a few dozen runs of seconds each, or --run them first. What is found
-below ROOT/ablations goes to docs/data/ablations.csv, a line per run, of which tables and figures are made.
+With names: print the sweeps of those ablations, a few dozen runs of seconds each, or --run them first (--stacked: small
+networks train side by side). What is found below ROOT/ablations goes to docs/data/ablations.csv, a line per run, of
+which tables and figures are made. A table is on docs/ablations.md unless docs/data/ablations.yaml says another page.
 """
 
 import argparse
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,12 +42,13 @@ class Ablation:
     seeds: list[int]
     decades: list[int] = field(default_factory=list)
     orders: list[str] = field(default_factory=list)
+    page: str = "ablations"
 
     def has_strengths(self, arm: str) -> bool:
         """Whether λ varies for this arm."""
         return bool(self.decades) and self.arms[arm][0].removeprefix("method=") not in BOUNDS
 
-    def command(self, arm: str, root: str, jobs: int) -> list[str]:
+    def command(self, arm: str, root: str, jobs: int, *, stacked: bool = False) -> list[str]:
         """The sweep of an arm: its strengths or orders, and its seeds."""
         grid = [f"seed={','.join(map(str, self.seeds))}"]
         if self.has_strengths(arm):
@@ -54,7 +57,7 @@ class Ablation:
         if self.orders:
             grid.append(f"dataset.order={','.join(self.orders)}")
         place = [f"name=ablations/{self.name}/{folder(arm)}", f"root={root}", "num_threads=1"]
-        return sweep([*self.base, *self.arms[arm], *grid, *place], jobs)
+        return sweep([*self.base, *self.arms[arm], *grid, *place], jobs, stacked=stacked)
 
     def rows(self, runs: Path, columns: Sequence[str]) -> DataFrame:
         """The finished and the failed runs below `runs`/ablations, as rows of docs/data/ablations.csv."""
@@ -173,35 +176,38 @@ def _points(axes: Axes, rows: DataFrame) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Returns the page's path."""
+    """Returns the folder of the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="all, or some of those in docs/data/ablations.yaml")
     parser.add_argument("--run", action="store_true", help="run the sweeps")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--stacked", action="store_true", help="hydra/launcher=stacked")
     parser.add_argument("--root", default="runs")
-    parser.add_argument("--docs", type=Path, default=DATA.parent, help="where ablations.md and data/ are")
+    parser.add_argument("--docs", type=Path, default=DATA.parent, help="where the pages and data/ are")
     args = parser.parse_args(arguments)
     ablations = read_ablations()
     for name in list(ablations) if args.names == ["all"] else args.names:
         if name not in ablations:
             raise ConfigError(f"names must be all or some of {', '.join(ablations)}, got {name!r}")
-        launch([ablations[name].command(arm, args.root, args.jobs) for arm in ablations[name].arms], run=args.run)
+        plan, how = ablations[name], (args.root, args.jobs)
+        launch([plan.command(arm, *how, stacked=args.stacked) for arm in plan.arms], run=args.run)
     path = args.docs / "data" / "ablations.csv"
-    rows, tables = read_csv(path), {}
+    rows, tables = read_csv(path), defaultdict[str, dict[str, str]](dict)
     for name, ablation in ablations.items():
         found = ablation.rows(Path(args.root), list(rows))
         rows = renewed(rows, found, ["ablation", "arm"])
         own = rows[(rows["ablation"] == name) & rows["arm"].isin(ablation.arms)]
         if len(own):
             head = f"{own['seed'].nunique()} seeds, {len(own)} runs."
-            tables[name] = f"{head}\n\n{markdown(ablation.table(own))}"
+            table = f"{head}\n\n{markdown(ablation.table(own))}"
             if ablation.orders:
-                tables[name] += f"\n\n{markdown(order_spread(own))}"
+                table += f"\n\n{markdown(order_spread(own))}"
+            tables[ablation.page][name] = table
             save_figure(ablation.figure(own), args.docs / f"ablation_{name}.png")
     write_csv(path, rows)
-    page: Path = args.docs / "ablations.md"
-    renew(page, tables)
-    return page
+    for page, its_tables in tables.items():
+        renew(args.docs / f"{page}.md", its_tables)
+    return Path(args.docs)
 
 
 if __name__ == "__main__":
