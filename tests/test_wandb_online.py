@@ -25,11 +25,12 @@ def arrived(server: Server, result: Result) -> Run:
 
 @pytest.mark.smoke
 def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
-    result = run(tmp_path, *SHORT, "name=my_sweep", "logger.wandb.entity=us")
+    result = run(tmp_path, *SHORT, "name=my_sweep", "logger.wandb.entity=us", "logger.wandb.notes=without decay")
     kept = arrived(server, result)
     assert scalars(kept.rows) == history(result)
     assert (kept.given("groupName"), kept.given("jobType")) == ("my_sweep", "ewc")
     assert (kept.given("project"), kept.given("entity"), kept.given("tags")) == ("lifelong", "us", ["tiny"])
+    assert kept.given("notes") == "without decay"
     assert kept.given("displayName") == "ewc λ=1000 · rotated digits · seed 0"
     assert kept.config["method.strength"] == 1000
     known = {key: value for key, value in result.metrics.items() if value is not None}
@@ -42,6 +43,17 @@ def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.
     assert len(server.artifacts) == 2
     assert capfd.readouterr().err == ""
     assert is_uploaded(result.folder)
+
+
+@pytest.mark.parametrize(("mode", "variable"), [("online", "offline"), ("offline", "online")])
+def test_mode_of_the_configuration_comes_before_that_of_the_environment(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    mode: str, variable: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("WANDB_MODE", variable)
+    result = run(tmp_path, *SHORT, f"logger.wandb.mode={mode}")
+    assert list(server.runs) == [result.folder.name] * (mode == "online")
+    assert ("W&B is offline (logger.wandb.mode=offline)" in capfd.readouterr().err) == (mode == "offline")
 
 
 def test_secrets_are_in_no_file_and_in_nothing_sent(
