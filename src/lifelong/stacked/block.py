@@ -42,6 +42,8 @@ class Block:
         self.params = {name: nn.Parameter(w[rows]) for name, w in network.weights.items()}
         first = self.learners[0]
         self.optimizer = first.make_optimizer(self.params.values())
+        self.keeps_optimizer = runs[0].keep_optimizer is True
+        self._take_up_optimizer()
         self.scheduler = first.make_scheduler(self.optimizer, first.num_steps) if first.make_scheduler else None
         self._start_task()
         self.active = isinstance(self.methods[0], Penalty) and self.methods[0].active
@@ -70,11 +72,23 @@ class Block:
             setattr(method, name, _stacked([getattr(m, name) for m in self.methods]))
         return method
 
+    def _take_up_optimizer(self) -> None:
+        """Go on with the members' states, stacked, if they keep them; all have made as many steps."""
+        kept = [learner.optimizer_state for learner in self.learners if learner.optimizer_state is not None]
+        if kept:
+            state = {key: _stacked_moments([member[key] for member in kept]) for key in kept[0]}
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
     def give_back(self) -> None:
-        """Hand each member's method what the task has made of its state, in memory of its own."""
+        """Hand each member's method what the task has made of its state, in memory of its own, and its learner the
+        optimiser's if it is kept."""
         for name in self.method.state:
             for i, method in enumerate(self.methods):
                 setattr(method, name, _of_member(getattr(self.method, name), i))
+        if self.keeps_optimizer:
+            state = self.optimizer.state_dict()["state"]
+            for i, learner in enumerate(self.learners):
+                learner.optimizer_state = {key: _moments_of(values, i) for key, values in state.items()}
 
     # A step --------------------------------------------------------------------------------------------------------
 
@@ -192,3 +206,19 @@ def _of_member(value: Any, i: int) -> Any:
     if isinstance(value, dict):
         return {name: t[i].clone() for name, t in value.items()}
     return value[i].clone() if isinstance(value, Tensor) else value
+
+
+def _stacked_moments(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """An optimiser's states of one parameter as one: moments are stacked, a count of steps is the same for all."""
+    return {
+        key: torch.stack([state[key] for state in states]) if _is_moment(value) else copy.deepcopy(value)
+        for key, value in states[0].items()
+    }
+
+
+def _moments_of(state: dict[str, Any], i: int) -> dict[str, Any]:
+    return {key: value[i].clone() if _is_moment(value) else copy.deepcopy(value) for key, value in state.items()}
+
+
+def _is_moment(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0

@@ -54,7 +54,7 @@ def _reasons(config: DictConfig) -> Iterator[str]:
     for key, hosted in (("devices", 1), ("precision", "32-true"), ("accumulate_grad_batches", 1)):
         if trainer[key] != hosted:
             yield f"trainer.{key}={trainer[key]}"
-    yield from (key for key in ("compile", "keep_optimizer", "extend", "evaluate_every_n_steps") if config[key])
+    yield from (key for key in ("compile", "extend", "evaluate_every_n_steps") if config[key])
 
 
 def stack_key(config: DictConfig, num_tasks: int | None) -> str:

@@ -144,6 +144,8 @@ class Fit:
     def _train(self) -> None:
         epoch = 0
         while self.step < self.num_steps:
+            for block in self.blocks if self.runs[0].keep_optimizer == "epoch" else ():
+                block.optimizer.state.clear()
             for x, y in self.feed:
                 self._step(x, y, epoch)
                 if self.step == self.num_steps:
