@@ -25,12 +25,11 @@ def arrived(server: Server, result: Result) -> Run:
 
 @pytest.mark.smoke
 def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
-    result = run(tmp_path, *SHORT, "name=my_sweep", "logger.wandb.entity=us", "logger.wandb.notes=without decay")
+    result = run(tmp_path, *SHORT, "name=my_sweep", "logger.wandb.entity=us")
     kept = arrived(server, result)
     assert scalars(kept.rows) == history(result)
     assert (kept.given("groupName"), kept.given("jobType")) == ("my_sweep", "ewc")
     assert (kept.given("project"), kept.given("entity"), kept.given("tags")) == ("lifelong", "us", ["tiny"])
-    assert kept.given("notes") == "without decay"
     assert kept.given("displayName") == "ewc λ=1000 · rotated digits · seed 0"
     assert kept.config["method.strength"] == 1000
     known = {key: value for key, value in result.metrics.items() if value is not None}
