@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lifelong.config.schema import choice, compose
 from lifelong.metrics import measures
@@ -19,7 +19,16 @@ NAMES = ("rot0", "rot30", "rot60")
 STEPS = 10
 
 
+PLAIN = ("seed=", "method.strength=")
+"""Overrides that choose no yaml."""
 composed_once = functools.cache(lambda *overrides: compose(["dataset/source=digits", "logger=none", *overrides]))
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The run's configuration; those that differ in plain values alone are composed once, as this takes a while."""
+    config = copy.deepcopy(composed_once(*(o for o in overrides if not o.startswith(PLAIN))))
+    config.merge_with_dotlist([o for o in overrides if o.startswith(PLAIN)])
+    return config
 
 
 def matrix(learned: float, forgets: float, num_tasks: int) -> list[list[float]]:
@@ -41,7 +50,7 @@ def finished(
 ) -> Path:
     """A finished run; `metrics` replace or add to those of its matrix. within: it has accuracies within tasks."""
     path = unfinished(root, *overrides)
-    config = composed_once(*overrides)
+    config = composed(*overrides)
     R = matrix(learned, forgets, len(names))
     header, *lines = [list(names), *R]
     (path / "accuracy_matrix.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in (header, *lines)))
@@ -72,8 +81,7 @@ def unfinished(root: Path, *overrides: str) -> Path:
     """A run that has begun: nothing but its configuration."""
     path = root / f"run{len(list(root.iterdir())) if root.exists() else 0:03}"
     path.mkdir(parents=True)
-    config = copy.deepcopy(composed_once(*overrides))
-    (path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (path / "config.yaml").write_text(OmegaConf.to_yaml(composed(*overrides), resolve=True))
     return path
 
 

@@ -16,7 +16,7 @@ from wandb_session import WANDB, history, scalars, wandb_file
 
 
 def test_offline_run_has_all_there_is(tmp_path: Path, wandb_afresh: None, capfd: pytest.CaptureFixture[str]) -> None:
-    result = run(tmp_path, *WANDB, "name=my_sweep")
+    result = run(tmp_path, *WANDB, "name=my_sweep", "logger.wandb.notes=without decay")
     assert wandb.run is None
     path = wandb_file(result.folder)
     logged = rows(path)
@@ -25,7 +25,7 @@ def test_offline_run_has_all_there_is(tmp_path: Path, wandb_afresh: None, capfd:
     assert all(row["cost/samples_per_second"] > 0 and row["cost/peak_memory_bytes"] > 1e6 for row in costs)
     record = run_record(path)
     assert (record["run_id"], record["display_name"]) == (result.folder.name, "ewc λ=1000 · rotated digits · seed 0")
-    assert (record["project"], record["tags"]) == ("lifelong", ["tiny"])
+    assert (record["project"], record["tags"], record["notes"]) == ("lifelong", ["tiny"], "without decay")
     assert (record["run_group"], record["job_type"]) == ("my_sweep", "ewc")
     config = record["config"]["update"]
     assert config["method.strength"] == result.metrics["strength"]

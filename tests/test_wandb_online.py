@@ -44,6 +44,17 @@ def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.
     assert is_uploaded(result.folder)
 
 
+@pytest.mark.parametrize(("mode", "variable"), [("online", "offline"), ("offline", "online")])
+def test_mode_of_the_configuration_comes_before_that_of_the_environment(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    mode: str, variable: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("WANDB_MODE", variable)
+    result = run(tmp_path, *SHORT, f"logger.wandb.mode={mode}")
+    assert list(server.runs) == [result.folder.name] * (mode == "online")
+    assert ("W&B is offline (logger.wandb.mode=offline)" in capfd.readouterr().err) == (mode == "offline")
+
+
 def test_secrets_are_in_no_file_and_in_nothing_sent(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,9 @@ from wandb_session import SHORT, WANDB, history, run_with_fault, scalars
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 pytestmark = pytest.mark.system  # each call starts Python and W&B's own process
 
+REFUSALS = (503, 429, *(200, 200, 500, 200, 429) * 3)
+"""What the server answers first; 200 is as usual."""
+
 
 def spawned(name: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(SCRIPTS / name), *arguments]
@@ -78,14 +81,28 @@ def test_sync_without_a_server_says_what_is_left(
     assert synced(tmp_path) == (0, [1, 0, 0, 0])
 
 
-def test_waits_between_tries_double_up_to_a_minute_and_differ() -> None:
+def test_sync_at_a_time_uploads_through_refusals_that_pass(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """429 and 5xx when a run is taken up and while its rows and files arrive; two processes, a line for each run."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    results = [run(tmp_path, *WANDB, f"seed={seed}") for seed in (0, 1)]
+    server.coming = (status for status in REFUSALS)
+    done = script("sync.py", str(tmp_path), "--jobs", "2")
+    assert next(server.coming, None) is None, "not all refusals were met"
+    said = done.stdout.splitlines()
+    assert sorted(said[:-1]) == sorted(f"uploaded: {result.folder}" for result in results), done
+    assert (done.returncode, done.stderr) == (0, "")
+    for result in results:
+        assert scalars(server.runs[result.folder.name].rows) == history(result)
+
+
+def test_sync_of_no_job_at_a_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     import sync
 
-    for number, middle in ((0, 1), (1, 2), (3, 8), (9, 60)):
-        waits = [sync.wait(number) for _ in range(50)]
-        assert 0.5 * middle <= min(waits) < max(waits) <= 1.5 * middle
     with pytest.raises(SystemExit):
         sync.main([".", "--jobs", "0"])
+    assert "argument --jobs: must be an integer >= 1, got '0'" in capsys.readouterr().err
 
 
 def test_run_whose_server_went_away_is_uploaded_later(tmp_path: Path, server: Server) -> None:

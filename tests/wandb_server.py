@@ -57,11 +57,13 @@ class Server:
 
     Attributes:
         status: answer everything with this HTTP status instead.
+        coming: HTTP statuses of the next requests; 200 is an answer.
         silent: take connections and do not answer, as long as this is set.
     """
 
     url: str = ""
     status: int = 200
+    coming: Iterator[int] = field(default_factory=lambda: iter(()))
     silent: bool = False
     runs: dict[str, Run] = field(default_factory=dict)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name
@@ -174,7 +176,8 @@ class Handler(BaseHTTPRequestHandler):
         if told.stopping.is_set():
             self.close_connection = True
             return
-        status, answer = (200, self._answer(told, body)) if told.status == 200 else (told.status, {"error": "refused"})
+        status = next(told.coming, told.status)
+        answer = self._answer(told, body) if status == 200 else {"error": "refused"}
         text = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -12,8 +12,8 @@ from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import title
 from lifelong.tracking import About
 
-UPLOAD_SECONDS = 600.0
-"""How long the server may take for all rows of a run with their media."""
+START_SECONDS, UPLOAD_SECONDS = 120.0, 600.0
+"""How long W&B's client tries again to have a run taken up, and all its rows with their media."""
 
 
 def make_loggers(config: DictConfig, folder: RunFolder) -> list[Logger]:
@@ -29,7 +29,8 @@ def log_again(config: DictConfig, folder: RunFolder) -> str:
     Returns why W&B did not take it, or "". WANDB_MODE alone says whether the run is online.
     """
     alone = OmegaConf.merge(config, {})
-    alone.logger = {"wandb": {**config.logger.wandb, "mode": None, "finish_timeout": UPLOAD_SECONDS}}
+    patient = {"mode": None, "init_timeout": START_SECONDS, "finish_timeout": UPLOAD_SECONDS}
+    alone.logger = {"wandb": {**config.logger.wandb, **patient}}
     (logger,) = make_loggers(alone, folder)  # type: ignore[arg-type]
     if folder.finished:
         logger.summarise(json.loads(folder.metrics.read_text()))  # type: ignore[attr-defined]
