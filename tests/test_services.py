@@ -52,6 +52,7 @@ def test_mlflow_has_each_row_of_the_history_once(tmp_path: Path, killed: bool) -
     assert kept.data.metrics["summary/average_accuracy"] == pytest.approx(result.metrics["average_accuracy"])
     pictures = [Path(file.path).name for file in client.list_artifacts(kept.info.run_id, "accuracy_matrix")]
     assert pictures[-1] == "00000012.png"
+    assert (tmp_path / "mlflow" / kept.info.run_id / "artifacts" / "accuracy_matrix" / pictures[-1]).exists()
 
 
 @pytest.mark.system

@@ -24,7 +24,8 @@ class MLflow(Forgiving, MLFlowLogger, Gallery):
 
     Args:
         experiment: its name in MLflow.
-        tracking_uri: of a server or a database; None: MLFLOW_TRACKING_URI, else mlflow.db below the runs' root.
+        tracking_uri: of a server or a database; None: MLFLOW_TRACKING_URI, else mlflow.db below the runs' root,
+            with the pictures in mlflow/ beside it.
         tags: of the run.
 
     Raises:
@@ -38,11 +39,12 @@ class MLflow(Forgiving, MLFlowLogger, Gallery):
             logging.getLogger(name).setLevel(logging.ERROR)  # they tell of tables and experiments that they make
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # 7 of them would stop training for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        local = f"sqlite:///{Path(about.config['root']).resolve() / 'mlflow.db'}"
-        given = os.environ.get(URI)
+        root, given = Path(about.config["root"]).resolve(), os.environ.get(URI)
+        local = f"sqlite:///{root / 'mlflow.db'}"
         uri = tracking_uri or given or local
+        pictures = (root / "mlflow").as_uri() if uri == local else None  # else they lie in ./mlruns
         own = {**tags, RUN_ID: about.run_id, "method": about.method}
-        super().__init__(experiment, about.title, uri, tags=own)
+        super().__init__(experiment, about.title, uri, tags=own, artifact_location=pictures)
         self.about = about
         try:
             self._begin()
