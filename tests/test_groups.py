@@ -86,10 +86,10 @@ def test_trainer_builds(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in listed("logger") if n != "wandb"])
 def test_logger_builds(name: str, tmp_path: Path) -> None:
     """wandb starts a process, and has tests of its own."""
-    if name == "tensorboard":
-        pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+    if name in ("tensorboard", "mlflow", "trackio"):
+        pytest.importorskip(name, reason=f"needs the extra `{name}`")
     (tmp_path / "history.jsonl").write_text("")
-    about = About(tmp_path, "x", "ewc λ=1", "ewc", {})
+    about = About(tmp_path, "x", "ewc λ=1", "ewc", {"root": str(tmp_path)})
     loggers = composed_once((f"logger={name}",)).logger
     assert all(isinstance(build(node, f"logger.{key}", about=about), Logger) for key, node in loggers.items())
     assert list(loggers) == [name] * (name != "none")
