@@ -131,7 +131,7 @@ def with_choices(config: DictConfig, hydra: DictConfig) -> DictConfig:
         if is_wired(group) and OmegaConf.select(config, group) is not None:
             config.choices[group] = given.get(f"{group}._target_", name)
     if config.compat == "published":
-        for name, value in config.as_published.get(config.choices.get("method"), {}).items():
+        for name, value in config.as_published.get(config.choices.get("method", ""), {}).items():
             value = value.get(config.scenario) if isinstance(value, Mapping) else value
             if value is not None and f"method.{name}" not in given:
                 config.method[name] = value
