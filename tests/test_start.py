@@ -56,6 +56,12 @@ def test_extending_what_is_no_prefix_is_refused(tmp_path: Path, overrides: tuple
         run(tmp_path, "method=ewc", *overrides, f"extend={first.folder}")
 
 
+def test_joint_learning_of_all_tasks_at_once_cannot_be_extended(tmp_path: Path) -> None:
+    first = run(tmp_path, "method=joint", "method.schedule=once", TASKS)
+    with pytest.raises(ConfigError, match=r"has method.schedule=once: all tasks were learned together$"):
+        run(tmp_path, "method=joint", "method.schedule=once", MORE, f"extend={first.folder}")
+
+
 def test_run_starts_from_the_weights_of_a_run_or_a_file(tmp_path: Path) -> None:
     first = run(tmp_path)
     weights = load(first.folder).backbone.state_dict()

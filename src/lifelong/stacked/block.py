@@ -88,7 +88,7 @@ class Block:
         raw: Params = {}
         before: Params = {}
         if isinstance(method, EWCPP) and method.wants_batches():
-            method.fresh = self._fisher(x, y)
+            method.fresh = self._fisher(x, y, held)
         if method.watches_path:
             raw = {name: g.clone() for name, g in held.items()}
             before = {name: w.clone() for name, w in self.held.items()}
@@ -127,11 +127,13 @@ class Block:
             method._guard_first_pull()
         self.unguarded = [method for method in self.unguarded if not method._guarded]
 
-    def _fisher(self, x: Tensor, y: Tensor) -> Params:
+    def _fisher(self, x: Tensor, y: Tensor, grads: Params) -> Params:
         """EWC++'s F_batch (n, ...) at the weights before the step. The batch is the current task's alone, and nothing
         differs in eval mode, so that of the true labels is in the backward pass already."""
         if self.method.labels == "empirical":
             return self.network.mean_squares(self.rows)
+        if self.method.labels == "batched":
+            return {name: g.square() for name, g in grads.items()}
         each = []
         for i, (learner, method) in enumerate(zip(self.learners, self.methods, strict=True)):
             method.steps = self.method.steps
