@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -rs -n 2 --dist loadgroup
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-system check sweep report results bench sync dashboard notebooks lock clean
+.PHONY: help install train test test-system check sweep report results bench sync dashboard notebooks docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ help:  ## list the targets
 	$(PIP) -r requirements-dev.lock
 	@touch $@
 
+.venv/docs: .venv/core requirements-docs.lock
+	$(PIP) -r requirements-docs.lock
+	@touch $@
+
 install: .venv/all  ## make .venv with every extra and the tools of the tests (make train installs the core alone)
 
 train: .venv/core  ## the main job: EWC on five rotated-MNIST tasks (ARGS="method=mas seed=1" changes it)
@@ -31,7 +35,7 @@ train: .venv/core  ## the main job: EWC on five rotated-MNIST tasks (ARGS="metho
 test: .venv/all  ## the laws, and one of each test of the whole system; says what it skipped and why
 	$(PYTEST) -m "smoke or not system" $(ARGS)
 
-test-system: .venv/all  ## the rest: kills, SLURM, several processes, W&B, browser, notebooks, full grids
+test-system: .venv/all .venv/docs  ## the rest: kills, SLURM, several processes, W&B, browser, notebooks, site, full grids
 	$(PYTEST) -m "system and not smoke" $(ARGS)
 
 check: .venv/all  ## ruff, mypy and make test: what the GitHub workflow runs
@@ -63,17 +67,22 @@ dashboard: .venv/all  ## make the W&B workspace, or bring it up to date (ARGS="-
 notebooks: .venv/all  ## run the notebooks and write their outputs into them
 	$(BIN)/python scripts/notebooks.py $(ARGS)
 
+docs: .venv/docs  ## write the documentation site to site/: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build $(ARGS)
+
 # Versions stay as they are unless ARGS="--upgrade" or "--upgrade-package NAME". CUDA packages stay out: torch's own wheel
 # asks for those it needs.
 LOCKING := --universal --python-version 3.10 --no-annotate --no-header --quiet
 CUDA := ^(nvidia-|cuda-|triton)
-lock: .venv/all  ## write requirements.lock (the core) and requirements-dev.lock (the rest) from pyproject.toml
+lock: .venv/all  ## write requirements.lock (the core), requirements-dev.lock and requirements-docs.lock from pyproject.toml
 	$(PIP) uv
-	grep -hv '^-r' requirements.lock requirements-dev.lock > .venv/all.lock
+	cat requirements.lock requirements-dev.lock requirements-docs.lock | grep -v '^-r' | sort -u > .venv/all.lock
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCKING) --output-file .venv/all.lock $(ARGS) > /dev/null
 	$(BIN)/uv pip compile pyproject.toml --constraints .venv/all.lock $(LOCKING) | grep -vE '$(CUDA)' > requirements.lock
-	(echo '-r requirements.lock'; grep -vE '$(CUDA)' .venv/all.lock | grep -vxFf requirements.lock) > requirements-dev.lock
+	for extra in dev docs; do (echo '-r requirements.lock'; \
+	  $(BIN)/uv pip compile pyproject.toml --extra $$extra --constraints .venv/all.lock $(LOCKING) \
+	  | grep -vE '$(CUDA)' | grep -vxFf requirements.lock) > requirements-$$extra.lock; done
 
 clean:  ## remove caches and .venv; runs/ stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

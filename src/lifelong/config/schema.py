@@ -26,13 +26,13 @@ class Watching:
     """Where and how a run is watched, not what it computes: left out of the run id."""
 
     name: str = "default"  # runs/<name>/<run id>/
-    root: str = "runs"
+    root: str = "runs"  # the folder of all runs
     rerun: bool = False  # train again although the run is finished
     extend: str | None = None  # a finished run's folder: learn the tasks that this run has beyond that one's
-    progress: bool = True
-    num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; None: torch's choice
+    progress: bool = True  # a bar while training
+    num_threads: int | None = 1  # torch threads: 1 does not suffer from busy neighbours; null: torch's choice
     logger: Any = field(default_factory=dict)  # name → a logger; several at once: logger=[csv,wandb]
-    log_every_n_steps: int = 10
+    log_every_n_steps: int = 10  # optimiser steps between two logged rows
     objectives: list[str] = field(default_factory=lambda: ["val_average_accuracy"])  # what an optimising sweeper sees
     checkpoint_seconds: float = 60.0  # at the latest after so long the run is saved, after a whole optimiser step
     checkpoint_steps: int | None = None  # and after so many optimiser steps; null: by the clock alone
@@ -45,8 +45,8 @@ class Watching:
 class Recipes:
     """What has set other keys and has no meaning of its own."""
 
-    experiment: Any = None
-    sweep: Any = None
+    experiment: Any = None  # the protocol of a study, in the place of many keys
+    sweep: Any = None  # values to go through with -m; several: sweep=[methods,seeds]
     compat: str = "published"  # of a paper's experiment: published, methods as its code has them | right, our defaults
     as_published: Any = field(default_factory=dict)  # method → its options under compat=published, emptied then
     strength_factor: float = 1.0  # of method.strength: one grid fits methods whose strengths are orders apart
@@ -57,20 +57,20 @@ class Recipes:
 class Config(Recipes, Watching):
     """The root of the configuration; the groups' own keys stand in configs/<group>/<choice>.yaml."""
 
-    method: Any = MISSING
-    dataset: Any = MISSING
-    backbone: Any = MISSING
-    memory: Any = MISSING
-    augment: Any = MISSING
-    normalise: Any = MISSING
-    optimizer: Any = MISSING
-    scheduler: Any = MISSING
-    early_stopping: Any = MISSING
-    trainer: Any = MISSING
-    seed: int = 0
+    method: Any = MISSING  # what holds the past
+    dataset: Any = MISSING  # the stream of tasks
+    backbone: Any = MISSING  # the network
+    memory: Any = MISSING  # which exemplars of earlier tasks are kept
+    augment: Any = MISSING  # what changes training images at random
+    normalise: Any = MISSING  # what pixels become before the network
+    optimizer: Any = MISSING  # of torch.optim
+    scheduler: Any = MISSING  # the learning rate within a task
+    early_stopping: Any = MISSING  # when a task ends before its last epoch
+    trainer: Any = MISSING  # devices, precision, epochs: Lightning's Trainer
+    seed: int = 0  # of weights, data order, splits and whatever else is drawn
     scenario: str = "domain"  # domain | task | class: which output columns are visible when
-    val_fraction: float = 0.1  # of each task's training data
-    batch_size: int = 128
+    val_fraction: float = 0.1  # share of each task's training data that chooses and never trains
+    batch_size: int = 128  # training samples of a step, over all ranks
     epochs_per_task: list[int] | None = None  # one number for each task, instead of trainer.max_epochs
     compile: bool = False  # torch.compile for training steps; importance and evaluation run the module itself
     tf32: bool = False  # on a GPU: float32 products and convolutions by TF32

@@ -40,8 +40,7 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
 def load_method(folder: str | Path, learner: Learner, trusted: Sequence[str] = ()) -> Method:
     """The method of a finished run, wired to what `load` returned: `enter(task)` makes that what it is on the task.
 
-    Raises:
-        As `load`.
+    It raises what `load` raises.
     """
     paths = RunFolder(Path(folder))
     config = paths.read_config()
