@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.utilities import registry
 from lightning.pytorch.utilities import rank_zero_only
 
+from chromium import browser  # noqa: F401 - a fixture
 from importance_models import path  # noqa: F401 - a fixture
 from lifelong.experiment import result
 from lifelong.experiment.result import draw

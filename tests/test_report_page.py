@@ -1,6 +1,5 @@
 """The report's page in a real browser: pictures load, tables are filled, nothing is asked of the network."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,14 +7,11 @@ from typing import Any
 
 import pytest
 
+from chromium import needs_browser
 from lifelong.plots.report.page import write_report
 from run_folders import failed, finished
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH, none found"),
-]
+pytestmark = [pytest.mark.system, needs_browser]
 
 
 @dataclass
@@ -38,15 +34,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finished(root, "method=ewc", "dataset=split", "scenario=class")
     failed(root, "method=mas", "seed=0", reason="OutOfMemoryError: no room")
     return write_report(root)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright, not installed")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -8,18 +8,9 @@ from typing import Any
 import pytest
 
 from runs import TINY, command, run, run_killed
-from wandb_session import history
+from wandb_session import history, points
 
 KILLED = ("checkpoint_steps=4",)
-
-
-def points(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, float]]]:
-    """Metric → (step, value) in order, of a history's rows."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for key in row.keys() - {"step"}:
-            found.setdefault(key, []).append((int(row["step"]), pytest.approx(row[key], rel=1e-6)))
-    return found
 
 
 @pytest.mark.parametrize("name", ["mlflow", "trackio"])
@@ -88,8 +79,8 @@ from pathlib import Path
 import trackio
 from trackio.sqlite_storage import SQLiteStorage
 from runs import run, run_killed
-from test_services import KILLED, points
-from wandb_session import history
+from test_services import KILLED
+from wandb_session import history, points
 root = Path({str(tmp_path)!r})
 run_killed(root, "logger=trackio", *KILLED, step=10)
 results = [run(root, "logger=trackio", *KILLED), run(root, "logger=trackio", "seed=1")]

@@ -1,20 +1,18 @@
 """The documentation site: built strictly, and read in a real browser from the disk, without a network."""
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chromium import needs_browser
+
 ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAGES = ("index", "tutorials/01_forgetting", "own", "keys/index", "keys/method", "api/metrics")
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("site")]
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH, none found")
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +26,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright, not installed")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def test_pages_ask_for_nothing_outside_of_the_site(site: Path) -> None:

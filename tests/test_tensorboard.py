@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from runs import run, run_killed
-from wandb_session import history
+from wandb_session import history, points
 
 event_accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="needs the extra `tensorboard`"
@@ -23,14 +23,6 @@ def events(folder: Path) -> Any:
     return read.Reload()
 
 
-def expected(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for key in row.keys() - {"step"}:
-            curves.setdefault(key, []).append((int(row["step"]), pytest.approx(row[key], rel=1e-6)))
-    return curves
-
-
 def curves(read: Any) -> dict[str, list[tuple[int, float]]]:
     ours = [tag for tag in read.Tags()["scalars"] if not tag.startswith(("cost/", "summary/"))]
     return {tag: [(event.step, event.value) for event in read.Scalars(tag)] for tag in ours}
@@ -40,7 +32,7 @@ def test_event_file_has_the_rows_of_the_history_and_what_a_gallery_shows(tmp_pat
     result = run(tmp_path, "logger=tensorboard")
     assert len(list((result.folder / "tensorboard").glob("events.out*"))) == 1
     read = events(result.folder)
-    assert curves(read) == expected(history(result))
+    assert curves(read) == points(history(result))
     pictures = read.Images("accuracy_matrix")
     assert [picture.step for picture in pictures] == [6, 12]
     image = np.asarray(Image.open(BytesIO(pictures[-1].encoded_image_string)))
@@ -56,4 +48,4 @@ def test_killed_and_resumed_run_has_each_row_once(tmp_path: Path) -> None:
     """Killed two rows after its last checkpoint, which is of step 8."""
     run_killed(tmp_path, "logger=tensorboard", "checkpoint_steps=4", step=10)
     result = run(tmp_path, "logger=tensorboard", "checkpoint_steps=4")
-    assert curves(events(result.folder)) == expected(history(result))
+    assert curves(events(result.folder)) == points(history(result))

@@ -66,6 +66,15 @@ def history(result: Result) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if value is not None} for row in found]
 
 
+def points(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, float]]]:
+    """Metric → (step, value) in order, of a history's rows."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for key in row.keys() - {"step"}:
+            found.setdefault(key, []).append((int(row["step"]), pytest.approx(row[key], rel=1e-6)))
+    return found
+
+
 def scalars(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
     """Of each row what the history has too: no costs, which no two runs share, and no media."""
     more = ("cost/", "accuracy_matrix", "importance")
