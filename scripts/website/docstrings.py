@@ -5,6 +5,8 @@ from typing import Any
 
 from griffe import Extension, Object
 
+from website.links import escaped
+
 
 class Plain(Extension):
     """Doctests become code; what Markdown would take for markup in running text is escaped."""
@@ -19,13 +21,3 @@ def plain(docstring: str) -> str:
     text = re.sub(r"^>>>(?:.+\n?)+", lambda code: re.sub("^", "    ", code.group(), flags=re.M), docstring, flags=re.M)
     lines = (line if line.startswith(" ") else escaped(line, "*") for line in text.split("\n"))
     return "\n".join(re.sub(r"^([+-])(?= )", r"\\\1", line) for line in lines)
-
-
-def escaped(text: str, marks: str = r"\*_|[]$") -> str:
-    """Text as Markdown shows it letter by letter; what stands in backticks stays code."""
-    parts = re.split(r"(`[^`]*`)", text)
-    parts[::2] = [
-        re.sub(f"([{re.escape(marks)}])", r"\\\1", part.replace("&", "&amp;").replace("<", "&lt;"))
-        for part in parts[::2]
-    ]
-    return "".join(parts)

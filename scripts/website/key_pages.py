@@ -10,7 +10,7 @@ import yaml
 from lifelong.config.checks import BORDERS
 from lifelong.config.groups import CONFIGS
 from lifelong.config.schema import Config, Recipes, Watching
-from website.docstrings import escaped
+from website.links import escaped
 
 OF_OTHERS = {
     "dataset/source": "where the examples come from; each dataset names one",

@@ -52,3 +52,13 @@ def _code(target: Path) -> str:
     files = [target] if target.is_file() else sorted(path for path in target.iterdir() if path.is_file())
     parts = [f"## {path.name}\n\n````{path.suffix[1:]}\n{path.read_text()}````\n" for path in files]
     return "\n\n".join(["---\nsearch: {exclude: true}\n---", f"# {target.relative_to(ROOT)}", *parts])
+
+
+def escaped(text: str, marks: str = r"\*_|[]$") -> str:
+    """Text as Markdown shows it letter by letter; what stands in backticks stays code."""
+    parts = re.split(r"(`[^`]*`)", text)
+    parts[::2] = [
+        re.sub(f"([{re.escape(marks)}])", r"\\\1", part.replace("&", "&amp;").replace("<", "&lt;"))
+        for part in parts[::2]
+    ]
+    return "".join(parts)
