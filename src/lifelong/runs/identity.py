@@ -36,6 +36,7 @@ ADDED: dict[str, Any] = {
     "method.batch": None,  # mas
     "method.outputs": "sum",  # mas
     "method.weight": "heads",  # lwf; er's is older, and has other values
+    "method.columns": "old",  # lwf
     "method.schedule": "cumulative",  # joint
 }
 """Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""
