@@ -19,6 +19,7 @@ import tune
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.report.runs import WITHIN, accuracy_curves
+from lifelong.runs.folder import RunFolder
 from studies.pages import read_csv, write_csv
 from studies.protocols import DATA, protocol
 
@@ -33,10 +34,12 @@ def mean_over_seen(path: Path) -> DataFrame:
 
 
 def curves(data: str, rows: Sequence[str], root: Path) -> DataFrame:
-    """Columns data, method, seed, position, accuracy, of the runs below `root` that were tested within tasks."""
+    """Columns data, method, seed, position, accuracy, of the finished runs below `root`."""
     plan, found = protocol(NAME, data), []
     for row in rows:
         for folder in sorted((root / plan.place(row, COMPAT)).glob("*-s*")):
+            if not RunFolder(folder).finished:
+                continue
             seed = int(folder.name.rpartition("-")[0].rpartition("-s")[2])
             found.append(mean_over_seen(folder).assign(data=plan.data_title, method=row, seed=seed))
     columns = ["data", "method", "seed", "position", "accuracy"]
