@@ -43,7 +43,6 @@ class Ablation:
     decades: list[int] = field(default_factory=list)
     orders: list[str] = field(default_factory=list)
     own_decades: dict[str, list[int]] = field(default_factory=dict)
-    measures: list[str] = field(default_factory=lambda: [ACCURACY])
     page: str = "ablations"
 
     def has_strengths(self, arm: str) -> bool:
@@ -119,15 +118,8 @@ class Ablation:
     def figure(self, rows: DataFrame) -> Figure:
         """Accuracy over λ, or a row of points for each arm (and order), a point per seed."""
         if self.decades:
-            figure = empty_figure(8 if len(self.measures) == 1 else 11, 3.8, self.question)
-            panels = figure.subplots(1, len(self.measures), squeeze=False)[0]
-            for axes, measure in zip(panels, self.measures, strict=True):
-                _curves(axes, rows, measure)
-            for axes in panels[:-1]:
-                axes.get_legend().remove()
-            if len(panels) > 1:  # each is too narrow for the whole label
-                for axes in panels:
-                    axes.set_xlabel("λ")
+            figure = empty_figure(8, 3.8, self.question)
+            _curves(figure.add_subplot(), rows)
         else:
             place = rows["arm"].where(rows["x"] == "", rows["arm"] + ", " + rows["x"])
             figure = empty_figure(8, 1.0 + 0.19 * place.nunique(), self.question)
