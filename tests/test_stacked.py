@@ -26,7 +26,7 @@ from lifelong.tracking import DivergedError, read_history
 from runs import TINY, Result, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
 pytestmark = pytest.mark.system
-STACKED = ("-m", *TINY, "hydra/launcher=stacked")
+STACKED = ("-m", *TINY, "hydra/launcher=stacked", "hydra.launcher.n_jobs=1")
 METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
 
 
@@ -70,8 +70,7 @@ def assert_equal_runs(one: Result, alone: Result) -> None:
 @pytest.fixture(scope="module")
 def all_methods(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
     root = tmp_path_factory.mktemp("stacked")
-    settings = ("strength_factor=1,10", "seed=1", "hydra.launcher.n_jobs=1")
-    return root, stacked(root, f"method={','.join(METHODS)}", *settings)
+    return root, stacked(root, f"method={','.join(METHODS)}", "strength_factor=1,10", "seed=1")
 
 
 @pytest.mark.smoke
@@ -327,12 +326,13 @@ def test_several_stacks_at_a_time_have_one_thread_each(tmp_path: Path) -> None:
     assert said.err.startswith("error: hydra.launcher.n_jobs must be 1 or null but on a CPU with num_threads=1, got 2")
 
 
-def test_stacks_are_split_among_the_jobs_at_a_time_but_not_below_few(tmp_path: Path) -> None:
+def test_stacks_are_split_among_the_jobs_at_a_time_and_none_of_them_into_one(tmp_path: Path) -> None:
     job = Job(requested(composed_tiny(tmp_path)), make_stream(composed_tiny(tmp_path)))
     plan = Plan({"a": dict.fromkeys(range(20), job), "b": dict.fromkeys(range(20, 30), job)})
     assert [len(stack) for stack in plan.stacks(None, 1)] == [20, 10]
     assert [len(stack) for stack in plan.stacks(None, 2)] == [10, 10, 10]
-    assert [len(stack) for stack in plan.stacks(None, 64)] == [6, 7, 7, 5, 5]
+    assert [len(stack) for stack in plan.stacks(None, 64)] == [2, 3, 3, 3, 3, 3, 3, 2, 3, 2, 3]
+    assert [len(stack) for stack in Plan({"a": dict.fromkeys(range(4), job)}).stacks(None, 2)] == [2, 2]
     assert [len(stack) for stack in plan.stacks(12, 64)] == [10, 10, 10]
 
 

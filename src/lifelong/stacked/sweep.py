@@ -59,7 +59,7 @@ class Plan:
         """The groups in stacks of at most `size` members, without a size such that `n_jobs` have work at a time; a job
         that is left over is alone."""
         found: list[dict[int, Job]] = []
-        share = max(FEW, -(-sum(map(len, self.groups.values())) // n_jobs))
+        share = max(3, -(-sum(map(len, self.groups.values())) // n_jobs))  # with 2 one of 3 jobs would be left over
         for jobs in self.groups.values():
             keys = {number: block_key(job.request.config) for number, job in jobs.items()}
             parts = chunks(keys, size or min(share, default_size(next(iter(jobs.values())), n_jobs)))
