@@ -379,6 +379,24 @@ def gem(g: Tensor, G: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     return g + G.T @ (v + margin), v
 
 
+def gem_bounded(g: Tensor, G: Tensor, margin: float, ridge: float) -> Tensor:
+    """g + Gᵀv, v = argmin ½ vᵀ(GGᵀ + ridge I)v + gᵀGᵀv, v ≥ margin, by trying every set of v at the bound; or g itself
+    if it violates nothing (the code of Lopez-Paz & Ranzato 2017)."""
+    if bool((G @ g >= 0).all()):
+        return g
+    P, along = G @ G.T + ridge * torch.eye(len(G), dtype=G.dtype), G @ g
+    for num in range(len(G) + 1):
+        for free in map(list, itertools.combinations(range(len(G)), num)):
+            v = torch.full((len(G),), margin, dtype=torch.float64)
+            held = [i for i in range(len(G)) if i not in free]
+            if free:
+                v[free] = torch.linalg.solve(P[free][:, free], -along[free] - P[free][:, held] @ v[held])
+            slope = P @ v + along
+            if bool((v[free] >= margin).all()) and bool((slope[held] >= 0).all()):
+                return g + G.T @ v
+    raise AssertionError("no set of v satisfies the conditions of a minimum")
+
+
 # Isolation --------------------------------------------------------------------------------------------------------
 
 

@@ -134,7 +134,7 @@ VALUES = {
     "early_stopping=patience val_fraction=0": "early_stopping must be none without validation data to watch, ",
     "memory=uniform memory.per_class=-3": "memory.per_class must be an integer >= 1 or null, got -3",
     "memory=uniform memory.total=50": "memory.per_class must be null if memory.total is set",
-    "memory=uniform memory.replay=mixed": "memory.replay must be one of joined, balanced, got 'mixed'",
+    "memory=uniform memory.replay=mixed": "memory.replay must be one of joined, repeated, balanced, got 'mixed'",
     "memory=entropy memory.per_class=null memory.total=9": "memory.total must be at least one for each",
     "memory=uniform memory.replay=balanced batch_size=1": "batch_size must be an integer >= 2",
     "memory=reservoir memory.total=0": "memory.total must be an integer >= 1, got 0",

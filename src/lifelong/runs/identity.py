@@ -35,6 +35,8 @@ ADDED: dict[str, Any] = {
     "method.window": "step",  # ewcpp, rwalk
     "method.batch": None,  # mas
     "method.outputs": "sum",  # mas
+    "method.bound": False,  # gem
+    "method.ridge": 0.0,  # gem
     "method.weight": "heads",  # lwf; er's is older, and has other values
     "method.schedule": "cumulative",  # joint
 }
