@@ -1,7 +1,10 @@
 """Runs stacked along a leading dimension: each member is the run it would be alone."""
 
+import os
 import signal
+import time
 from collections.abc import Callable, Sequence
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,17 @@ from lifelong.experiment.parts import make_stream
 from lifelong.experiment.result import read_result
 from lifelong.experiment.run import requested
 from lifelong.methods.mas import MAS
+from lifelong.methods.si import SI
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.interrupted import Interrupted
 from lifelong.stacked.plan import block_key, chunks, reason_alone, stack_key
 from lifelong.stacked.stack import Fit
-from lifelong.stacked.sweep import CACHED_BYTES, FEW, Job, default_size
+from lifelong.stacked.sweep import CACHED_BYTES, FEW, Job, Plan, default_size
 from lifelong.tracking import DivergedError, read_history
 from runs import TINY, Result, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
 pytestmark = pytest.mark.system
-STACKED = ("-m", *TINY, "hydra/launcher=stacked")
+STACKED = ("-m", *TINY, "hydra/launcher=stacked", "hydra.launcher.n_jobs=1")
 METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
 
 
@@ -146,6 +150,51 @@ def test_killed_stack_goes_on_after_its_last_task(
     assert steps == sorted(steps), "rows that were written after the checkpoint are written once"
 
 
+TWO_STACKS = ("method=si,ewc", "seed=0,1", "hydra.launcher.n_jobs=2", "hydra.launcher.size=2")
+
+
+def test_stacks_train_in_worker_processes(tmp_path: Path) -> None:
+    said = stacked(tmp_path / "stack", *TWO_STACKS)
+    assert last_line(said) == "4 jobs: 4 trained, 0 finished before, 0 failed", said.err
+    assert "train together, 2 runs: jobs 2–3\ntrain together, 2 runs: jobs 0–1\n" in said.out
+    alone = run(tmp_path / "alone", "method=si", "seed=1")
+    assert_equal_runs(member(tmp_path / "stack", alone), alone)
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "message"),
+    [
+        (lambda: os.kill(os.getppid(), signal.SIGTERM), 128 + signal.SIGTERM, "interrupted by SIGTERM; the same"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), 1, "error: a worker process was stopped; the same"),
+    ],
+    ids=["the command is stopped", "a worker is killed"],
+)
+def test_workers_end_with_their_command_and_with_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], None], code: int, message: str
+) -> None:
+    """When all have learned a task. The same sweep goes on after it."""
+    original = Fit._step
+
+    def stopped(self: Fit, *batch: Any) -> None:
+        if self.index == 1 and self.step == 3:
+            while isinstance(self.runs[0].method, SI):
+                if len(list(tmp_path.glob("stack/*/*/last.ckpt"))) == 4:
+                    ended()
+                time.sleep(0.02)
+            signal.pause()
+        original(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_step", stopped)
+        said = stacked(tmp_path / "stack", *TWO_STACKS)
+    assert (said.code, active_children()) == (code, [])
+    assert said.err.startswith(message)
+    assert not list(tmp_path.glob("stack/*/*/error.txt"))
+    assert last_line(stacked(tmp_path / "stack", *TWO_STACKS)) == "4 jobs: 4 trained, 0 finished before, 0 failed"
+    alone = run(tmp_path / "alone", "method=si", "seed=1")
+    assert_equal_runs(member(tmp_path / "stack", alone), alone)
+
+
 def test_run_interrupted_within_a_task_goes_on_alone(tmp_path: Path) -> None:
     """From the very step; the others train together."""
     with pytest.MonkeyPatch.context() as patch:
@@ -263,11 +312,28 @@ def test_chunks_are_nearly_equal_and_hold_every_job_once() -> None:
     assert [keys[number] for part in parts for number in part] == ["a"] * 6 + ["b"] * 5
 
 
-def test_size_is_refused_unless_a_positive_integer(tmp_path: Path) -> None:
-    said = stacked(tmp_path, "seed=0,1", "hydra.launcher.size=0")
+@pytest.mark.parametrize("key", ["size", "n_jobs"])
+def test_size_and_n_jobs_are_refused_unless_positive_integers(tmp_path: Path, key: str) -> None:
+    said = stacked(tmp_path, "seed=0,1", f"hydra.launcher.{key}=0")
     assert (said.code, said.out) == (1, "")
-    assert said.err == "error: hydra.launcher.size must be an integer >= 1 or null, got 0\n"
+    assert said.err == f"error: hydra.launcher.{key} must be an integer >= 1 or null, got 0\n"
     assert not any(tmp_path.iterdir())
+
+
+def test_several_stacks_at_a_time_have_one_thread_each(tmp_path: Path) -> None:
+    said = stacked(tmp_path, "seed=0,1", "hydra.launcher.n_jobs=2", "num_threads=2")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("error: hydra.launcher.n_jobs must be 1 or null but on a CPU with num_threads=1, got 2")
+
+
+def test_stacks_are_split_among_the_jobs_at_a_time_and_none_of_them_into_one(tmp_path: Path) -> None:
+    job = Job(requested(composed_tiny(tmp_path)), make_stream(composed_tiny(tmp_path)))
+    plan = Plan({"a": dict.fromkeys(range(20), job), "b": dict.fromkeys(range(20, 30), job)})
+    assert [len(stack) for stack in plan.stacks(None, 1)] == [20, 10]
+    assert [len(stack) for stack in plan.stacks(None, 2)] == [10, 10, 10]
+    assert [len(stack) for stack in plan.stacks(None, 64)] == [2, 3, 3, 3, 3, 3, 3, 2, 3, 2, 3]
+    assert [len(stack) for stack in Plan({"a": dict.fromkeys(range(4), job)}).stacks(None, 2)] == [2, 2]
+    assert [len(stack) for stack in plan.stacks(12, 64)] == [10, 10, 10]
 
 
 def test_default_size_follows_cache_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
