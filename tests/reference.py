@@ -7,7 +7,7 @@ import cmath
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -290,14 +290,18 @@ class Walk:
         return torch.tensor([f + s for f, s in both], dtype=torch.float64)
 
 
-def distillation(z: Tensor, z_old: Tensor, heads: list[list[int]], temperature: float) -> Tensor:
-    """Σ over heads of the mean over samples of Σ_c p_old log(p_old/p), p = softmax(z/T) over a head's columns."""
+def distillation(
+    z: Tensor, z_old: Tensor, heads: list[list[int]], temperature: float, beside: Sequence[int] = ()
+) -> Tensor:
+    """Σ over heads of the mean over samples of Σ_c p_old log(p_old/p), p_old = softmax(z_old/T) over a head's columns,
+    p = softmax(z/T) over these and those `beside` them."""
     total = 0.0
     for new, old in zip(z.tolist(), z_old.tolist(), strict=True):
         for head in heads:
             weights, olds = ([math.exp(row[c] / temperature) for c in head] for row in (new, old))
+            others = sum(math.exp(new[c] / temperature) for c in beside)
             for w, w_old in zip(weights, olds, strict=True):
-                p, p_old = w / sum(weights), w_old / sum(olds)
+                p, p_old = w / (sum(weights) + others), w_old / sum(olds)
                 total += p_old * math.log(p_old / p)
     return torch.tensor(total / len(z), dtype=torch.float64)
 

@@ -87,6 +87,8 @@ VALUES = {
     "method=si method.clamp=1": "method.clamp must be ",
     "method=si method.clamp=false method.step=proximal": "method.step must be gradient with ",
     "method=lwf method.weight=sum": "method.weight must be one of heads, tasks, got 'sum'",
+    "method=lwf method.columns=all": "method.columns must be one of old, visible, got 'all'",
+    "method=lwf method.columns=visible": "scenario must be class with method.columns=visible, got 'domain'",
     "method=mas method.batch=0": "method.batch must be an integer >= 1 or null, got 0",
     "method=joint method.schedule=twice": "method.schedule must be one of cumulative, once, got 'twice'",
     "method=joint epochs_per_task=[1,1] method.schedule=once": "epochs_per_task must be null with method.schedule=once",
