@@ -320,6 +320,13 @@ def test_size_and_n_jobs_are_refused_unless_positive_integers(tmp_path: Path, ke
     assert not any(tmp_path.iterdir())
 
 
+def test_a_job_that_cannot_be_composed_is_refused_before_any_trains(tmp_path: Path) -> None:
+    said = stacked(tmp_path, "method=ewc,nope")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("error: method must be one of agem, ")
+    assert not list(tmp_path.glob("*/*/history.jsonl"))
+
+
 def test_several_stacks_at_a_time_have_one_thread_each(tmp_path: Path) -> None:
     said = stacked(tmp_path, "seed=0,1", "hydra.launcher.n_jobs=2", "num_threads=2")
     assert (said.code, said.out) == (1, "")

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -126,8 +127,13 @@ def trusted_target(target: Any, group: str, more: Sequence[str] = ()) -> Callabl
     allowed = f"{group}._target_ must start with {', '.join(prefixes)} or a prefix that the root key trusted lists"
     if not isinstance(target, str) or not trusted(target):
         raise ConfigError(f"{allowed}, got {target!r}")
-    found = partial_of({"_target_": target}, group).func
+    found = _named(target, group)
     home = str(getattr(found, "__module__", None))
     if not trusted(home):
         raise ConfigError(f"{allowed}, got {target!r}, which comes from {home!r}")
     return found
+
+
+@cache
+def _named(target: str, group: str) -> Callable[..., Any]:
+    return partial_of({"_target_": target}, group).func

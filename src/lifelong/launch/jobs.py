@@ -105,7 +105,7 @@ class Jobs(Callback):
 
 def chosen_by_objectives() -> bool:
     """Whether a sweeper that optimises asks for the running job."""
-    return multirun_job() is not None and not HydraConfig.get().sweeper._target_.endswith(".BasicSweeper")
+    return multirun_job() is not None and HydraConfig.get().runtime.choices["hydra/sweeper"] != "basic"
 
 
 def multirun_job() -> str | None:

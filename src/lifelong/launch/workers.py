@@ -45,8 +45,8 @@ def in_workers(work: Callable[[int], Found], num: int) -> Iterator[Iterator[Foun
     try:
         with _signals_passed_on(), ProcessPoolExecutor(num, get_context("fork"), _begin, (work, os.getpid())) as pool:
             yield pool.map(_done, range(num))
-    except BrokenProcessPool:
-        raise WorkerError("a worker process was stopped; the same command continues") from None
+    except BrokenProcessPool as error:
+        raise WorkerError("a worker process was stopped; the same command continues") from error
 
 
 _work: Callable[[int], Any]
