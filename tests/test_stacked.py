@@ -8,35 +8,22 @@ from typing import Any
 import pytest
 import torch
 
-from lifelong.experiment.errors import composed
-from lifelong.experiment.parts import make_stream
 from lifelong.experiment.result import read_result
-from lifelong.experiment.run import requested
 from lifelong.methods.mas import MAS
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.interrupted import Interrupted
-from lifelong.stacked.plan import block_key, chunks, reason_alone, stack_key
 from lifelong.stacked.stack import Fit
-from lifelong.stacked.sweep import CACHED_BYTES, FEW, Job, default_size
 from lifelong.tracking import DivergedError, read_history
-from runs import TINY, Result, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
+from runs import TINY, Result, Said, assert_same_run, at_every_batch, command, last_line, run, stacked, weights
 
 pytestmark = pytest.mark.system
-STACKED = ("-m", *TINY, "hydra/launcher=stacked")
+CNN = ("backbone=cnn", "~backbone.widths", "backbone.channels=[4,8]", "backbone.hidden=16")
 METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures() -> None:
     """Leave the pictures: stacked runs draw them in processes of their own."""
-
-
-def stacked(root: Path, *settings: str) -> Said:
-    return command(*STACKED, f"root={root}", *settings)
-
-
-def last_line(said: Said) -> str:
-    return said.out.splitlines()[-1]
 
 
 def member(root: Path, alone: Result) -> Result:
@@ -69,6 +56,12 @@ def all_methods(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
     return root, stacked(root, f"method={','.join(METHODS)}", "strength_factor=1,10", "seed=1")
 
 
+@pytest.fixture(scope="module")
+def all_methods_of_cnns(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    root = tmp_path_factory.mktemp("stacked")
+    return root, stacked(root, *CNN, f"method={','.join(METHODS)}", "strength_factor=10", "seed=1")
+
+
 @pytest.mark.smoke
 def test_runs_of_all_methods_train_together_and_joint_apart(all_methods: tuple[Path, Said]) -> None:
     said = all_methods[1]
@@ -82,6 +75,15 @@ def test_runs_of_all_methods_train_together_and_joint_apart(all_methods: tuple[P
 def test_member_equals_its_run_alone(all_methods: tuple[Path, Said], tmp_path: Path, method: str) -> None:
     alone = run(tmp_path, f"method={method}", "strength_factor=10", "seed=1")
     assert_equal_runs(member(all_methods[0], alone), alone)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "joint"])
+def test_convolutional_member_equals_its_run_alone(
+    all_methods_of_cnns: tuple[Path, Said], tmp_path: Path, method: str
+) -> None:
+    assert "train together, 9 runs" in all_methods_of_cnns[1].out
+    alone = run(tmp_path, *CNN, f"method={method}", "strength_factor=10", "seed=1")
+    assert_equal_runs(member(all_methods_of_cnns[0], alone), alone)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +108,16 @@ def test_member_equals_its_run_alone(all_methods: tuple[Path, Said], tmp_path: P
          "trainer.max_steps=5"),
         ("method=si", "keep_optimizer=true", "optimizer=adamw", "optimizer.amsgrad=true", "scheduler=cosine"),
         ("method=mas", "keep_optimizer=true", "optimizer=sgd", "optimizer.momentum=0.9"),
+        (*CNN, "method=joint"),
+        (*CNN, "method=rwalk", "method.interval=2", "method.window=interval"),
+        (*CNN, "method=ewcpp", "method.interval=2", "method.labels=batched", "trainer.gradient_clip_val=0.1"),
+        (*CNN, "method=ewc", "dataset=split", "~dataset.angles", "scenario=task", "optimizer.eps=1e-3"),
+        (*CNN, "method=si", "method.step=proximal", "optimizer=sgd", "scheduler=cosine"),
         ("method=si", "keep_optimizer=epoch"),
         ("method=si", "keep_optimizer=true", "dataset=split", "~dataset.angles", "scenario=task", "val_fraction=0",
          "normalise=first_task", "dataset.pad=2"),
     ],
-    ids=lambda settings: "-".join(settings[:4]),
+    ids=lambda settings: "-".join([s for s in settings if s not in CNN[1:]][:4]),
 )  # fmt: skip
 def test_members_of_several_seeds_and_rates_equal_their_runs_alone(tmp_path: Path, settings: Sequence[str]) -> None:
     said = stacked(tmp_path / "stack", *settings, "seed=0,1", "optimizer.lr=0.01,0.003")
@@ -190,91 +197,3 @@ def test_members_whose_importance_is_refused_end_alone(tmp_path: Path, monkeypat
     assert said.err.startswith("error: ")
     (told,) = tmp_path.glob("*/*/error.txt")
     assert told.read_text().startswith("PenaltyError: importance")
-
-
-# Who stacks ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        ((), None),
-        (("method=joint", "scheduler=cosine", "optimizer.lr=0.1", "method.exclude=[head]"), None),
-        (("method=lwf",), "method=lwf is not hosted"),
-        (("method=joint", "method.schedule=once"), "method.schedule=once"),
-        (("memory=uniform",), "memory=uniform"),
-        (("backbone=cnn",), "backbone=cnn is not hosted"),
-        (("backbone.dropout=0.1",), "backbone.dropout=0.1"),
-        (("backbone.freeze=[head]",), "backbone.freeze"),
-        (("augment=affine",), "augment=affine"),
-        (("early_stopping=patience",), "early_stopping=patience"),
-        (("trainer.devices=2",), "trainer.devices=2"),
-        (("trainer.precision=bf16-mixed",), "trainer.precision=bf16-mixed"),
-        (("trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches=2"),
-        (("trainer.limit_train_batches=2",), "trainer.limit_train_batches is not hosted"),
-        (("compile=true",), "compile"),
-        (("keep_optimizer=true",), None),
-        (("evaluate_every_n_steps=9",), "evaluate_every_n_steps"),
-    ],
-)
-def test_what_does_not_stack_says_why(tmp_path: Path, settings: Sequence[str], reason: str | None) -> None:
-    settings = [s for s in TINY if not (s.startswith("backbone.widths") and "backbone=cnn" in settings)] + [*settings]
-    assert reason_alone(composed(settings)) == reason
-
-
-def test_stack_shares_all_but_seed_method_and_optimiser(tmp_path: Path) -> None:
-    def key(*settings: str) -> str:
-        return stack_key(composed_tiny(tmp_path, *settings), 0)
-
-    for same in (
-        "seed=3",
-        "method=mas",
-        "method.labels=sampled",
-        "optimizer.lr=1",
-        "optimizer=sgd",
-        "method.strength=0",
-    ):
-        assert key(same) == key()
-    for other in (
-        "method=joint",
-        "batch_size=7",
-        "backbone.widths=[8]",
-        "dataset.angles=[0,10]",
-        "trainer.max_epochs=1",
-    ):
-        assert key(other) != key()
-    assert stack_key(composed_tiny(tmp_path), 1) != key()
-
-
-def test_block_shares_method_and_optimiser_but_for_the_strength(tmp_path: Path) -> None:
-    def key(*settings: str) -> str:
-        return block_key(composed_tiny(tmp_path, *settings))
-
-    assert key("method.strength=3") == key("seed=1") == key()
-    for other in ("method=mas", "method.labels=sampled", "method.strength=0", "optimizer.lr=1", "method.step=proximal"):
-        assert key(other) != key()
-
-
-def test_chunks_are_nearly_equal_and_hold_every_job_once() -> None:
-    keys = {number: "ab"[number % 2] for number in range(11)}
-    parts = chunks(keys, 4)
-    assert [len(part) for part in parts] == [3, 4, 4]
-    assert sorted(number for part in parts for number in part) == list(range(11))
-    assert [keys[number] for part in parts for number in part] == ["a"] * 6 + ["b"] * 5
-
-
-def test_size_is_refused_unless_a_positive_integer(tmp_path: Path) -> None:
-    said = stacked(tmp_path, "seed=0,1", "hydra.launcher.size=0")
-    assert (said.code, said.out) == (1, "")
-    assert said.err == "error: hydra.launcher.size must be an integer >= 1 or null, got 0\n"
-    assert not any(tmp_path.iterdir())
-
-
-def test_default_size_follows_cache_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = composed_tiny(tmp_path)
-    job = Job(requested(config), make_stream(config))
-    assert default_size(job) == CACHED_BYTES // (4 * (64 * 16 + 16 + 16 * 10 + 10))
-    monkeypatch.setattr("lifelong.stacked.sweep.CACHED_BYTES", 1)
-    assert default_size(job) == FEW
-    monkeypatch.setattr("lifelong.stacked.sweep.os.sysconf", lambda key: 1)
-    assert default_size(job) == 1

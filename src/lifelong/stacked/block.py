@@ -144,8 +144,8 @@ class Block:
     def _fisher(self, x: Tensor, y: Tensor, grads: Params) -> Params:
         """EWC++'s F_batch (n, ...) at the weights before the step. The batch is the current task's alone, and nothing
         differs in eval mode, so that of the true labels is in the backward pass already."""
-        if self.method.labels == "empirical":
-            return self.network.mean_squares(self.rows)
+        if self.method.labels == "empirical" and (squares := self.network.mean_squares(self.rows)) is not None:
+            return squares
         if self.method.labels == "batched":
             return {name: g.square() for name, g in grads.items()}
         each = []
@@ -153,7 +153,7 @@ class Block:
             method.steps = self.method.steps
             torch.manual_seed(method.seed)  # EWC++ takes its draws from the run's initial seed
             inputs, labels = x if x.dim() == 2 else x[i], y if y.dim() == 1 else y[i]
-            each.append(method.fisher_of(learner, [(inputs, labels)]))
+            each.append(method.fisher_of(learner, [(inputs.unflatten(1, learner.backbone.input_shape), labels)]))
         return {name: torch.stack([F[name] for F in each]) for name in each[0]}
 
     # What is logged ------------------------------------------------------------------------------------------------

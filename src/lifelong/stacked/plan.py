@@ -19,13 +19,18 @@ from lifelong.methods.online_ewc import OnlineEWC
 from lifelong.methods.rwalk import RWalk
 from lifelong.methods.scp import SCP
 from lifelong.methods.si import SI
+from lifelong.models.cnn import CNN
 from lifelong.models.mlp import MLP
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import identity
+from lifelong.stacked.convolutional import Convolutional
+from lifelong.stacked.network import Network
 from lifelong.training.checkpoint_files import CheckpointFiles
 
 METHODS = (Method, Joint, L2, EWC, OnlineEWC, EWCPP, MAS, SCP, SI, RWalk)
 """Those whose verbs within a task are elementwise, and the penalties' own."""
+NETWORKS: dict[type, type[Network]] = {MLP: Network, CNN: Convolutional}
+"""How the backbones stack that do. The residual network does not: its batch norm has a state beside the weights."""
 NONE = ("memory", "augment", "early_stopping")
 TRAINER = {"_target_", "max_epochs", "max_steps", "accelerator", "devices", "precision", "accumulate_grad_batches",
            "gradient_clip_val", "gradient_clip_algorithm"}  # fmt: skip
@@ -42,7 +47,7 @@ def _reasons(config: DictConfig) -> Iterator[str]:
     if config.method.get("schedule") == "once":
         yield "method.schedule=once"
     yield from (f"{group}={choice(config, group)}" for group in NONE if choice(config, group) != "none")
-    if resolve_name(config.backbone._target_) is not MLP:
+    if resolve_name(config.backbone._target_) not in NETWORKS:
         yield f"backbone={choice(config, 'backbone')} is not hosted"
     elif config.backbone.dropout:
         yield f"backbone.dropout={config.backbone.dropout}"

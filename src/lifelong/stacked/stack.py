@@ -24,6 +24,7 @@ from lifelong.runs.record import Record
 from lifelong.stacked.block import Block, Clip
 from lifelong.stacked.data import Feed, accuracy_rows, hidden_columns, hidden_in_training
 from lifelong.stacked.network import Network
+from lifelong.stacked.plan import NETWORKS
 from lifelong.tracking import Tracker
 from lifelong.training.loop import Run, consolidate, planned_steps
 
@@ -74,7 +75,7 @@ def learn(members: Sequence[Member]) -> Iterator[int]:
         member.run.learner.to(device)
     count_peak_memory(device)
     if not record.baseline:
-        network, clock = Network([m.run.learner.backbone for m in members]), Record()
+        network, clock = network_of([m.run for m in members]), Record()
         with clock.timed("evaluation"):
             baseline = accuracy_rows([m.run for m in members], network, -1, "test", device).tolist()
         network.release()
@@ -87,6 +88,12 @@ def learn(members: Sequence[Member]) -> Iterator[int]:
         Fit(alive, index, device).learn()
         gc.collect()
         yield index + 1
+
+
+def network_of(runs: Sequence[Run]) -> Network:
+    """The runs' networks as one."""
+    backbones = [run.learner.backbone for run in runs]
+    return NETWORKS[type(backbones[0])](backbones)
 
 
 def share_time(clock: Record, members: Sequence[Member]) -> None:
@@ -112,7 +119,7 @@ class Fit:
             run.learner.num_steps = self.num_steps
             run.learner.show(run.stream.visible(index, index))
             run.method.task, run.method.seed = task, derive_seed(run.seed, index)
-        self.network = Network([run.learner.backbone for run in self.runs])
+        self.network = network_of(self.runs)
         clip = Clip(trainer.gradient_clip_val, trainer.gradient_clip_algorithm == "value")
         self.blocks = [Block(self.runs[r], self.network, r, clip) for r in self._block_rows()]
         self.hidden = hidden_columns(self.runs, index, index, device)

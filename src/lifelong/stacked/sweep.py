@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
 from lifelong.config.schema import ConfigError
 from lifelong.data.stream import TaskStream
@@ -30,8 +32,11 @@ FEW = 8
 """Members that no CPU is slower with than with one: fewer leave the overhead of a step unshared."""
 CACHED_BYTES = 2**21
 """Of weights: a stack with more leaves the CPU's cache from one use to the next, and is slower again."""
+OUTPUT_BYTES = 2**25
+"""Of a layer for a batch: a CPU's memory for more of them is mapped anew at each step, and is slower again."""
 COPIES = 32
-"""Of a member's weights that a device must have room for: state of optimiser and method, and what a step makes."""
+"""Of a member's weights and largest output that a device must have room for: state of optimiser and method, and what a
+step makes."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,13 @@ class Plan:
         found: list[dict[int, Job]] = []
         for jobs in self.groups.values():
             keys = {number: block_key(job.request.config) for number, job in jobs.items()}
-            parts = chunks(keys, size or default_size(next(iter(jobs.values()))))
-            for part in parts:
+            most = size or default_size(next(iter(jobs.values())))
+            for part in chunks(keys, most):
                 if len(part) > 1:
                     found.append({number: jobs[number] for number in part})
                 else:
-                    self.alone.setdefault("no other run stacks with it", []).extend(part)
+                    reason = "no other run stacks with it" if len(jobs) == 1 else f"a stack holds at most {most}"
+                    self.alone.setdefault(reason, []).extend(part)
         return found
 
 
@@ -124,11 +130,21 @@ def default_size(job: Job) -> int:
     """How many members a stack of jobs like this one has: more make no step faster, or do not fit."""
     run = build_run(job.request.config, job.stream)
     member = sum(p.numel() * p.element_size() for p in run.learner.backbone.parameters())
+    output = 4 * run.batch_size * largest_output(run.learner.backbone)
     device = run.make_trainer().strategy.root_device
     if device.type == "cuda":
-        return max(1, torch.cuda.mem_get_info(device)[0] // (COPIES * member))
+        return max(1, torch.cuda.mem_get_info(device)[0] // (COPIES * (member + output)))
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return max(1, min(max(FEW, CACHED_BYTES // member), free // (COPIES * member)))
+    return max(1, min(max(FEW, CACHED_BYTES // member), OUTPUT_BYTES // output, free // (COPIES * (member + output))))
+
+
+@torch.no_grad()
+def largest_output(backbone: Any) -> int:
+    """How many numbers one sample's largest output of a layer has."""
+    sizes: list[int] = []
+    with register_module_forward_hook(lambda layer, given, output: sizes.append(output.numel())):
+        backbone(torch.zeros(1, *backbone.input_shape))
+    return max(sizes)
 
 
 def spans(numbers: Sequence[int]) -> str:
