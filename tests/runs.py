@@ -78,15 +78,6 @@ def command(*arguments: str) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def stacked(root: Path, *settings: str) -> Said:
-    """A sweep of tiny runs with hydra/launcher=stacked."""
-    return command("-m", *TINY, "hydra/launcher=stacked", f"root={root}", *settings)
-
-
-def last_line(said: Said) -> str:
-    return said.out.splitlines()[-1]
-
-
 def weights(result: Result) -> dict[str, torch.Tensor]:
     return torch.load(result.folder / "model.pt", weights_only=True)["state_dict"]
 

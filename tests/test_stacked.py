@@ -1,53 +1,19 @@
 """Runs stacked along a leading dimension: each member is the run it would be alone."""
 
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lifelong.experiment.result import read_result
 from lifelong.methods.mas import MAS
-from lifelong.runs.folder import RunFolder
-from lifelong.runs.interrupted import Interrupted
-from lifelong.stacked.stack import Fit
-from lifelong.tracking import DivergedError, read_history
-from runs import TINY, Result, Said, assert_same_run, at_every_batch, command, last_line, run, stacked, weights
+from lifelong.tracking import DivergedError
+from runs import Said, run
+from stacks import CNN, assert_equal_runs, last_line, member, stacked, without_pictures  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.system
-CNN = ("backbone=cnn", "~backbone.widths", "backbone.channels=[4,8]", "backbone.hidden=16")
 METHODS = ("finetune", "l2", "ewc", "online_ewc", "ewcpp", "mas", "si", "rwalk", "scp", "joint")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_pictures() -> None:
-    """Leave the pictures: stacked runs draw them in processes of their own."""
-
-
-def member(root: Path, alone: Result) -> Result:
-    """The stacked run of the same settings."""
-    return read_result(RunFolder(root / "default" / alone.folder.name))
-
-
-def assert_equal_runs(one: Result, alone: Result) -> None:
-    """Weights within 1e-5, relative: both sum the same float32 numbers in other orders. Accuracies could differ by a
-    tie; in these runs none does."""
-    ours, theirs = weights(one), weights(alone)
-    assert ours.keys() == theirs.keys()
-    for name, w in theirs.items():
-        assert float((ours[name] - w).norm() / w.norm()) < 1e-5, name
-    assert torch.equal(one.matrix, alone.matrix)
-    assert one.metrics.keys() == alone.metrics.keys()
-    assert {p.name for p in one.folder.iterdir()} == {p.name for p in alone.folder.iterdir()}
-    rows, expected = (read_history(r.folder / "history.jsonl") for r in (one, alone))
-    assert [list(row) for row in rows] == [list(row) for row in expected]
-    for row, wanted in zip(rows, expected, strict=True):
-        missing = {key for key, value in wanted.items() if value is None}  # an accuracy without validation data
-        assert {key for key, value in row.items() if value is None} == missing
-        ours, theirs = ({k: v for k, v in r.items() if k not in missing} for r in (row, wanted))
-        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6, nan_ok=True)  # a penalty is a difference, squared
 
 
 @pytest.fixture(scope="module")
@@ -125,46 +91,6 @@ def test_members_of_several_seeds_and_rates_equal_their_runs_alone(tmp_path: Pat
     alone = run(tmp_path / "alone", *settings, "seed=1", "optimizer.lr=0.003")
     assert "train together, 4 runs: jobs 0–3" in said.out
     assert_equal_runs(member(tmp_path / "stack", alone), alone)
-
-
-@pytest.mark.parametrize("again", [stacked, lambda root, *settings: command("-m", *TINY, f"root={root}", *settings)])
-def test_killed_stack_goes_on_after_its_last_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: Callable[..., Said]
-) -> None:
-    """Stacked, or by any other launcher, with the optimiser's state as it was."""
-    sweep = ("method=si", "keep_optimizer=true", "seed=0,1")
-    original = Fit._step
-
-    def terminated(self: Fit, *batch: Any) -> None:
-        if self.index == 1 and self.step == 3:
-            signal.raise_signal(signal.SIGTERM)
-        original(self, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_step", terminated)
-        said = stacked(tmp_path / "stack", *sweep)
-    assert said.code == 128 + signal.SIGTERM
-    assert said.err.startswith("interrupted by SIGTERM; the same command continues")
-    assert not list(tmp_path.glob("stack/*/*/error.txt"))
-    assert last_line(again(tmp_path / "stack", *sweep)) == "2 jobs: 2 trained, 0 finished before, 0 failed"
-    alone = run(tmp_path / "alone", *sweep[:-1], "seed=1")
-    assert_equal_runs(member(tmp_path / "stack", alone), alone)
-    steps = [row["step"] for row in read_history(member(tmp_path / "stack", alone).folder / "history.jsonl")]
-    assert steps == sorted(steps), "rows that were written after the checkpoint are written once"
-
-
-def test_run_interrupted_within_a_task_goes_on_alone(tmp_path: Path) -> None:
-    """From the very step; the others train together."""
-    with pytest.MonkeyPatch.context() as patch:
-        at_every_batch(patch, lambda _, done: signal.raise_signal(signal.SIGTERM) if done == 8 else None)
-        with pytest.raises(Interrupted):
-            run(tmp_path / "stack", "method=si", "seed=1")
-    said = stacked(tmp_path / "stack", "method=si", "seed=0,1,2")
-    assert last_line(said) == "3 jobs: 3 trained, 0 finished before, 0 failed"
-    assert "run alone (interrupted within a task): job 1" in said.out
-    assert "train together, 2 runs: jobs 0, 2" in said.out
-    alone = run(tmp_path / "alone", "method=si", "seed=1")
-    assert_same_run(member(tmp_path / "stack", alone), alone)
 
 
 def test_member_that_diverges_ends_alone_with_the_error_it_has_alone(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from lifelong.experiment.parts import make_stream
 from lifelong.experiment.run import requested
 from lifelong.stacked.plan import block_key, chunks, reason_alone, stack_key
 from lifelong.stacked.sweep import CACHED_BYTES, FEW, Job, default_size
-from runs import TINY, composed_tiny, last_line, stacked
+from runs import TINY, composed_tiny
+from stacks import last_line, stacked, without_pictures  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.system
 

@@ -62,26 +62,25 @@ def _reasons(config: DictConfig) -> Iterator[str]:
     yield from (key for key in ("compile", "extend", "evaluate_every_n_steps") if config[key])
 
 
-def stack_key(config: DictConfig, num_tasks: int | None) -> str:
-    """What members of a stack share: all but the seed, the method and the optimiser, and the tasks finished. What
-    `joint` trains on grows from task to task, so it has stacks of its own."""
+def stack_key(config: DictConfig, place: tuple[int, int]) -> str:
+    """What members of a stack share: all but the seed, the method and the optimiser, and their place in the stream.
+    What `joint` trains on grows from task to task, so it has stacks of its own."""
     plain = identity(config)
     plain["dataset"].pop("seed", None)
     shared = {k: v for k, v in plain.items() if k not in ("seed", "method", "optimizer")}
     grows = resolve_name(config.method._target_).examples is not Method.examples
-    return json.dumps([shared, grows, num_tasks], sort_keys=True)
+    return json.dumps([shared, grows, place], sort_keys=True)
 
 
-def place(config: DictConfig, folder: RunFolder) -> int | None:
-    """How many tasks the run has finished; None if it was interrupted within one.
+def place(config: DictConfig, folder: RunFolder) -> tuple[int, int]:
+    """How many tasks the run has finished, and how many steps of the next one it has saved.
 
     Raises:
         RunFolderError: its checkpoint is of another configuration or version of the code.
     """
     found = CheckpointFiles(folder.checkpoint, identity(config)).read()
-    if found is None:
-        return 0
-    return None if "loops" in found[1] else int(found[1]["record"]["task"])
+    saved: dict[str, Any] = found[1] if found else {"record": {"task": 0}}
+    return int(saved["record"]["task"]), int(saved.get("global_step", 0))
 
 
 def block_key(config: DictConfig) -> str:

@@ -41,10 +41,11 @@ step makes."""
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the sweep that may be a member of a stack."""
+    """A job of the sweep that may be a member of a stack; where: its place in the stream."""
 
     request: Request
     stream: TaskStream
+    where: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -101,14 +102,13 @@ def planned(configs: Mapping[int, DictConfig]) -> Plan:
             if folder.path in seen or (folder.finished and not config.rerun):
                 continue
             seen.add(folder.path)
-            num_tasks = place(config, folder)
-            reason = reason_alone(config) or ("interrupted within a task" if num_tasks is None else None)
-            if reason:
+            where = (0, 0) if folder.finished else place(config, folder)
+            if reason := reason_alone(config):
                 plan.alone.setdefault(reason, []).append(number)
                 continue
             stream = _stream(config, streams)
-            key = f"{stack_key(config, num_tasks)} {_sizes(stream)}"
-            plan.groups.setdefault(key, {})[number] = Job(request, stream)
+            key = f"{stack_key(config, where)} {_sizes(stream)}"
+            plan.groups.setdefault(key, {})[number] = Job(request, stream, where)
     return plan
 
 
@@ -165,7 +165,7 @@ def train_stack(jobs: Mapping[int, Job]) -> dict[int, Outcome]:
     A job that cannot start now, e.g. as another process trains it, is left out.
 
     Raises:
-        Interrupted: by a signal; what was saved after the last task stands.
+        Interrupted: by a signal, after a step that is saved.
     """
     members: dict[int, Member] = {}
     try:
@@ -193,6 +193,8 @@ def opened(job: Job) -> Member | None:
         context.enter_context(folder.locked())
         if folder.finished and config.rerun:
             folder.start_over()
+        if place(config, folder) != job.where:  # another process has trained it meanwhile
+            return None
         context.enter_context(folder.failures_told())
         tracker = context.enter_context(watched(run, replace(job.request, console=Console(quiet=True))))
         return Member(job.request, run, tracker, block_key(config), context.pop_all())
