@@ -1,12 +1,16 @@
 """Sweeps of tiny runs that train stacked, and what each of them is compared with: its run alone."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lifelong.experiment.result import read_result
 from lifelong.runs.folder import RunFolder
+from lifelong.stacked.stack import Fit
 from lifelong.tracking import read_history
 from runs import TINY, Result, Said, command, weights
 
@@ -49,3 +53,28 @@ def assert_equal_runs(one: Result, alone: Result) -> None:
         assert {key for key, value in row.items() if value is None} == missing
         ours, theirs = ({k: v for k, v in r.items() if k not in missing} for r in (row, wanted))
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6, nan_ok=True)  # a penalty is a difference, squared
+
+
+def at_every_step(patch: pytest.MonkeyPatch, action: Callable[[int], None]) -> None:
+    """Call action(steps done of the whole stream) within each step of a stack."""
+    original = Fit._step
+
+    def acting(self: Fit, *batch: Any) -> None:
+        original(self, *batch)
+        action(self.runs[0].record.step + self.step)
+
+    patch.setattr(Fit, "_step", acting)
+
+
+def terminate(at: int) -> Callable[[int], None]:
+    return lambda done: signal.raise_signal(signal.SIGTERM) if done == at else None
+
+
+def interrupted_stack(root: Path, step: int, *sweep: str) -> None:
+    """A sweep that SIGTERM stops after this step of the whole stream."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_every_step(patch, terminate(step))
+        said = stacked(root, *sweep)
+    assert said.code == 128 + signal.SIGTERM
+    assert said.err.startswith("interrupted by SIGTERM; the same command continues")
+    assert not list(root.glob("*/*/error.txt"))

@@ -1,6 +1,5 @@
 """A stack that is interrupted goes on from the very step, as a stack or run by run, and takes up runs from alone."""
 
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,19 @@ from torch.testing import assert_close
 
 from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.interrupted import Interrupted
-from lifelong.stacked.stack import Fit
 from lifelong.tracking import read_history
 from runs import NUM_STEPS, TINY, Killed, Said, assert_same_run, at_every_batch, command, run
-from stacks import CNN, assert_equal_runs, last_line, member, stacked, without_pictures  # noqa: F401 - a fixture
+from stacks import (
+    CNN,
+    assert_equal_runs,
+    at_every_step,
+    interrupted_stack,
+    last_line,
+    member,
+    stacked,
+    terminate,
+    without_pictures,  # noqa: F401 - a fixture
+)
 
 pytestmark = pytest.mark.system
 ALL = "2 jobs: 2 trained, 0 finished before, 0 failed"
@@ -22,31 +30,6 @@ ALL = "2 jobs: 2 trained, 0 finished before, 0 failed"
 
 def one_by_one(root: Path, *settings: str) -> Said:
     return command("-m", *TINY, f"root={root}", *settings)
-
-
-def at_every_step(patch: pytest.MonkeyPatch, action: Callable[[int], None]) -> None:
-    """Call action(steps done of the whole stream) within each step of a stack."""
-    original = Fit._step
-
-    def acting(self: Fit, *batch: Any) -> None:
-        original(self, *batch)
-        action(self.runs[0].record.step + self.step)
-
-    patch.setattr(Fit, "_step", acting)
-
-
-def terminate(at: int) -> Callable[[int], None]:
-    return lambda done: signal.raise_signal(signal.SIGTERM) if done == at else None
-
-
-def interrupted_stack(root: Path, step: int, *sweep: str) -> Said:
-    with pytest.MonkeyPatch.context() as patch:
-        at_every_step(patch, terminate(step))
-        said = stacked(root, *sweep)
-    assert said.code == 128 + signal.SIGTERM
-    assert said.err.startswith("interrupted by SIGTERM; the same command continues")
-    assert not list(root.glob("*/*/error.txt"))
-    return said
 
 
 def interrupted_alone(root: Path, step: int, *settings: str) -> None:

@@ -1,8 +1,9 @@
 """The jobs of a sweep, as many of them as stack trained together; the others are left to run alone."""
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -214,7 +215,8 @@ def _learn(members: Sequence[Member]) -> None:
 
 def _write_results(members: Sequence[Member]) -> None:
     """Fill the run folders. Pictures are drawn on all cores: of a small run they are a third of what is left to do."""
-    with ProcessPoolExecutor() as pool:
+    forks = threading.active_count() == 1  # else a lock that W&B's thread holds as it draws would stay held in a fork
+    with ProcessPoolExecutor() if forks else ThreadPoolExecutor(1) as pool:
         pictures = [pool.submit(draw, *_pictured(member)) for member in members]
         for member, picture in zip(members, pictures, strict=True):
             with member.fails_alone():
