@@ -51,9 +51,10 @@ sweep: .venv/all  ## every method, three seeds, two runs at a time, then the tab
 report: .venv/core  ## a page of the runs below runs/, with figures and tables (ARGS=runs/methods: of some)
 	$(BIN)/python scripts/report.py $(or $(ARGS),runs)
 
-results: .venv/core  ## results, ablations and studies in docs from the run folders, or without them from docs/data
+results: .venv/core  ## the pages of results, ablations and studies from the run folders, or without them from docs/data
 	$(BIN)/python scripts/results.py
 	$(BIN)/python scripts/ablations.py
+	$(BIN)/python scripts/homework.py
 
 bench: .venv/core  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
 	$(BIN)/python scripts/benchmark.py $(ARGS)

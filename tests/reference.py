@@ -7,7 +7,7 @@ import cmath
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -290,14 +290,18 @@ class Walk:
         return torch.tensor([f + s for f, s in both], dtype=torch.float64)
 
 
-def distillation(z: Tensor, z_old: Tensor, heads: list[list[int]], temperature: float) -> Tensor:
-    """Σ over heads of the mean over samples of Σ_c p_old log(p_old/p), p = softmax(z/T) over a head's columns."""
+def distillation(
+    z: Tensor, z_old: Tensor, heads: list[list[int]], temperature: float, beside: Sequence[int] = ()
+) -> Tensor:
+    """Σ over heads of the mean over samples of Σ_c p_old log(p_old/p), p_old = softmax(z_old/T) over a head's columns,
+    p = softmax(z/T) over these and those `beside` them."""
     total = 0.0
     for new, old in zip(z.tolist(), z_old.tolist(), strict=True):
         for head in heads:
             weights, olds = ([math.exp(row[c] / temperature) for c in head] for row in (new, old))
+            others = sum(math.exp(new[c] / temperature) for c in beside)
             for w, w_old in zip(weights, olds, strict=True):
-                p, p_old = w / sum(weights), w_old / sum(olds)
+                p, p_old = w / (sum(weights) + others), w_old / sum(olds)
                 total += p_old * math.log(p_old / p)
     return torch.tensor(total / len(z), dtype=torch.float64)
 
@@ -377,6 +381,24 @@ def gem(g: Tensor, G: Tensor, margin: float) -> tuple[Tensor, Tensor]:
                 found.append((float((moved - g).norm()), v))
     v = min(found, key=lambda pair: pair[0])[1]
     return g + G.T @ (v + margin), v
+
+
+def gem_bounded(g: Tensor, G: Tensor, margin: float, ridge: float) -> Tensor:
+    """g + Gᵀv, v = argmin ½ vᵀ(GGᵀ + ridge I)v + gᵀGᵀv, v ≥ margin, by trying every set of v at the bound; or g itself
+    if it violates nothing (the code of Lopez-Paz & Ranzato 2017)."""
+    if bool((G @ g >= 0).all()):
+        return g
+    P, along = G @ G.T + ridge * torch.eye(len(G), dtype=G.dtype), G @ g
+    for num in range(len(G) + 1):
+        for free in map(list, itertools.combinations(range(len(G)), num)):
+            v = torch.full((len(G),), margin, dtype=torch.float64)
+            held = [i for i in range(len(G)) if i not in free]
+            if free:
+                v[free] = torch.linalg.solve(P[free][:, free], -along[free] - P[free][:, held] @ v[held])
+            slope = P @ v + along
+            if bool((v[free] >= margin).all()) and bool((slope[held] >= 0).all()):
+                return g + G.T @ v
+    raise AssertionError("no set of v satisfies the conditions of a minimum")
 
 
 # Isolation --------------------------------------------------------------------------------------------------------

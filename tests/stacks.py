@@ -24,7 +24,7 @@ def without_pictures() -> None:
 
 
 def stacked(root: Path, *settings: str) -> Said:
-    return command("-m", *TINY, "hydra/launcher=stacked", f"root={root}", *settings)
+    return command("-m", *TINY, "hydra/launcher=stacked", "hydra.launcher.n_jobs=1", f"root={root}", *settings)
 
 
 def last_line(said: Said) -> str:

@@ -1,8 +1,10 @@
 """The script-only methods do what they say, and an ablation's page is made of its table."""
 
+import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ import torch
 from pandas import DataFrame
 
 import ablations
+import homework
 import tiny
 from ablated import MovingFisher, PathScore
 from ablations import Ablation, order_spread, read_ablations
@@ -50,7 +53,7 @@ def rows(arm: str, x: str, val: float, *tests: float) -> DataFrame:
     return frame.assign(arm=arm, x=x, seed=range(len(tests)), failed=failed)
 
 
-def ablation(reference: str = "b", **options: list) -> Ablation:
+def ablation(reference: str = "b", **options: Any) -> Ablation:
     return Ablation("any", "?", [], {"a": ["method=ewc"], "b": ["method=mas"]}, reference, [0, 1], **options)
 
 
@@ -74,6 +77,24 @@ def test_differences_are_paired_by_seed_and_order() -> None:
     assert spread.loc["a"].tolist() == ["3.5", "18.0"]
 
 
+def test_an_arm_may_have_decades_of_its_own() -> None:
+    plan = ablation(decades=[0, 1], own_decades={"b": [-2, -1]})
+    grids = [next(a for a in plan.command(arm, "runs", 1) if a.startswith("method.strength=")) for arm in "ab"]
+    assert grids == ["method.strength=1e0,1e1", "method.strength=1e-2,1e-1"]
+
+
+def test_curve_is_the_mean_over_the_tasks_seen_so_far(tmp_path: Path) -> None:
+    """Rows of history.jsonl: an epoch of task 1; two epochs of task 2, which tests both tasks."""
+    history = [
+        {"task": 0, "step": 4, "within/a": 0.8},
+        {"task": 1, "step": 6, "within/a": 0.6, "within/b": 0.2},
+        {"task": 1, "step": 8, "within/a": 0.4, "within/b": 0.7},
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, history)) + "\n")
+    found = homework.mean_over_seen(tmp_path)
+    assert found.to_numpy().tolist() == [[1.0, 0.8], [1.5, pytest.approx(0.4)], [2.0, pytest.approx(0.55)]]
+
+
 def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:
     """Every ablation of the plan was run, and `make results` without runs changes nothing."""
     shutil.copytree(DATA, tmp_path / "data")
@@ -81,9 +102,10 @@ def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:
     for page in pages:
         shutil.copy(DATA.parent / page, tmp_path)
     ablations.main(["--root", str(tmp_path), "--docs", str(tmp_path)])
+    homework.main(["--root", str(tmp_path), "--docs", str(tmp_path)])
     for page in pages:
         assert (tmp_path / page).read_text() == (DATA.parent / page).read_text()
-    assert {path.stem.removeprefix("ablation_") for path in tmp_path.glob("*.png")} == set(ABLATIONS)
+    assert {path.stem.removeprefix("ablation_") for path in tmp_path.glob("*.png")} == {*ABLATIONS, "homework"}
 
 
 @pytest.mark.system

@@ -189,6 +189,7 @@ def test_steps_do_not_depend_on_where_an_epoch_of_full_batches_ends(whole: Calla
         ("mas", "batch=128"),
         ("mas", "outputs=mean"),
         ("lwf", "weight=tasks"),
+        ("lwf", "columns=visible"),
         ("joint", "schedule=once"),
     ],
 )

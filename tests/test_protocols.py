@@ -121,7 +121,7 @@ def test_published_number_that_was_only_recalled_is_not_shown() -> None:
     assert "joint" in plan.given
     assert not protocol("hsu_split_class", "digits").published  # other data than the source's
     ewc = protocol("hsu_split_class", "mnist").published["ewc"]
-    assert (ewc.value, ewc.sem) == (19.80, pytest.approx(0.05 / 10**0.5))
+    assert (ewc.value, ewc.sem) == (19.80, pytest.approx(0.05 / 9**0.5))
 
 
 def test_row_with_a_strength_of_its_own_is_not_tuned() -> None:

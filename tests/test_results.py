@@ -108,6 +108,7 @@ def test_distance_is_in_standard_errors_of_the_difference() -> None:
     std, sem = Published(60.0, 3.0, "std", 9), Published(60.0, 1.0, "sem", 9)
     assert distance(ours, std) == pytest.approx(8 / math.sqrt(4 / 3 + 1))
     assert distance(ours, sem) == distance(ours, std)
+    assert Published(60.0, 3.0, "population std", 10).sem == 1.0
     unknown = Published(60.0, math.nan, "std", 1)
     assert distance(ours, unknown) == pytest.approx(8 / math.sqrt(4 / 3 + 4))  # one run, spread as ours
     assert distance(pd.Series([52.0]), std) == pytest.approx(8 / math.sqrt(9 + 1))  # ours as theirs

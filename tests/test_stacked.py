@@ -93,8 +93,13 @@ def test_members_of_several_seeds_and_rates_equal_their_runs_alone(tmp_path: Pat
     assert_equal_runs(member(tmp_path / "stack", alone), alone)
 
 
-def test_member_that_diverges_ends_alone_with_the_error_it_has_alone(tmp_path: Path) -> None:
-    settings = ("method=finetune", "optimizer=sgd")
+@pytest.mark.parametrize(
+    "more",
+    [(), ("log_every_n_steps=50", "checkpoint_steps=1"), (*CNN)],
+    ids=["by its loss", "before a checkpoint", "cnn"],
+)
+def test_member_that_diverges_ends_alone_with_the_error_it_has_alone(tmp_path: Path, more: Sequence[str]) -> None:
+    settings = ("method=finetune", "optimizer=sgd", *more)
     said = stacked(tmp_path / "stack", *settings, "optimizer.lr=0.01,1e30")
     assert (said.code, last_line(said)) == (1, "2 jobs: 1 trained, 0 finished before, 1 failed")
     with pytest.raises(DivergedError):

@@ -9,7 +9,7 @@ from lifelong.experiment.errors import composed
 from lifelong.experiment.parts import make_stream
 from lifelong.experiment.run import requested
 from lifelong.stacked.plan import block_key, chunks, reason_alone, stack_key
-from lifelong.stacked.sweep import CACHED_BYTES, FEW, Job, default_size
+from lifelong.stacked.sweep import CACHED_BYTES, FEW, Job, Plan, default_size
 from runs import TINY, composed_tiny
 from stacks import last_line, stacked, without_pictures  # noqa: F401 - a fixture
 
@@ -86,11 +86,28 @@ def test_chunks_are_nearly_equal_and_hold_every_job_once() -> None:
     assert [keys[number] for part in parts for number in part] == ["a"] * 6 + ["b"] * 5
 
 
-def test_size_is_refused_unless_a_positive_integer(tmp_path: Path) -> None:
-    said = stacked(tmp_path, "seed=0,1", "hydra.launcher.size=0")
+@pytest.mark.parametrize("key", ["size", "n_jobs"])
+def test_size_and_n_jobs_are_refused_unless_positive_integers(tmp_path: Path, key: str) -> None:
+    said = stacked(tmp_path, "seed=0,1", f"hydra.launcher.{key}=0")
     assert (said.code, said.out) == (1, "")
-    assert said.err == "error: hydra.launcher.size must be an integer >= 1 or null, got 0\n"
+    assert said.err == f"error: hydra.launcher.{key} must be an integer >= 1 or null, got 0\n"
     assert not any(tmp_path.iterdir())
+
+
+def test_several_stacks_at_a_time_have_one_thread_each(tmp_path: Path) -> None:
+    said = stacked(tmp_path, "seed=0,1", "hydra.launcher.n_jobs=2", "num_threads=2")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("error: hydra.launcher.n_jobs must be 1 or null but on a CPU with num_threads=1, got 2")
+
+
+def test_stacks_are_split_among_the_jobs_at_a_time_and_none_of_them_into_one(tmp_path: Path) -> None:
+    job = Job(requested(composed_tiny(tmp_path)), make_stream(composed_tiny(tmp_path)))
+    plan = Plan({"a": dict.fromkeys(range(20), job), "b": dict.fromkeys(range(20, 30), job)})
+    assert [len(stack) for stack in plan.stacks(None, 1)] == [20, 10]
+    assert [len(stack) for stack in plan.stacks(None, 2)] == [10, 10, 10]
+    assert [len(stack) for stack in plan.stacks(None, 64)] == [2, 3, 3, 3, 3, 3, 3, 2, 3, 2, 3]
+    assert [len(stack) for stack in Plan({"a": dict.fromkeys(range(4), job)}).stacks(None, 2)] == [2, 2]
+    assert [len(stack) for stack in plan.stacks(12, 64)] == [10, 10, 10]
 
 
 def test_jobs_that_are_left_over_by_full_stacks_say_so(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """A stack that is interrupted goes on from the very step, as a stack or run by run, and takes up runs from alone."""
 
+import os
+import signal
+import time
 from collections.abc import Callable, Sequence
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +12,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from lifelong.methods.si import SI
 from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.interrupted import Interrupted
+from lifelong.stacked.stack import Fit
 from lifelong.tracking import read_history
 from runs import NUM_STEPS, TINY, Killed, Said, assert_same_run, at_every_batch, command, run
 from stacks import (
@@ -95,6 +101,53 @@ def test_killed_stack_goes_on_from_the_last_save(tmp_path: Path, monkeypatch: py
     assert_equal_runs(member(tmp_path / "stack", alone), alone)
     steps = [row["step"] for row in read_history(member(tmp_path / "stack", alone).folder / "history.jsonl")]
     assert steps == sorted(steps)
+
+
+TWO_STACKS = ("method=si,ewc", "seed=0,1", "hydra.launcher.n_jobs=2", "hydra.launcher.size=2")
+
+
+def test_stacks_train_in_worker_processes(tmp_path: Path) -> None:
+    said = stacked(tmp_path / "stack", *TWO_STACKS)
+    assert last_line(said) == "4 jobs: 4 trained, 0 finished before, 0 failed", said.err
+    assert "train together, 2 runs: jobs 2–3\ntrain together, 2 runs: jobs 0–1\n" in said.out
+    alone = run(tmp_path / "alone", "method=si", "seed=1")
+    assert_equal_runs(member(tmp_path / "stack", alone), alone)
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "message"),
+    [
+        (lambda: os.kill(os.getppid(), signal.SIGTERM), 128 + signal.SIGTERM, "interrupted by SIGTERM; the same"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), 1, "error: a worker process was stopped; the same"),
+    ],
+    ids=["the command is stopped", "a worker is killed"],
+)
+def test_workers_end_with_their_command_and_with_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], None], code: int, message: str
+) -> None:
+    """When all have learned a task. The same sweep goes on after it, or from the step that was saved."""
+    original = Fit._step
+
+    def stopped(self: Fit, *batch: Any) -> None:
+        if self.index == 1 and self.step == 3:
+            one = isinstance(self.runs[0].method, SI)
+            while one and len(list(tmp_path.glob("stack/*/*/last.ckpt"))) < 4:
+                time.sleep(0.02)
+            if one:
+                ended()
+            while not self.keeper.signum:
+                time.sleep(0.02)
+        original(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_step", stopped)
+        said = stacked(tmp_path / "stack", *TWO_STACKS)
+    assert (said.code, active_children()) == (code, [])
+    assert said.err.startswith(message)
+    assert not list(tmp_path.glob("stack/*/*/error.txt"))
+    assert last_line(stacked(tmp_path / "stack", *TWO_STACKS)) == "4 jobs: 4 trained, 0 finished before, 0 failed"
+    alone = run(tmp_path / "alone", "method=si", "seed=1")
+    assert_equal_runs(member(tmp_path / "stack", alone), alone)
 
 
 @pytest.mark.parametrize(

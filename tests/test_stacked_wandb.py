@@ -41,6 +41,15 @@ def test_each_member_arrives_whole_in_a_run_of_its_own(tmp_path: Path, server: S
         assert is_uploaded(result.folder)
 
 
+def test_members_of_stacks_in_worker_processes_arrive_too(tmp_path: Path, server: Server) -> None:
+    said = stacked(tmp_path, *SWEEP, "hydra.launcher.n_jobs=2", "hydra.launcher.size=2")
+    assert (last_line(said), said.err) == (ALL, "")
+    found = results(tmp_path)
+    assert sorted(server.runs) == [result.folder.name for result in found]
+    for result in found:
+        assert scalars(server.runs[result.folder.name].rows) == history(result)
+
+
 @pytest.mark.usefixtures("wandb_afresh")
 def test_members_are_offline_each_in_its_folder(tmp_path: Path) -> None:
     said = stacked(tmp_path, *SWEEP)

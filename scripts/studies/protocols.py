@@ -36,7 +36,8 @@ class Published:
 
     Attributes:
         spread: nan where the source prints none.
-        kind: what `spread` is, the standard deviation of `n` runs (std) or the standard error of their mean (sem).
+        kind: what `spread` is, the standard deviation of `n` runs (std; population std: divided by n, not n − 1) or the
+            standard error of their mean (sem).
     """
 
     value: float
@@ -46,7 +47,9 @@ class Published:
 
     @property
     def sem(self) -> float:
-        return self.spread if self.kind == "sem" else self.spread / self.n**0.5
+        if self.kind == "sem":
+            return self.spread
+        return self.spread / (self.n - 1 if self.kind == "population std" else self.n) ** 0.5
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,12 @@ def epochs(batches: Batches, num: int = 2) -> list[tuple[Tensor, Tensor]]:
 def test_streamed_batches_equal_resident_ones(batch_size: int, shuffle: bool) -> None:
     options: dict[str, Any] = {"batch_size": batch_size, "seed": 1, "shuffle": shuffle}
     held = in_memory().subset(INDEX)
-    theirs = Batches(in_memory(), **options), training_batches(in_memory(), **options, exemplars=held, balanced=True)
+    theirs = (
+        Batches(in_memory(), **options),
+        training_batches(in_memory(), **options, exemplars=held, replay="balanced"),
+    )
     ours = FromHost(in_memory(), **options), Batches(backwards(), **options, resident_bytes=100)
-    mixed = training_batches(backwards(), **options, exemplars=held, balanced=True, resident_bytes=100)
+    mixed = training_batches(backwards(), **options, exemplars=held, replay="balanced", resident_bytes=100)
     for streamed, resident in ((ours[0], theirs[0]), (ours[1], theirs[0]), (mixed, theirs[1])):
         assert (streamed.resident, resident.resident) == (False, True)
         resident.load_state_dict({"epoch": 0, "position": 0})

@@ -60,7 +60,7 @@ LOADERS: dict[str, Callable[[], Batches]] = {
     "plain": lambda: Batches(many(), 4, seed=1),
     "augmented": lambda: Batches(many(), 4, seed=1, augment=CropFlip(padding=2)),
     "streamed": lambda: Batches(lazy(), 4, seed=1, resident_bytes=1),
-    "replay": lambda: training_batches(many(), 4, seed=1, exemplars=many(), balanced=True, augment=Affine()),
+    "replay": lambda: training_batches(many(), 4, seed=1, exemplars=many(), replay="balanced", augment=Affine()),
 }
 
 
@@ -91,14 +91,25 @@ def test_without_exemplars_training_batches_are_the_task_s_own_and_with_them_the
     assert labels(training_batches(own, 4, seed=1)) == labels(Batches(own, 4, seed=1))
     joined = labels(training_batches(own, 4, seed=1, exemplars=held))
     assert joined == labels(Batches(Examples.concat([own, held]), 4, seed=1))
-    for batch in labels(training_batches(own, 4, seed=1, exemplars=held, balanced=True)):
+    for batch in labels(training_batches(own, 4, seed=1, exemplars=held, replay="balanced")):
         assert sum(y >= 8 for y in batch) == 2
+
+
+@pytest.mark.parametrize(("num", "times"), [(2, 4), (3, 2), (8, 1), (9, 1)])
+def test_repeated_exemplars_are_about_as_many_as_the_task_s_examples(num: int, times: int) -> None:
+    """As often as they fit in, once at least; an epoch is that much longer."""
+    held = Examples(examples(num).inputs, torch.arange(100, 100 + num))
+    seen = labels(training_batches(examples(8), 4, seed=1, exemplars=held, replay="repeated"))
+    counts = torch.bincount(torch.tensor([y for batch in seen for y in batch]))
+    assert counts[:8].tolist() == [1] * 8
+    assert counts[100:].tolist() == [times] * num
+    assert len(seen) == -(-(8 + times * num) // 4)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_the_last_smaller_batch_may_be_left_out(balanced: bool) -> None:
     held = examples(2) if balanced else None
-    options: dict[str, Any] = {"seed": 1, "exemplars": held, "balanced": balanced}
+    options: dict[str, Any] = {"seed": 1, "exemplars": held, "replay": "balanced" if balanced else "joined"}
     whole, full = (training_batches(examples(10), 4, **options, drop_last=drop) for drop in (False, True))
     assert [len(y) for y in labels(full)] == [4, 4]
     assert (len(whole), len(full)) == (3, 2)

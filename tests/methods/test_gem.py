@@ -72,6 +72,18 @@ def test_step_is_the_projection_found_by_trying_every_tight_set(num_tasks: int, 
     assert 0 < violated < 8
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+@pytest.mark.parametrize("num_tasks", [1, 2])
+def test_with_a_bound_the_multipliers_are_the_minimum_above_it(num_tasks: int, ridge: float) -> None:
+    method, learner, G = prepared(num_tasks, margin=0.5)
+    added = [edited(method, learner, g) for g in gradients(G)]
+    method.bound, method.ridge = True, ridge
+    for g, other in zip(gradients(G), added, strict=True):
+        found = edited(method, learner, g)
+        assert_close(found, reference.gem_bounded(g, G, 0.5, ridge), rtol=1e-9, atol=1e-12)
+        assert torch.equal(found, other) == bool((G @ g >= 0).all())
+
+
 @pytest.mark.parametrize("num_tasks", [1, 2])
 def test_gradient_that_violates_nothing_stays_bit_for_bit(num_tasks: int) -> None:
     """Whatever the margin."""

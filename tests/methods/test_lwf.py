@@ -47,16 +47,35 @@ def test_value_and_gradient_are_zero_at_the_old_weights(scenario: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "heads"), [("domain", [[0, 1]]), ("task", [[0, 1], [2, 3]]), ("class", [[0, 1, 2, 3]])]
+    ("scenario", "heads", "columns"),
+    [
+        ("domain", [[0, 1]], "old"),
+        ("task", [[0, 1], [2, 3]], "old"),
+        ("class", [[0, 1, 2, 3]], "old"),
+        ("class", [[0, 1, 2, 3]], "visible"),
+    ],
 )
-def test_loss_is_the_formula_written_out(scenario: str, heads: list[list[int]]) -> None:
+def test_loss_is_the_formula_written_out(scenario: str, heads: list[list[int]], columns: str) -> None:
     """λ T² Σ_heads mean_n Σ_c p_old log(p_old/p), one sample and one column at a time."""
-    method, learner, batch = taught(scenario, temperature=3.0)
+    method, learner, batch = taught(scenario, temperature=3.0, columns=columns)
     before = learner.logits(batch.x).detach()
     tiny.moved_off(learner)
     now = learner.logits(batch.x).detach()
-    expected = reference.distillation(now, before, heads, temperature=3.0)
+    expected = reference.distillation(now, before, heads, 3.0, beside=[4, 5] if columns == "visible" else [])
     assert_close(loss_and_gradient(method, learner, batch)[0], 2.0 * 9.0 * expected, rtol=1e-10, atol=0.0)
+
+
+def test_visible_columns_cost_what_the_new_ones_take_from_the_old_ones() -> None:
+    """More than with the old columns alone by −λ T² mean log P(old), P = softmax(z/T); so not zero at the old weights,
+    where a step of gradient descent gives the old columns more."""
+    method, learner, batch = taught("class", num_tasks=1, columns="visible")
+    z = learner.logits(batch.x).detach().requires_grad_()
+    loss = method.extra_loss(batch, z)
+    of_old = (z[:, :4] / 2.0).softmax(1)[:, :2].sum(1)  # two old and two new columns; two are not visible yet
+    assert_close(loss, -2.0 * 4.0 * of_old.log().mean())
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert bool((gradient[:, 2:4] > 0).all())
+    assert not bool(gradient[:, 4:].any())
 
 
 @pytest.mark.parametrize(("scenario", "factor"), [("domain", 2.0), ("task", 1.0), ("class", 2.0)])

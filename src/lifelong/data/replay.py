@@ -16,19 +16,21 @@ def training_batches(
     *,
     seed: int,
     exemplars: Examples | None = None,
-    balanced: bool = False,
+    replay: str = "joined",
     **loading: Any,
 ) -> Batches:
     """The batches a task is trained on, with exemplars of earlier tasks among them if there are any.
 
-    balanced: they are half of every batch; else they are examples like the task's own.
+    replay: joined: they are examples like the task's own; repeated: likewise, but each ⌊N / M⌋ times, once at least (N
+    examples of the task, M exemplars), so that an epoch has more batches; balanced: they are half of every batch.
     """
     if exemplars is None:
         return Batches(examples, batch_size, seed=seed, **loading)
     exemplars = exemplars.to(examples.labels.device)
-    if balanced:
+    if replay == "balanced":
         return BalancedBatches(examples, exemplars, batch_size, seed=seed, **loading)
-    return Batches(Examples.concat([examples, exemplars]), batch_size, seed=seed, **loading)
+    times = max(1, len(examples) // len(exemplars)) if replay == "repeated" else 1
+    return Batches(Examples.concat([examples, *[exemplars] * times]), batch_size, seed=seed, **loading)
 
 
 class BalancedBatches(Batches):

@@ -15,7 +15,7 @@ from lifelong.data.examples import Examples
 from lifelong.distributed.ranks import from_rank_zero
 from lifelong.importance.traceless import leaving_no_trace
 
-REPLAYS = ("joined", "balanced")
+REPLAYS = ("joined", "repeated", "balanced")
 BATCH_SIZE = 2048
 NEEDED: dict[str, tuple[Any, str]] = {
     "features": (Callable, "features(x) → (B, D)"),
@@ -117,7 +117,8 @@ class ExemplarMemory(Memory):
         per_class: exemplars of each cell; null with `total`.
         total: exemplars of all cells together, shared evenly among those seen so far: older cells shrink to their
             first ones as new ones come. The cells' shares differ by at most one. Null with `per_class`.
-        replay: "joined" the exemplars are part of the training data; "balanced" they are half of every batch.
+        replay: "joined" the exemplars are part of the training data; "repeated" likewise, each as often as makes
+            them as many as the task's own examples; "balanced" they are half of every batch.
 
     A cell with fewer examples than its share keeps them all, and no other cell gets the rest.
 

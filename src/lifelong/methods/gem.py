@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lifelong.methods.guards import check_number
+from lifelong.methods.guards import check_choice, check_number
 from lifelong.methods.method import Params
 from lifelong.methods.replay import Replay
 
@@ -18,14 +18,18 @@ class GEM(Replay):
     Args:
         batch_size: exemplars of each earlier task.
         margin: γ, the paper's memory strength.
+        bound: take v of the dual under v ≥ γ, as the paper's code does, and g̃ = g + Gᵀv.
+        ridge: added to the diagonal of GGᵀ in the dual; the paper's code has 1e-3.
     """
 
     past_only = True
 
-    def __init__(self, batch_size: int = 256, margin: float = 0.5) -> None:
+    def __init__(self, batch_size: int = 256, margin: float = 0.5, bound: bool = False, ridge: float = 0.0) -> None:
         super().__init__(batch_size)
         check_number("margin", margin, low=0)
-        self.margin = float(margin)
+        check_number("ridge", ridge, low=0)
+        check_choice("bound", bound, (True, False))
+        self.margin, self.bound, self.ridge = float(margin), bound, float(ridge)
 
     def edit_gradients(self, grads: Params) -> None:
         g, rows = list(grads.values()), self.rows()
@@ -35,6 +39,8 @@ class GEM(Replay):
         gram = torch.stack([block @ block.T for block in blocks]).sum(0)
         along = torch.stack([block @ part.flatten().double() for block, part in zip(blocks, g, strict=True)]).sum(0)
         if bool((along < 0).any()):
+            gram.diagonal().add_(self.ridge)
+            along = along + self.margin * gram.sum(1) if self.bound else along
             for v, row in zip((dual(gram.cpu(), along.cpu()) + self.margin).tolist(), G, strict=True):
                 torch._foreach_add_(g, row, alpha=v)
 

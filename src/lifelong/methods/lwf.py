@@ -2,10 +2,11 @@
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
 from lifelong.data.loader import Batch
+from lifelong.data.stream import TaskStream
 from lifelong.methods.distillation import Distillation
 from lifelong.methods.guards import check_choice, check_number
 
@@ -17,14 +18,23 @@ class LwF(Distillation):
     Args:
         weight: "heads" as above; "tasks" (van de Ven et al. 2022): at task k the mean over earlier heads times k − 1,
             which is the same where every earlier task has a head.
+        columns: whose softmax(z/T) is taken: "old" as above; "visible" (van de Ven, class-incremental): also of the new
+            columns, in which softmax(z_old/T) counts as 0. So samples of new classes pull towards the old ones.
     """
 
-    def __init__(self, strength: float, temperature: float = 2.0, weight: str = "heads") -> None:
+    def __init__(self, strength: float, temperature: float = 2.0, weight: str = "heads", columns: str = "old") -> None:
         super().__init__()
         check_choice("weight", weight, ("heads", "tasks"))
+        check_choice("columns", columns, ("old", "visible"))
         check_number("strength", strength, low=0)
         check_number("temperature", temperature, low=0, above=True)
-        self.strength, self.temperature, self.weight = float(strength), float(temperature), weight
+        self.strength, self.temperature = float(strength), float(temperature)
+        self.weight, self.columns = weight, columns
+
+    def check(self, stream: TaskStream, backbone: nn.Module) -> None:
+        super().check(stream, backbone)
+        if self.columns == "visible" and stream.scenario != "class":
+            raise ValueError(f"scenario must be class with method.columns=visible, got {stream.scenario!r}")
 
     @property
     def active(self) -> bool:
@@ -34,12 +44,17 @@ class LwF(Distillation):
         super().on_train_start(trainer, pl_module)
         if self.active:
             columns, groups = self.seen.nonzero().flatten(), self.learner.groups
+            beside = (self.learner.visible & ~self.seen) if self.columns == "visible" else torch.zeros_like(self.seen)
+            self._beside = beside.nonzero().flatten()  # columns that compete with the old ones in the new softmax
             owners = columns.new_zeros(len(columns)) if groups is None else groups[columns]
             self._heads = [columns[owners == owner] for owner in owners.unique()]  # the columns of each earlier head
             self._share = self.task.index / len(self._heads) if self.weight == "tasks" and self.task else 1.0
 
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
         z_old, T = self._network(batch.x), self.temperature
-        logs = [[(logits[:, head] / T).log_softmax(1) for logits in (z, z_old)] for head in self._heads]
-        each = [kl_div(new, old, log_target=True, reduction="batchmean") for new, old in logs]
+        each = []
+        for head in self._heads:
+            new = (z[:, torch.cat([head, self._beside])] / T).log_softmax(1)[:, : len(head)]
+            old = (z_old[:, head] / T).log_softmax(1)
+            each.append(kl_div(new, old, log_target=True, reduction="batchmean"))
         return self.strength * self._share * T**2 * batch.weight * torch.stack(each).sum()

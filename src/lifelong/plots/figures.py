@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 from torch import Tensor
@@ -104,11 +104,13 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     """
     import matplotlib
 
-    path = Path(path)
-    kind = path.suffix.removeprefix(".")
-    metadata = {"Date": None} if kind == "svg" else None
+    path, canvas = Path(path), cast(Any, figure.canvas)
     with atomic_write(path, "wb") as file, matplotlib.rc_context({"svg.hashsalt": "lifelong"}):
-        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+        if path.suffix == ".svg":
+            figure.savefig(file, format="svg", dpi=150, metadata={"Date": None})
+        else:  # savefig would draw it twice; nearly as small, packed four times as fast
+            figure.set_dpi(150)
+            canvas.print_png(file, pil_kwargs={"compress_level": 1})
 
 
 def empty_figure(width: float, height: float, title: str) -> Figure:

@@ -4,6 +4,7 @@ import hashlib
 import platform
 import resource
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+@cache
 def commit() -> str:
     """Git commit of the code, + after it if the tree has changes or src a new file; "unknown" without a checkout."""
     here = Path(__file__).parent

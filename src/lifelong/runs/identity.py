@@ -35,7 +35,10 @@ ADDED: dict[str, Any] = {
     "method.window": "step",  # ewcpp, rwalk
     "method.batch": None,  # mas
     "method.outputs": "sum",  # mas
+    "method.bound": False,  # gem
+    "method.ridge": 0.0,  # gem
     "method.weight": "heads",  # lwf; er's is older, and has other values
+    "method.columns": "old",  # lwf
     "method.schedule": "cumulative",  # joint
 }
 """Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""

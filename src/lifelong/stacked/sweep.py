@@ -1,20 +1,19 @@
 """The jobs of a sweep, as many of them as stack trained together; the others are left to run alone."""
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
+from lifelong.config.options import must_be
 from lifelong.config.schema import ConfigError
 from lifelong.data.stream import TaskStream
 from lifelong.experiment.errors import explain
@@ -22,12 +21,14 @@ from lifelong.experiment.parts import build_run, make_stream
 from lifelong.experiment.result import draw, show, write_result
 from lifelong.experiment.run import Request, requested, watched
 from lifelong.launch.jobs import Outcome
-from lifelong.runs.folder import RunFolder, RunFolderError
+from lifelong.launch.workers import in_workers, num_cores
+from lifelong.runs.folder import RunFolderError
 from lifelong.runs.identity import title
-from lifelong.runs.record import Record
 from lifelong.stacked.plan import block_key, chunks, place, reason_alone, stack_key
 from lifelong.stacked.stack import Member, learn
+from lifelong.tracking.gallery import Gallery
 from lifelong.training.loop import new_garbage
+from lifelong.training.trainer import trial_trainer
 
 FEW = 8
 """Members that no CPU is slower with than with one: fewer leave the overhead of a step unshared."""
@@ -61,12 +62,14 @@ class Plan:
     groups: dict[str, dict[int, Job]] = field(default_factory=dict)
     alone: dict[str, list[int]] = field(default_factory=dict)
 
-    def stacks(self, size: int | None) -> list[dict[int, Job]]:
-        """The groups in stacks of at most `size` members; a job that is left over is alone."""
+    def stacks(self, size: int | None, n_jobs: int) -> list[dict[int, Job]]:
+        """The groups in stacks of at most `size` members, without a size such that `n_jobs` have work at a time; a job
+        that is left over is alone."""
         found: list[dict[int, Job]] = []
+        share = max(3, -(-sum(map(len, self.groups.values())) // n_jobs))  # with 2 one of 3 jobs would be left over
         for jobs in self.groups.values():
             keys = {number: block_key(job.request.config) for number, job in jobs.items()}
-            most = size or default_size(next(iter(jobs.values())))
+            most = size or min(share, default_size(next(iter(jobs.values())), n_jobs))
             for part in chunks(keys, most):
                 if len(part) > 1:
                     found.append({number: jobs[number] for number in part})
@@ -76,21 +79,38 @@ class Plan:
         return found
 
 
-def train_stacks(configs: Mapping[int, DictConfig], size: int | None) -> dict[int, Outcome]:
+def train_stacks(configs: Mapping[int, DictConfig], size: int | None, n_jobs: int | None) -> dict[int, Outcome]:
     """Train those of the jobs, by number, that stack; returns what each of them has come to.
 
-    size: members of a stack at most; None: as many as the device is good for.
+    size: members of a stack at most; None: as many as the device is good for. n_jobs: stacks at a time, each in a
+    process of its own; None: one for each core of a CPU, one on a GPU.
     Says which jobs train together, and which run alone and why. Those that are finished already are left out.
+
+    Raises:
+        ConfigError: several at a time on a GPU or with several threads each.
     """
     plan = planned(configs)
-    stacks = plan.stacks(size)
+    n_jobs = _at_a_time(plan, n_jobs)
+    stacks = plan.stacks(size, n_jobs)
     for reason, numbers in plan.alone.items():
         print(f"run alone ({reason}): {spans(numbers)}", flush=True)
-    outcomes: dict[int, Outcome] = {}
     for stack in stacks:
         print(f"train together, {len(stack)} runs: {spans(list(stack))}", flush=True)
-        outcomes |= train_stack(stack)
-    return outcomes
+    num = max(1, min(n_jobs, len(stacks)))
+    cores = max(1, num_cores() // num)
+    with in_workers(lambda i: [train_stack(stack, cores) for stack in stacks[i::num]], num) as found:
+        return {number: outcome for outcomes in chain(*found) for number, outcome in outcomes.items()}
+
+
+def _at_a_time(plan: Plan, n_jobs: int | None) -> int:
+    """How many stacks train at a time: `in_workers` says who may."""
+    groups = [[job.request.config for job in jobs.values()] for jobs in plan.groups.values()]
+    devices = {trial_trainer(configs[0]).strategy.root_device.type for configs in groups}
+    if devices <= {"cpu"} and all(config.num_threads == 1 for config in chain(*groups)):
+        return n_jobs or num_cores()
+    if n_jobs not in (None, 1):
+        raise ConfigError(must_be("hydra.launcher.n_jobs", "1 or null but on a CPU with num_threads=1", n_jobs))
+    return 1
 
 
 def planned(configs: Mapping[int, DictConfig]) -> Plan:
@@ -127,8 +147,9 @@ def _sizes(stream: TaskStream) -> list[tuple[int, ...]]:
     return [(len(task.train), len(task.val), len(task.test)) for task in tasks]
 
 
-def default_size(job: Job) -> int:
-    """How many members a stack of jobs like this one has: more make no step faster, or do not fit."""
+def default_size(job: Job, n_jobs: int = 1) -> int:
+    """How many members a stack of jobs like this one has, with n_jobs at a time: more make no step faster, or do not
+    fit."""
     run = build_run(job.request.config, job.stream)
     member = sum(p.numel() * p.element_size() for p in run.learner.backbone.parameters())
     output = 4 * run.batch_size * largest_output(run.learner.backbone)
@@ -136,7 +157,8 @@ def default_size(job: Job) -> int:
     if device.type == "cuda":
         return max(1, torch.cuda.mem_get_info(device)[0] // (COPIES * (member + output)))
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return max(1, min(max(FEW, CACHED_BYTES // member), OUTPUT_BYTES // output, free // (COPIES * (member + output))))
+    fitting = free // (n_jobs * COPIES * (member + output))
+    return max(1, min(max(FEW, CACHED_BYTES // member), OUTPUT_BYTES // output, fitting))
 
 
 @torch.no_grad()
@@ -160,10 +182,10 @@ def spans(numbers: Sequence[int]) -> str:
 
 
 @new_garbage()
-def train_stack(jobs: Mapping[int, Job]) -> dict[int, Outcome]:
+def train_stack(jobs: Mapping[int, Job], cores: int) -> dict[int, Outcome]:
     """Train these jobs together, write their run folders and show their results; returns what each has come to.
 
-    A job that cannot start now, e.g. as another process trains it, is left out.
+    cores: on which the pictures are drawn. A job that cannot start now, e.g. as another process trains it, is left out.
 
     Raises:
         Interrupted: by a signal, after a step that is saved.
@@ -173,7 +195,7 @@ def train_stack(jobs: Mapping[int, Job]) -> dict[int, Outcome]:
         for number, job in jobs.items():
             if (member := opened(job)) is not None:
                 members[number] = member
-        _learn([*members.values()])
+        _learn([*members.values()], cores)
     except BaseException as stop:
         for member in members.values():
             member.error = member.error or stop
@@ -202,7 +224,7 @@ def opened(job: Job) -> Member | None:
     return None
 
 
-def _learn(members: Sequence[Member]) -> None:
+def _learn(members: Sequence[Member], cores: int) -> None:
     if not members:
         return
     console = members[0].request.console
@@ -210,26 +232,33 @@ def _learn(members: Sequence[Member]) -> None:
         names = members[0].run.stream.names
         going = sum(member.error is None for member in members)
         console.print(f"task {num_learned}/{len(names)} learned by {going} runs", highlight=False)
-    _write_results([member for member in members if member.error is None])
+    _write_results([member for member in members if member.error is None], cores)
 
 
-def _write_results(members: Sequence[Member]) -> None:
-    """Fill the run folders. Pictures are drawn on all cores: of a small run they are a third of what is left to do."""
-    forks = threading.active_count() == 1  # else a lock that W&B's thread holds as it draws would stay held in a fork
-    with ProcessPoolExecutor() if forks else ThreadPoolExecutor(1) as pool:
-        pictures = [pool.submit(draw, *_pictured(member)) for member in members]
-        for member, picture in zip(members, pictures, strict=True):
-            with member.fails_alone():
-                picture.result()
-                member.result = write_result(member.request.config, member.run, member.request.folder, drawn=True)
-                member.tracker.summarise(member.result.metrics)
-                show(member.result, member.request.console)
+def _write_results(members: Sequence[Member], cores: int) -> None:
+    """Fill the run folders. Of a small run the pictures are most of the work."""
+    draw_too = any(isinstance(logger, Gallery) for member in members for logger in member.tracker.loggers)
+    num = 1 if draw_too else min(cores, len(members))  # a lock of theirs would stay held in a fork, e.g. matplotlib's
+    with in_workers(lambda i: [_drawn(member) for member in members[i::num]], num) as drawn:
+        errors = [*drawn]
+    for i, member in enumerate(members):
+        with member.fails_alone():
+            if error := errors[i % num][i // num]:
+                raise error
+            member.result = write_result(member.request.config, member.run, member.request.folder, drawn=True)
+            member.tracker.summarise(member.result.metrics)
+            show(member.result, member.request.console)
 
 
-def _pictured(member: Member) -> tuple[RunFolder, list[str], Tensor, Record, str]:
-    record = member.run.record
+def _drawn(member: Member) -> Exception | None:
+    """Draw the member's pictures; returns the error if there is one."""
+    record, folder = member.run.record, member.request.folder
     matrix = torch.tensor(record.test, dtype=torch.float64)
-    return member.request.folder, member.run.stream.names, matrix, record, title(member.request.config)
+    try:
+        draw(folder, member.run.stream.names, matrix, record, title(member.request.config))
+    except Exception as error:
+        return error
+    return None
 
 
 def _outcome(member: Member) -> Outcome:

@@ -143,7 +143,7 @@ def fit(run: Run, task: Task, device: torch.device) -> int:
         run.batch_size,
         seed=task_seed,
         exemplars=exemplars,
-        balanced=run.memory.replay == "balanced",
+        replay=run.memory.replay,
         augment=run.augment,
         **training_loading(run, device),
     )
