@@ -95,7 +95,7 @@ def test_members_of_several_seeds_and_rates_equal_their_runs_alone(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "more",
-    [(), ("log_every_n_steps=50", "checkpoint_steps=1"), (*CNN)],
+    [(), ("log_every_n_steps=50", "checkpoint_steps=1"), CNN],
     ids=["by its loss", "before a checkpoint", "cnn"],
 )
 def test_member_that_diverges_ends_alone_with_the_error_it_has_alone(tmp_path: Path, more: Sequence[str]) -> None:

@@ -257,7 +257,7 @@ class Fit:
         """End the members whose loss since the last row, or one of whose weights, is not finite."""
         finite = {name: w.flatten(1).isfinite().all(1).tolist() for name, w in self.network.weights.items()}
         for s, (member, total) in enumerate(zip(self.members, self.losses.tolist(), strict=True)):
-            broken = [f"{name} is not finite" for name, is_finite in finite.items() if not is_finite[s]]
+            broken = [f"backbone.{name} is not finite" for name, is_finite in finite.items() if not is_finite[s]]
             if not math.isfinite(total):
                 broken.insert(0, f"train/loss is {total}")
             if broken and member.error is None:
