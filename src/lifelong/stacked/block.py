@@ -7,7 +7,7 @@ member's own object.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -33,9 +33,12 @@ class Block:
 
     Args:
         runs: of the members; their learners' parameters are views of the network's.
+        saved: checkpoints of the members within the task, which goes on from there; (): it starts.
     """
 
-    def __init__(self, runs: Sequence[Run], network: Network, rows: slice, clip: Clip) -> None:
+    def __init__(
+        self, runs: Sequence[Run], network: Network, rows: slice, clip: Clip, saved: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         self.learners = [run.learner for run in runs]
         self.methods: Sequence[Any] = [run.method for run in runs]
         self.network, self.rows, self.clip = network, rows, clip
@@ -43,17 +46,17 @@ class Block:
         first = self.learners[0]
         self.optimizer = first.make_optimizer(self.params.values())
         self.keeps_optimizer = runs[0].keep_optimizer is True
-        self._take_up_optimizer()
         self.scheduler = first.make_scheduler(self.optimizer, first.num_steps) if first.make_scheduler else None
-        self._start_task()
+        self._take_up_optimizer(saved)
+        self._start_task(saved[0]["global_step"] if saved else 0)
         self.active = isinstance(self.methods[0], Penalty) and self.methods[0].active
         self.method: Any = self._stacked_method()
         self.unguarded: list[Any] = list(self.methods) if self.active else []
 
-    def _start_task(self) -> None:
+    def _start_task(self, step: int) -> None:
         """What Lightning does at a fit's start, but that the members' methods do not hear of the optimiser's steps."""
         trainer: Any = SimpleNamespace(
-            optimizers=[self.optimizer], global_step=0, estimated_stepping_batches=self.learners[0].num_steps
+            optimizers=[self.optimizer], global_step=step, estimated_stepping_batches=self.learners[0].num_steps
         )
         for learner, method in zip(self.learners, self.methods, strict=True):
             method.on_fit_start(trainer, learner)
@@ -72,23 +75,31 @@ class Block:
             setattr(method, name, _stacked([getattr(m, name) for m in self.methods]))
         return method
 
-    def _take_up_optimizer(self) -> None:
-        """Go on with the members' states, stacked, if they keep them; all have made as many steps."""
-        kept = [learner.optimizer_state for learner in self.learners if learner.optimizer_state is not None]
+    def _take_up_optimizer(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Go on with the members' states, stacked, if they have any; all have made as many steps."""
+        whole = [member["optimizer_states"][0] for member in saved]
+        kept = [state["state"] for state in whole]
+        kept = kept or [learner.optimizer_state for learner in self.learners if learner.optimizer_state is not None]
         if kept:
             state = {key: _stacked_moments([member[key] for member in kept]) for key in kept[0]}
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            groups = whole[0] if whole else self.optimizer.state_dict()
+            self.optimizer.load_state_dict({**groups, "state": state})
+        if saved and self.scheduler:
+            self.scheduler.load_state_dict(saved[0]["lr_schedulers"][0])
 
     def give_back(self) -> None:
         """Hand each member's method what the task has made of its state, in memory of its own, and its learner the
-        optimiser's if it is kept."""
+        optimiser's if it is kept; within a task too, of which nothing is changed."""
         for name in self.method.state:
             for i, method in enumerate(self.methods):
                 setattr(method, name, _of_member(getattr(self.method, name), i))
-        if self.keeps_optimizer:
-            state = self.optimizer.state_dict()["state"]
-            for i, learner in enumerate(self.learners):
-                learner.optimizer_state = {key: _moments_of(values, i) for key, values in state.items()}
+        for i, learner in enumerate(self.learners if self.keeps_optimizer else ()):
+            learner.optimizer_state = self.optimizer_of(i)["state"]
+
+    def optimizer_of(self, i: int) -> dict[str, Any]:
+        """The state of the optimiser of a member, as if it were alone."""
+        whole = self.optimizer.state_dict()
+        return {**whole, "state": {key: _moments_of(values, i) for key, values in whole["state"].items()}}
 
     # A step --------------------------------------------------------------------------------------------------------
 
@@ -144,8 +155,8 @@ class Block:
     def _fisher(self, x: Tensor, y: Tensor, grads: Params) -> Params:
         """EWC++'s F_batch (n, ...) at the weights before the step. The batch is the current task's alone, and nothing
         differs in eval mode, so that of the true labels is in the backward pass already."""
-        if self.method.labels == "empirical":
-            return self.network.mean_squares(self.rows)
+        if self.method.labels == "empirical" and (squares := self.network.mean_squares(self.rows)) is not None:
+            return squares
         if self.method.labels == "batched":
             return {name: g.square() for name, g in grads.items()}
         each = []
@@ -153,7 +164,7 @@ class Block:
             method.steps = self.method.steps
             torch.manual_seed(method.seed)  # EWC++ takes its draws from the run's initial seed
             inputs, labels = x if x.dim() == 2 else x[i], y if y.dim() == 1 else y[i]
-            each.append(method.fisher_of(learner, [(inputs, labels)]))
+            each.append(method.fisher_of(learner, [(inputs.unflatten(1, learner.backbone.input_shape), labels)]))
         return {name: torch.stack([F[name] for F in each]) for name in each[0]}
 
     # What is logged ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lifelong.data.examples import Examples
+from lifelong.data.loader import Batches
 from lifelong.data.replay import training_batches
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task
@@ -36,6 +37,15 @@ class Feed:
 
     def __len__(self) -> int:
         return len(self.loaders[0])
+
+    def of(self, s: int) -> Batches:
+        """The loader of a member; all stand at the same batch."""
+        return self.loaders[int(self.index[s])]
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the batch where a loader was in this state."""
+        for loader in self.loaders:
+            loader.load_state_dict(state)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batches in zip(*self.loaders, strict=True):

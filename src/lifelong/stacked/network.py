@@ -78,8 +78,9 @@ class Network:
                 delta = torch.ops.aten.threshold_backward(delta, self._inputs[i], 0)
         return losses, {name: grads[name] for name in self.weights}
 
-    def mean_squares(self, members: slice) -> Params:
-        """Mean over the samples of the last `gradients` of one sample's squared gradient, of these members.
+    def mean_squares(self, members: slice) -> Params | None:
+        """Mean over the samples of the last `gradients` of one sample's squared gradient, of these members; None if the
+        network does not know it.
 
         A sample's gradient of a weight is δ aᵀ with δ the gradient at the layer's output, so that its square is δ² a²ᵀ.
         """

@@ -19,13 +19,19 @@ from lifelong.methods.online_ewc import OnlineEWC
 from lifelong.methods.rwalk import RWalk
 from lifelong.methods.scp import SCP
 from lifelong.methods.si import SI
+from lifelong.models.cnn import CNN
 from lifelong.models.mlp import MLP
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import identity
+from lifelong.stacked.convolutional import Convolutional
+from lifelong.stacked.network import Network
 from lifelong.training.checkpoint_files import CheckpointFiles
 
 METHODS = (Method, Joint, L2, EWC, OnlineEWC, EWCPP, MAS, SCP, SI, RWalk)
 """Those whose verbs within a task are elementwise, and the penalties' own."""
+NETWORKS: dict[type, type[Network]] = {MLP: Network, CNN: Convolutional}
+"""How the backbones stack that do. A step of the residual network fills a core, and batch norm has a state beside the
+weights."""
 NONE = ("memory", "augment", "early_stopping")
 TRAINER = {"_target_", "max_epochs", "max_steps", "accelerator", "devices", "precision", "accumulate_grad_batches",
            "gradient_clip_val", "gradient_clip_algorithm"}  # fmt: skip
@@ -42,7 +48,7 @@ def _reasons(config: DictConfig) -> Iterator[str]:
     if config.method.get("schedule") == "once":
         yield "method.schedule=once"
     yield from (f"{group}={choice(config, group)}" for group in NONE if choice(config, group) != "none")
-    if resolve_name(config.backbone._target_) is not MLP:
+    if resolve_name(config.backbone._target_) not in NETWORKS:
         yield f"backbone={choice(config, 'backbone')} is not hosted"
     elif config.backbone.dropout:
         yield f"backbone.dropout={config.backbone.dropout}"
@@ -57,26 +63,25 @@ def _reasons(config: DictConfig) -> Iterator[str]:
     yield from (key for key in ("compile", "extend", "evaluate_every_n_steps") if config[key])
 
 
-def stack_key(config: DictConfig, num_tasks: int | None) -> str:
-    """What members of a stack share: all but the seed, the method and the optimiser, and the tasks finished. What
-    `joint` trains on grows from task to task, so it has stacks of its own."""
+def stack_key(config: DictConfig, place: tuple[int, int]) -> str:
+    """What members of a stack share: all but the seed, the method and the optimiser, and their place in the stream.
+    What `joint` trains on grows from task to task, so it has stacks of its own."""
     plain = identity(config)
     plain["dataset"].pop("seed", None)
     shared = {k: v for k, v in plain.items() if k not in ("seed", "method", "optimizer")}
     grows = resolve_name(config.method._target_).examples is not Method.examples
-    return json.dumps([shared, grows, num_tasks], sort_keys=True)
+    return json.dumps([shared, grows, place], sort_keys=True)
 
 
-def place(config: DictConfig, folder: RunFolder) -> int | None:
-    """How many tasks the run has finished; None if it was interrupted within one.
+def place(config: DictConfig, folder: RunFolder) -> tuple[int, int]:
+    """How many tasks the run has finished, and how many steps of the next one it has saved.
 
     Raises:
         RunFolderError: its checkpoint is of another configuration or version of the code.
     """
     found = CheckpointFiles(folder.checkpoint, identity(config)).read()
-    if found is None:
-        return 0
-    return None if "loops" in found[1] else int(found[1]["record"]["task"])
+    saved: dict[str, Any] = found[1] if found else {"record": {"task": 0}}
+    return int(saved["record"]["task"]), int(saved.get("global_step", 0))
 
 
 def block_key(config: DictConfig) -> str:

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from torch.nn.modules.module import register_module_forward_hook
 
 from lifelong.config.options import must_be
 from lifelong.config.schema import ConfigError
@@ -24,6 +26,7 @@ from lifelong.runs.folder import RunFolderError
 from lifelong.runs.identity import title
 from lifelong.stacked.plan import block_key, chunks, place, reason_alone, stack_key
 from lifelong.stacked.stack import Member, learn
+from lifelong.tracking.gallery import Gallery
 from lifelong.training.loop import new_garbage
 from lifelong.training.trainer import trial_trainer
 
@@ -31,16 +34,20 @@ FEW = 8
 """Members that no CPU is slower with than with one: fewer leave the overhead of a step unshared."""
 CACHED_BYTES = 2**21
 """Of weights: a stack with more leaves the CPU's cache from one use to the next, and is slower again."""
+OUTPUT_BYTES = 2**25
+"""Of a layer for a batch: a CPU's memory for more of them is mapped anew at each step, and is slower again."""
 COPIES = 32
-"""Of a member's weights that a device must have room for: state of optimiser and method, and what a step makes."""
+"""Of a member's weights and largest output that a device must have room for: state of optimiser and method, and what a
+step makes."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the sweep that may be a member of a stack."""
+    """A job of the sweep that may be a member of a stack; where: its place in the stream."""
 
     request: Request
     stream: TaskStream
+    where: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -62,12 +69,13 @@ class Plan:
         share = max(3, -(-sum(map(len, self.groups.values())) // n_jobs))  # with 2 one of 3 jobs would be left over
         for jobs in self.groups.values():
             keys = {number: block_key(job.request.config) for number, job in jobs.items()}
-            parts = chunks(keys, size or min(share, default_size(next(iter(jobs.values())), n_jobs)))
-            for part in parts:
+            most = size or min(share, default_size(next(iter(jobs.values())), n_jobs))
+            for part in chunks(keys, most):
                 if len(part) > 1:
                     found.append({number: jobs[number] for number in part})
                 else:
-                    self.alone.setdefault("no other run stacks with it", []).extend(part)
+                    reason = "no other run stacks with it" if len(jobs) == 1 else f"a stack holds at most {most}"
+                    self.alone.setdefault(reason, []).extend(part)
         return found
 
 
@@ -115,14 +123,13 @@ def planned(configs: Mapping[int, DictConfig]) -> Plan:
             if folder.path in seen or (folder.finished and not config.rerun):
                 continue
             seen.add(folder.path)
-            num_tasks = place(config, folder)
-            reason = reason_alone(config) or ("interrupted within a task" if num_tasks is None else None)
-            if reason:
+            where = (0, 0) if folder.finished else place(config, folder)
+            if reason := reason_alone(config):
                 plan.alone.setdefault(reason, []).append(number)
                 continue
             stream = _stream(config, streams)
-            key = f"{stack_key(config, num_tasks)} {_sizes(stream)}"
-            plan.groups.setdefault(key, {})[number] = Job(request, stream)
+            key = f"{stack_key(config, where)} {_sizes(stream)}"
+            plan.groups.setdefault(key, {})[number] = Job(request, stream, where)
     return plan
 
 
@@ -145,11 +152,22 @@ def default_size(job: Job, n_jobs: int = 1) -> int:
     fit."""
     run = build_run(job.request.config, job.stream)
     member = sum(p.numel() * p.element_size() for p in run.learner.backbone.parameters())
+    output = 4 * run.batch_size * largest_output(run.learner.backbone)
     device = run.make_trainer().strategy.root_device
     if device.type == "cuda":
-        return max(1, torch.cuda.mem_get_info(device)[0] // (COPIES * member))
+        return max(1, torch.cuda.mem_get_info(device)[0] // (COPIES * (member + output)))
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return max(1, min(max(FEW, CACHED_BYTES // member), free // (n_jobs * COPIES * member)))
+    fitting = free // (n_jobs * COPIES * (member + output))
+    return max(1, min(max(FEW, CACHED_BYTES // member), OUTPUT_BYTES // output, fitting))
+
+
+@torch.no_grad()
+def largest_output(backbone: Any) -> int:
+    """How many numbers one sample's largest output of a layer has."""
+    sizes: list[int] = []
+    with register_module_forward_hook(lambda layer, given, output: sizes.append(output.numel())):
+        backbone(torch.zeros(1, *backbone.input_shape))
+    return max(sizes)
 
 
 def spans(numbers: Sequence[int]) -> str:
@@ -170,7 +188,7 @@ def train_stack(jobs: Mapping[int, Job], cores: int) -> dict[int, Outcome]:
     cores: on which the pictures are drawn. A job that cannot start now, e.g. as another process trains it, is left out.
 
     Raises:
-        Interrupted: by a signal; what was saved after the last task stands.
+        Interrupted: by a signal, after a step that is saved.
     """
     members: dict[int, Member] = {}
     try:
@@ -198,6 +216,8 @@ def opened(job: Job) -> Member | None:
         context.enter_context(folder.locked())
         if folder.finished and config.rerun:
             folder.start_over()
+        if place(config, folder) != job.where:  # another process has trained it meanwhile
+            return None
         context.enter_context(folder.failures_told())
         tracker = context.enter_context(watched(run, replace(job.request, console=Console(quiet=True))))
         return Member(job.request, run, tracker, block_key(config), context.pop_all())
@@ -217,7 +237,8 @@ def _learn(members: Sequence[Member], cores: int) -> None:
 
 def _write_results(members: Sequence[Member], cores: int) -> None:
     """Fill the run folders. Of a small run the pictures are most of the work."""
-    num = min(cores, len(members))
+    draw_too = any(isinstance(logger, Gallery) for member in members for logger in member.tracker.loggers)
+    num = 1 if draw_too else min(cores, len(members))  # a lock of theirs would stay held in a fork, e.g. matplotlib's
     with in_workers(lambda i: [_drawn(member) for member in members[i::num]], num) as drawn:
         errors = [*drawn]
     for i, member in enumerate(members):

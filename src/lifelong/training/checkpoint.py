@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lifelong.data.loader import Batches
 from lifelong.distributed.ranks import gathered, is_first, largest_over_ranks, this_shard, wait_for_all
 from lifelong.launch.cluster import submitted_to
 from lifelong.memory.base import Memory
@@ -112,14 +113,34 @@ class Checkpoints(Callback):
     def _save_in_work(self, trainer: Trainer) -> None:
         self._write(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
 
+    def save_in_work(self, lightnings: Mapping[str, Any], loader: Batches) -> None:
+        """Write what Lightning would save of a task in work, and what it does not know of."""
+        self._write({**lightnings, **self._beside(loader)})
+
+    def _beside(self, loader: Batches) -> dict[str, Any]:
+        found = {**self._own(), "loader": loader.state_dict(), "rng": gathered(torch.get_rng_state())}
+        return {**found, "cuda_rng": gathered(torch.cuda.get_rng_state())} if torch.cuda.is_available() else found
+
+    def take_up(self) -> dict[str, Any] | None:
+        """The checkpoint of a task in work that the run has loaded, handed out once, to whom it goes on with."""
+        resume, self._resume = self._resume, None
+        return resume and resume[1]
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        loader: Any = trainer.train_dataloader
-        checkpoint.update(self._own(), loader=loader.state_dict(), rng=gathered(torch.get_rng_state()))
-        if torch.cuda.is_available():
-            checkpoint["cuda_rng"] = gathered(torch.cuda.get_rng_state())
+        checkpoint.update(self._beside(trainer.train_dataloader))  # type: ignore[arg-type]
+
+    def begin(self, step: int) -> None:
+        """From here on, at this step of a task, signals wait for a step's end."""
+        self._in_fit, self._saved_step = True, step
+
+    def end(self) -> None:
+        """The steps of the task are done. Raises Interrupted if a signal has come meanwhile."""
+        self._in_fit, self._resume = False, None
+        if signum := self._signum_of_all()[0]:
+            raise self.interrupted(signum)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._in_fit, self._saved_step = True, trainer.global_step
+        self.begin(trainer.global_step)
         if self._handles_signals:  # not Lightning's handler, which stops after any batch, in the midst of a step
             signal.signal(signal.SIGTERM, self._on_signal)
         if self._resume is not None:
@@ -149,26 +170,31 @@ class Checkpoints(Callback):
         self._save_if_due(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._in_fit, self._resume = False, None
-        if signum := self._signum_of_all()[0]:
-            raise self._interrupted(signum)
+        self.end()
+
+    def due(self, step: int) -> tuple[bool, int]:
+        """Whether to save after this step of the task, and the signal that then ends the run, 0 for none."""
+        late = monotonic() - self._saved_at > self.every_seconds
+        late = late or (self.every_steps or math.inf) <= step - self._saved_step
+        signum, is_due = self._signum_of_all(late and is_first())
+        if is_due := is_due or signum > 0:
+            self._saved_at, self._saved_step = monotonic(), step
+        return is_due, signum
 
     def _save_if_due(self, trainer: Trainer) -> None:
-        steps = trainer.global_step - self._saved_step
-        due = monotonic() - self._saved_at > self.every_seconds or (self.every_steps or math.inf) <= steps
-        signum, due = self._signum_of_all(due and is_first())
-        if signum or due:
+        is_due, signum = self.due(trainer.global_step)
+        if is_due:
             self._save_in_work(trainer)
-            self._saved_step = trainer.global_step
         if signum:
-            raise self._interrupted(signum)
+            raise self.interrupted(signum)
 
     def _signum_of_all(self, due: bool = False) -> tuple[int, bool]:
         """The signal that came to any rank, SIGUSR2 before others, and whether any rank is due."""
         warned, signum, is_due = largest_over_ranks(self.signum == signal.SIGUSR2, self.signum, due)
         return signal.SIGUSR2 if warned else signum, bool(is_due)
 
-    def _interrupted(self, signum: int) -> Interrupted:
+    def interrupted(self, signum: int) -> Interrupted:
+        """What ends the run after this signal."""
         then = "continues" if self.files.exist else "starts over (nothing was saved yet)"
         return Interrupted(signum, f"the same command {then}: {self.files.last.parent}")
 
@@ -182,7 +208,7 @@ class Checkpoints(Callback):
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if not self._in_fit or (self.signum and submitted_to() is None):
-            raise self._interrupted(signum)
+            raise self.interrupted(signum)
         if self.signum != signal.SIGUSR2:  # the one that asks for the job to be queued again
             self.signum = signum
 

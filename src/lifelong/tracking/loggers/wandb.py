@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
@@ -31,6 +31,10 @@ from lifelong.tracking.loggers.service import one_line
 ROWS, SERVER = "wandb/rows.jsonl", "wandb/server.json"
 _offline = False
 """Whether a run of this process is offline: later jobs of a multirun neither wait for the server nor say so again."""
+_started: set[str] = set()
+"""The ids of the runs of this process that W&B has now, many in a stack."""
+_first = Lock()
+"""Held by the run that finds out for those that start with it whether there is a server."""
 
 
 class WandbLogger(LightningWandbLogger, Gallery):
@@ -90,10 +94,11 @@ class WandbLogger(LightningWandbLogger, Gallery):
         self._queue.put(whole)
 
     def summarise(self, metrics: Row) -> None:
-        self._metrics = metrics
+        """The run is done: what is left goes to W&B while others of its stack are summarised and closed."""
+        self._metrics, self._exit_code = metrics, 0
+        self._queue.put(None)
 
     def close(self, status: str) -> None:
-        self._exit_code = int(status != "success")
         self._queue.put(None)
         self._thread.join(self.init_timeout + 2 * self.finish_timeout)
         if self._thread.is_alive():
@@ -116,9 +121,17 @@ class WandbLogger(LightningWandbLogger, Gallery):
                 self._finish()
         except Exception as error:
             self._fail(error)
+        _started.discard(self.about.run_id)
 
     def _start(self) -> None:
         """Raises whatever W&B raises if even an offline run cannot be had: nothing is then logged."""
+        with _first:
+            if is_first := not _started:
+                self._begin()
+        if not is_first:
+            self._begin()
+
+    def _begin(self) -> None:
         global _offline
         import wandb
 
@@ -130,6 +143,8 @@ class WandbLogger(LightningWandbLogger, Gallery):
             mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
             self._init(mode)
         except Exception as error:
+            if _started:
+                raise  # they would be torn down with it
             wandb.teardown()  # its process holds on to the id of a run that failed to start
             wandb.setup(wandb.Settings(silent=True))
             mode, reason = "offline", one_line(error)
@@ -138,6 +153,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
         if mode == "offline" and not _offline:
             _offline = True
             self._say(reason)
+        _started.add(self.about.run_id)
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
         self.started.set()
