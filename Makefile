@@ -54,6 +54,7 @@ report: .venv/core  ## a page of the runs below runs/, with figures and tables (
 results: .venv/core  ## the pages of results, ablations and studies from the run folders, or without them from docs/data
 	$(BIN)/python scripts/results.py
 	$(BIN)/python scripts/ablations.py
+	$(BIN)/python scripts/homework.py
 
 bench: .venv/core  ## ours against a floor loop in plain PyTorch, one thread, a quarter of an hour (ARGS=--quick: less data)
 	$(BIN)/python scripts/benchmark.py $(ARGS)

@@ -43,6 +43,7 @@ class Ablation:
     decades: list[int] = field(default_factory=list)
     orders: list[str] = field(default_factory=list)
     own_decades: dict[str, list[int]] = field(default_factory=dict)
+    measures: list[str] = field(default_factory=lambda: [ACCURACY])
     page: str = "ablations"
 
     def has_strengths(self, arm: str) -> bool:
@@ -118,8 +119,15 @@ class Ablation:
     def figure(self, rows: DataFrame) -> Figure:
         """Accuracy over λ, or a row of points for each arm (and order), a point per seed."""
         if self.decades:
-            figure = empty_figure(8, 3.8, self.question)
-            _curves(figure.add_subplot(), rows)
+            figure = empty_figure(8 if len(self.measures) == 1 else 11, 3.8, self.question)
+            panels = figure.subplots(1, len(self.measures), squeeze=False)[0]
+            for axes, measure in zip(panels, self.measures, strict=True):
+                _curves(axes, rows, measure)
+            for axes in panels[:-1]:
+                axes.get_legend().remove()
+            if len(panels) > 1:  # each is too narrow for the whole label
+                for axes in panels:
+                    axes.set_xlabel("λ")
         else:
             place = rows["arm"].where(rows["x"] == "", rows["arm"] + ", " + rows["x"])
             figure = empty_figure(8, 1.0 + 0.19 * place.nunique(), self.question)
@@ -148,20 +156,20 @@ def order_spread(rows: DataFrame) -> DataFrame:
     })  # fmt: skip
 
 
-def _curves(axes: Axes, rows: DataFrame) -> None:
-    """Mean accuracy over λ, without a λ at which a run diverged; an arm whose λ is 0 is a level line."""
-    rows = rows.assign(accuracy=100 * rows[ACCURACY], x=rows["x"].astype(float))
+def _curves(axes: Axes, rows: DataFrame, measure: str) -> None:
+    """Mean of a measure over λ, without a λ at which a run diverged; an arm whose λ is 0 is a level line."""
+    rows = rows.assign(percent=100 * rows[measure], x=rows["x"].astype(float))
     sound = rows.groupby(["arm", "x"], sort=False).filter(lambda members: (members["failed"] == "").all())
     arms = list(dict.fromkeys(rows.loc[rows["x"] > 0, "arm"]))
     families = list(dict.fromkeys(arm.split(",")[0] for arm in arms))
     colours = {arm: COLOURS[families.index(arm.split(",")[0])] for arm in arms}
     dashes = {arm: (4, 2) if arm.endswith("proximal") else "" for arm in arms}
-    sns.lineplot(sound[sound["x"] > 0], x="x", y="accuracy", errorbar=("pi", 100), hue="arm", style="arm",
+    sns.lineplot(sound[sound["x"] > 0], x="x", y="percent", errorbar=("pi", 100), hue="arm", style="arm",
                  hue_order=arms, palette=colours, dashes=dashes, markers=dict.fromkeys(arms, "o"), ax=axes)  # fmt: skip
     for arm, own in sound[sound["x"] == 0].groupby("arm"):
-        axes.axhline(own["accuracy"].mean(), label=arm, color="0.3", linestyle=":")
+        axes.axhline(own["percent"].mean(), label=arm, color="0.3", linestyle=":")
     xlabel = "λ (mean over seeds, lowest to highest; none where a run diverged)"
-    axes.set(xscale="log", xlabel=xlabel, ylabel="average accuracy (%)", axisbelow=True)
+    axes.set(xscale="log", xlabel=xlabel, ylabel=f"{measure.replace('_', ' ')} (%)", axisbelow=True)
     axes.grid(color="0.93")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3.5)
 
@@ -198,7 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     for name, ablation in ablations.items():
         found = ablation.rows(Path(args.root), list(rows))
         rows = renewed(rows, found, ["ablation", "arm"])
-        own = rows[(rows["ablation"] == name) & rows["arm"].isin(ablation.arms)]
+        of = rows[rows["ablation"] == name]
+        own = pd.concat([of[of["arm"] == arm] for arm in ablation.arms])
         if len(own):
             head = f"{own['seed'].nunique()} seeds, {len(own)} runs."
             table = f"{head}\n\n{markdown(ablation.table(own))}"

@@ -1,5 +1,6 @@
 """The script-only methods do what they say, and an ablation's page is made of its table."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from pandas import DataFrame
 
 import ablations
+import homework
 import tiny
 from ablated import MovingFisher, PathScore
 from ablations import Ablation, order_spread, read_ablations
@@ -81,6 +83,18 @@ def test_an_arm_may_have_decades_of_its_own() -> None:
     assert grids == ["method.strength=1e0,1e1", "method.strength=1e-2,1e-1"]
 
 
+def test_curve_is_the_mean_over_the_tasks_seen_so_far(tmp_path: Path) -> None:
+    """Rows of history.jsonl: an epoch of task 1; two epochs of task 2, which tests both tasks."""
+    history = [
+        {"task": 0, "step": 4, "within/a": 0.8},
+        {"task": 1, "step": 6, "within/a": 0.6, "within/b": 0.2},
+        {"task": 1, "step": 8, "within/a": 0.4, "within/b": 0.7},
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, history)) + "\n")
+    found = homework.mean_over_seen(tmp_path)
+    assert found.to_numpy().tolist() == [[1.0, 0.8], [1.5, pytest.approx(0.4)], [2.0, pytest.approx(0.55)]]
+
+
 def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:
     """Every ablation of the plan was run, and `make results` without runs changes nothing."""
     shutil.copytree(DATA, tmp_path / "data")
@@ -88,9 +102,10 @@ def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:
     for page in pages:
         shutil.copy(DATA.parent / page, tmp_path)
     ablations.main(["--root", str(tmp_path), "--docs", str(tmp_path)])
+    homework.main(["--root", str(tmp_path), "--docs", str(tmp_path)])
     for page in pages:
         assert (tmp_path / page).read_text() == (DATA.parent / page).read_text()
-    assert {path.stem.removeprefix("ablation_") for path in tmp_path.glob("*.png")} == set(ABLATIONS)
+    assert {path.stem.removeprefix("ablation_") for path in tmp_path.glob("*.png")} == {*ABLATIONS, "homework"}
 
 
 @pytest.mark.system

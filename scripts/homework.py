@@ -1,0 +1,89 @@
+"""Renew docs/homework.md and its figures: python scripts/homework.py [--data mnist --seeds 0 --run --jobs 2]
+
+--run: train the methods of the protocol `homework` as published, tested after every epoch (the runs of the table on
+docs/results.md), and the ablation `homework`, which is small. The first figure has 50 points a method: the mean test
+accuracy over the tasks seen so far. They go to docs/data/homework.csv, of which the figure is made without run folders.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+import ablations
+import tune
+from lifelong.experiment.errors import one_line_errors
+from lifelong.plots.figures import COLOURS, empty_figure, save_figure
+from lifelong.plots.report.runs import WITHIN, accuracy_curves
+from lifelong.runs.folder import RunFolder
+from studies.pages import read_csv, write_csv
+from studies.protocols import DATA, protocol
+
+NAME, COMPAT = "homework", "published"
+EPOCH = 469
+"""Optimiser steps of an epoch: 60,000 digits, 128 a batch."""
+
+
+def mean_over_seen(path: Path) -> DataFrame:
+    """A row per evaluation of the run in `path`: position in the stream (1.5: half of task 2), accuracy in [0, 1]."""
+    return accuracy_curves(path, WITHIN).groupby("position", as_index=False)["accuracy"].mean()
+
+
+def curves(data: str, rows: Sequence[str], root: Path) -> DataFrame:
+    """Columns data, method, seed, position, accuracy, of the finished runs below `root`."""
+    plan, found = protocol(NAME, data), []
+    for row in rows:
+        for folder in sorted((root / plan.place(row, COMPAT)).glob("*-s*")):
+            if not RunFolder(folder).finished:
+                continue
+            seed = int(folder.name.rpartition("-")[0].rpartition("-s")[2])
+            found.append(mean_over_seen(folder).assign(data=plan.data_title, method=row, seed=seed))
+    columns = ["data", "method", "seed", "position", "accuracy"]
+    return pd.concat(found)[columns] if found else DataFrame(columns=columns)
+
+
+def figure(points: DataFrame) -> Figure:
+    """A line per method, over seeds: mean, lowest to highest."""
+    shown = points.assign(percent=100 * points["accuracy"])
+    drawn = empty_figure(8, 4, f"Mean accuracy over the tasks seen so far, {points['data'].iloc[0]}")
+    axes = drawn.add_subplot()
+    sns.lineplot(shown, x="position", y="percent", hue="method", palette=COLOURS[: shown["method"].nunique()],
+                 errorbar=("pi", 100), marker=".", ax=axes)  # fmt: skip
+    axes.set(xlabel="tasks learned", ylabel="test accuracy (%)", axisbelow=True)
+    axes.grid(color="0.93")
+    axes.legend(fontsize=8, loc="lower left")
+    return drawn
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Returns the page's path."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="mnist", help="a source of docs/data/protocols.yaml")
+    parser.add_argument("--seeds", default="0", help="of the first figure")
+    parser.add_argument("--every", type=int, default=EPOCH, help="optimiser steps between points of the first figure")
+    parser.add_argument("--run", action="store_true", help="run the sweeps")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--root", type=Path, default=Path("runs"))
+    parser.add_argument("--docs", type=Path, default=DATA.parent, help="where the pages and data/ are")
+    args = parser.parse_args(arguments)
+    rows = [row for row in protocol(NAME, args.data).rows_of(COMPAT) if row != "joint"]
+    if args.run:
+        tested = [f"evaluate_every_n_steps={args.every}", "evaluate_samples=10000"]
+        jobs = ["--seeds", args.seeds, "--root", str(args.root), "--jobs", str(args.jobs), "--run"]
+        tune.main([NAME, "--data", args.data, "--compat", COMPAT, "--methods", ",".join(rows), *jobs, *tested])
+        ablations.main([NAME, "--run", "--stacked", "--root", str(args.root), "--docs", str(args.docs)])
+    path = args.docs / "data" / f"{NAME}.csv"
+    if len(points := curves(args.data, rows, args.root)):
+        write_csv(path, points)
+    save_figure(figure(read_csv(path)), args.docs / f"{NAME}.png")
+    page: Path = args.docs / f"{NAME}.md"
+    return page
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        print(main())
