@@ -36,7 +36,7 @@ class GridSweeper(BasicSweeper):
 
 @dataclass
 class GridSweeperConf(BasicSweeperConf):
-    _target_: str = f"{__name__}.GridSweeper"
+    _target_: str = "hydra_plugins.lifelong_stacked.GridSweeper"  # pytest gives this file another __name__
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=GridSweeperConf)
