@@ -38,10 +38,10 @@ def curves(data: str, rows: Sequence[str], root: Path) -> DataFrame:
     plan, found = protocol(NAME, data), []
     for row in rows:
         for folder in sorted((root / plan.place(row, COMPAT)).glob("*-s*")):
-            if not RunFolder(folder).finished:
-                continue
-            seed = int(folder.name.rpartition("-")[0].rpartition("-s")[2])
-            found.append(mean_over_seen(folder).assign(data=plan.data_title, method=row, seed=seed))
+            run = RunFolder(folder)
+            if run.finished:
+                named = {"data": plan.data_title, "method": row, "seed": run.read_config().seed}
+                found.append(mean_over_seen(folder).assign(**named))
     columns = ["data", "method", "seed", "position", "accuracy"]
     return pd.concat(found)[columns] if found else DataFrame(columns=columns)
 
