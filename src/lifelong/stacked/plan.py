@@ -30,8 +30,7 @@ from lifelong.training.checkpoint_files import CheckpointFiles
 METHODS = (Method, Joint, L2, EWC, OnlineEWC, EWCPP, MAS, SCP, SI, RWalk)
 """Those whose verbs within a task are elementwise, and the penalties' own."""
 NETWORKS: dict[type, type[Network]] = {MLP: Network, CNN: Convolutional}
-"""How the backbones stack that do. A step of the residual network fills a core, and batch norm has a state beside the
-weights."""
+"""How the backbones stack that do. The residual network does not: its batch norm has a state beside the weights."""
 NONE = ("memory", "augment", "early_stopping")
 TRAINER = {"_target_", "max_epochs", "max_steps", "accelerator", "devices", "precision", "accumulate_grad_batches",
            "gradient_clip_val", "gradient_clip_algorithm"}  # fmt: skip
