@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import throttle
 from one_machine import OneMachineSlurm, wait_for
-from throttle import SECONDS
 
 import wandb_log
 from lifelong.experiment.run import Result, read_result
@@ -32,7 +32,8 @@ class Sweep:
     root: Path
     methods: tuple[str, ...]
     overrides: tuple[str, ...] = ()
-    seconds_a_row: float = 0.15
+    held_in: int = 1
+    """Index of the task after whose first epoch the jobs wait for a signal."""
     process: "subprocess.Popen[str]" = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class Sweep:
             cwd=self.root,
             PYTHONPATH=f"{ROOT / 'src'}:{Path(__file__).parent}",
             WANDB_MODE="offline",
-            **{SECONDS: str(self.seconds_a_row)},
+            **{throttle.TASK: str(self.held_in), throttle.PATIENCE: str(PATIENCE)},
         )
 
     def end(self) -> Said:
@@ -72,13 +73,11 @@ class Sweep:
     def log(self, method: str) -> str:
         return "".join(path.read_text() for path in self.root.glob(f"default/.submitit/{self.job(method)}/*.out"))
 
-    def wait_until_within(self, method: str, task: int = 1) -> None:
-        """Until the first epoch of the task is over."""
-
+    def wait_until_held(self, method: str) -> None:
         def there() -> bool:
             assert self.process.poll() is None, self.end()
-            history = self.folder(method) / "history.jsonl"
-            return history.exists() and any(r["task"] == task and r.get("epoch", 0) >= 1 for r in read_history(history))
+            path = self.folder(method) / "history.jsonl"
+            return path.exists() and any(r["task"] == self.held_in and r.get("epoch") == 1 for r in read_history(path))
 
         wait_for(there, PATIENCE, lambda: f"{method}: {self.facts(method)}\n{self.log(method)}")
 
@@ -93,7 +92,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 def limited(slurm: OneMachineSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     """A run that takes longer than its time limit, in the background of the other tests: SLURM counts in minutes."""
     overrides = ("hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=20")
-    sweep = Sweep(slurm, tmp_path_factory.mktemp("limited"), ("ewc",), overrides, seconds_a_row=4.0)
+    sweep = Sweep(slurm, tmp_path_factory.mktemp("limited"), ("ewc",), overrides, held_in=0)
     yield sweep
     sweep.process.kill()
 
@@ -110,16 +109,16 @@ def disturbed(slurm: OneMachineSlurm, limited: Sweep, tmp_path_factory: pytest.T
     """Four jobs: one told to queue again, one warned of its limit, one gives way to a more urgent, one is cancelled."""
     sweep = Sweep(slurm, tmp_path_factory.mktemp("disturbed"), METHODS, ("logger=wandb",))
     try:
-        limited.wait_until_within("ewc", task=0)
+        limited.wait_until_held("ewc")
         limit(limited, "ewc", more_seconds=30)
-        sweep.wait_until_within("ewc")
+        sweep.wait_until_held("ewc")
         slurm.ask("scontrol", "requeue", sweep.job("ewc"))
-        sweep.wait_until_within("si")
+        sweep.wait_until_held("si")
         slurm.ask("scancel", "--signal=USR2", sweep.job("si"))
-        sweep.wait_until_within("rwalk")
+        sweep.wait_until_held("rwalk")
         node = sweep.facts("rwalk")["NodeList"]
         slurm.ask("sbatch", "--partition=urgent", f"--nodelist={node}", "--output=/dev/null", "--wrap=true")
-        sweep.wait_until_within("mas")
+        sweep.wait_until_held("mas")
         slurm.ask("scancel", sweep.job("mas"))
         yield sweep
     finally:

@@ -32,9 +32,9 @@ def test_two_nodes_queued_again_equal_two_processes_here_and_a_killed_rank_ends_
 ) -> None:
     sweep = Sweep(slurm, tmp_path / "slurm", ("ewc", "si"), (*TWO_NODES, MEET))
     try:
-        sweep.wait_until_within("ewc")
+        sweep.wait_until_held("ewc")
         slurm.ask("scancel", "--signal=USR2", sweep.job("ewc"))
-        sweep.wait_until_within("si")
+        sweep.wait_until_held("si")
         os.kill(second_rank(sweep.job("si")), signal.SIGKILL)
         said = sweep.end()
     finally:
