@@ -70,7 +70,7 @@ class Block:
         if isinstance(self.methods[0], Penalty):
             strengths = [m.strength for m in self.methods]
             self.strengths = torch.tensor(strengths, dtype=torch.float64, device=self.network.device)
-            method.strength = self.strengths.float()
+            method.strength = self.strengths.to(next(iter(self.held.values())).dtype)
         for name in method.state:
             setattr(method, name, _stacked([getattr(m, name) for m in self.methods]))
         return method
