@@ -1,5 +1,6 @@
 """GEM: the projection on the cone of all earlier tasks, against every set of tight constraints tried out."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import reference
+import runs
 import tiny
 from lifelong.memory.base import Memory
 from lifelong.memory.reservoir import Reservoir
@@ -151,3 +153,11 @@ def test_a_step_takes_one_pass_for_each_earlier_task(num_tasks: int) -> None:
     edited(method, learner, G[0])
     assert len(passes) == num_tasks
     assert method.state_bytes() == 0
+
+
+@pytest.mark.parametrize(("rehearse", "num_steps"), [(False, 10), (True, 15)])
+def test_rehearsing_it_trains_on_the_exemplars_too(tmp_path: Path, rehearse: bool, num_steps: int) -> None:
+    """Five batches of each task alone; ten of the second with 100 exemplars of the first, three times each."""
+    memory = ("memory=uniform", "memory.per_class=10", "memory.replay=repeated")
+    epoch = ("trainer.max_epochs=1", "batch_size=64", f"method.rehearse={rehearse}")
+    assert runs.run(tmp_path, "method=gem", *memory, *epoch).metrics["num_steps"] == num_steps

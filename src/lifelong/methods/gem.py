@@ -20,16 +20,26 @@ class GEM(Replay):
         margin: γ, the paper's memory strength.
         bound: take v of the dual under v ≥ γ, as the paper's code does, and g̃ = g + Gᵀv.
         ridge: added to the diagonal of GGᵀ in the dual; the paper's code has 1e-3.
+        rehearse: train on the exemplars, too, as `memory.replay` says (the code of Hsu et al. 2018).
     """
 
     past_only = True
 
-    def __init__(self, batch_size: int = 256, margin: float = 0.5, bound: bool = False, ridge: float = 0.0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 256,
+        margin: float = 0.5,
+        bound: bool = False,
+        ridge: float = 0.0,
+        rehearse: bool = False,
+    ) -> None:
         super().__init__(batch_size)
         check_number("margin", margin, low=0)
         check_number("ridge", ridge, low=0)
         check_choice("bound", bound, (True, False))
+        check_choice("rehearse", rehearse, (True, False))
         self.margin, self.bound, self.ridge = float(margin), bound, float(ridge)
+        self.replays = not rehearse
 
     def edit_gradients(self, grads: Params) -> None:
         g, rows = list(grads.values()), self.rows()

@@ -53,7 +53,7 @@ class Method(Stateful):
     needs_memory: ClassVar[bool] = False
     needs_seen: ClassVar[bool] = False
     """Whether it must know which columns are new: `active_classes=all` shows it all of them at once."""
-    replays: ClassVar[bool] = False
+    replays: bool = False
     """Whether the method draws from memory itself; else what memory holds is mixed into the training batches."""
     replaces_loss: ClassVar[bool] = False
     """Whether `extra_loss` stands in the place of the task loss."""
