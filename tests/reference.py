@@ -306,8 +306,10 @@ def distillation(
     return torch.tensor(total / len(z), dtype=torch.float64)
 
 
-def distilled_binary_cross_entropy(z: Tensor, z_old: Tensor, y: Tensor, old: list[int], new: list[int]) -> Tensor:
-    """(1/N) Σ_n −Σ_c q log σ(z_c) + (1 − q) log(1 − σ(z_c)): q = σ(z_old) of an old column, one-hot of a new one."""
+def distilled_binary_cross_entropy(
+    z: Tensor, z_old: Tensor, y: Tensor, old: list[int], new: list[int], T: float = 1.0
+) -> Tensor:
+    """(1/N) Σ_n −Σ_c q log σ(z_c) + (1 − q) log(1 − σ(z_c)): q = σ(z_old/T) of an old column, one-hot of a new one."""
 
     def sigmoid(value: float) -> float:
         return 1 / (1 + math.exp(-value))
@@ -315,7 +317,7 @@ def distilled_binary_cross_entropy(z: Tensor, z_old: Tensor, y: Tensor, old: lis
     total = 0.0
     for row, row_old, label in zip(z.tolist(), z_old.tolist(), y.tolist(), strict=True):
         for c in [*old, *new]:
-            q = sigmoid(row_old[c]) if c in old else float(c == label)
+            q = sigmoid(row_old[c] / T) if c in old else float(c == label)
             total -= q * math.log(sigmoid(row[c])) + (1 - q) * math.log(1 - sigmoid(row[c]))
     return torch.tensor(total / len(z), dtype=torch.float64)
 

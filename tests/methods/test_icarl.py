@@ -20,9 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
 EXACT = {"rtol": 0.0, "atol": 0.0}
 
 
-def in_second_task() -> tuple[ICaRL, Any, Batch]:
+def in_second_task(temperature: float = 1.0) -> tuple[ICaRL, Any, Batch]:
     """After a task, at the first step of the next; float64; and a batch of both tasks' classes."""
-    stream, method = tiny.split("class"), ICaRL()
+    stream, method = tiny.split("class"), ICaRL(temperature)
     learner: Any = make_learner(stream).double()
     learner.show(stream.visible(0, 0))
     tiny.after_task(method, learner, [])
@@ -33,12 +33,13 @@ def in_second_task() -> tuple[ICaRL, Any, Batch]:
     return method, learner, Batch(x, torch.tensor([0, 1, 2, 3, 2, 3]))
 
 
-def test_loss_of_a_step_is_the_formula_written_out_in_the_place_of_the_task_loss() -> None:
-    _, learner, batch = in_second_task()
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_loss_of_a_step_is_the_formula_written_out_in_the_place_of_the_task_loss(temperature: float) -> None:
+    _, learner, batch = in_second_task(temperature)
     before = learner.logits(batch.x).detach()
     tiny.moved_off(learner)
     now = learner.logits(batch.x).detach()
-    expected = reference.distilled_binary_cross_entropy(now, before, batch.y, [0, 1], [2, 3])
+    expected = reference.distilled_binary_cross_entropy(now, before, batch.y, [0, 1], [2, 3], temperature)
     assert_close(learner.training_step(batch, 0).detach(), expected, rtol=1e-10, atol=0.0)
 
 

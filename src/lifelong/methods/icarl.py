@@ -12,6 +12,7 @@ from lifelong.distributed.ranks import copy_from_rank_zero_
 from lifelong.importance.traceless import leaving_no_trace
 from lifelong.memory.base import in_batches
 from lifelong.methods.distillation import Distillation
+from lifelong.methods.guards import check_number
 
 
 class ICaRL(Distillation):
@@ -20,6 +21,9 @@ class ICaRL(Distillation):
 
     A test sample belongs to the class whose mean feature is nearest, features and means of length 1; the mean is over
     the exemplars, for a class in work that has none yet over its training data.
+
+    Args:
+        temperature: T of targets σ(z_old/T) beside σ(z); iCaRL has 1, the code of van de Ven 2.
     """
 
     scenarios = ("class",)
@@ -28,8 +32,10 @@ class ICaRL(Distillation):
     needs_seen = True
     state = (*Distillation.state, "means")
 
-    def __init__(self) -> None:
+    def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
+        check_number("temperature", temperature, low=0, above=True)
+        self.temperature = float(temperature)
         self.means = torch.empty(0)  # (K, D), 0 for a class without one
 
     def check(self, stream: TaskStream, backbone: nn.Module) -> None:
@@ -48,7 +54,7 @@ class ICaRL(Distillation):
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
         targets = torch.zeros_like(z).scatter_(1, batch.y.unsqueeze(1), 1.0)  # one_hot waits for the device
         if self.teacher:
-            targets = torch.where(self._old, self._network(batch.x).sigmoid(), targets)
+            targets = torch.where(self._old, (self._network(batch.x) / self.temperature).sigmoid(), targets)
         shown = self.learner.visible.to(z)
         return batch.weight * binary_cross_entropy_with_logits(z, targets, shown, reduction="sum") / len(z)
 
