@@ -37,6 +37,7 @@ IMPOSSIBLE: list[tuple[str, str, Any, str]] = [
     ("ewc", "num_samples", 1.5, "must be an integer >= 1 or null"),
     ("online_ewc", "gamma", 0, "must be a finite number > 0 and <= 1"),
     ("online_ewc", "gamma", 1.1, "must be a finite number > 0 and <= 1"),
+    ("mas", "gamma", -0.1, "must be a finite number >= 0 and <= 1"),
     ("ewcpp", "alpha", 0, "must be a finite number > 0 and <= 1"),
     ("ewcpp", "interval", 0, "must be an integer >= 1"),
     ("ewcpp", "interval", 2.0, "must be an integer >= 1"),

@@ -21,15 +21,16 @@ def importance_of(penalty: MAS, learner: Any, batches: list[tiny.Pair]) -> dict[
     return penalty.importance_of_task(learner, batches, torch.Generator())
 
 
-def test_importance_is_the_slow_one_at_the_end_of_each_task_summed() -> None:
-    learner, penalty = make_learner(tiny.split()).double(), MAS(1.0)
+@pytest.mark.parametrize("gamma", [1.0, 0.3, 0.0])
+def test_importance_is_the_slow_one_at_the_end_of_each_task_summed(gamma: float) -> None:
+    learner, penalty = make_learner(tiny.split()).double(), MAS(1.0, gamma=gamma)
     expected: dict[str, Tensor] = {}
     for task in range(3):
         batches = [(x.double(), y) for x, y in random_batches(2, 2, seed=task)]
         drive(penalty, learner, batches, SGD(learner.parameters(), lr=0.05))
         tiny.after_task(penalty, learner, batches)
         own = reference.mas(learner.backbone, torch.cat([x for x, _ in batches]), [0, 1])
-        expected = {n: own[n] + expected.get(n, torch.zeros_like(own[n])) for n in own}
+        expected = {n: own[n] + gamma * expected.get(n, torch.zeros_like(own[n])) for n in own}
         assert_close(penalty.importance, expected, rtol=1e-9, atol=1e-13)
         assert_close(penalty.anchor, {n: p.detach() for n, p in learner.backbone.named_parameters()}, **EXACT)
 

@@ -22,6 +22,7 @@ class MAS(Penalty):
         batch: None: the absolute value of each sample's gradient. A number reproduces published tables only: that of
             the mean gradient of so many samples, shuffled, in which signs cancel.
         outputs: "sum" ‖f(x)‖² as above; "mean" (Hsu et al. 2018): ‖f(x)‖²/K, K the visible columns.
+        gamma: γ in [0, 1] of Ω ← γΩ + the task's own; 0, the last task alone, is what A-GEM's code does.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class MAS(Penalty):
         local: bool = False,
         batch: int | None = None,
         outputs: str = "sum",
+        gamma: float = 1.0,
         **base: Any,
     ) -> None:
         super().__init__(strength, **base)
@@ -40,7 +42,8 @@ class MAS(Penalty):
         check_choice("outputs", outputs, ("sum", "mean"))
         if local and (batch is not None or outputs != "sum"):
             raise ValueError("method.local must be false with method.batch or method.outputs=mean, got True")
-        self.local, self.batch, self.outputs = local, batch, outputs
+        check_number("gamma", gamma, low=0, high=1)
+        self.local, self.batch, self.outputs, self.gamma = local, batch, outputs, gamma
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
         visible = learner.visible
@@ -48,3 +51,8 @@ class MAS(Penalty):
             return local_mas(learner.backbone, batches, visible=visible)
         found = mas(learner.backbone, batches, visible=visible, batch_size=self.batch)
         return found if self.outputs == "sum" else {n: w / int(visible.sum()) for n, w in found.items()}
+
+    def merge(self, new: Params, weights: Params) -> None:
+        if self.gamma != 1:
+            self.importance = {n: self.gamma * w for n, w in self.importance.items()}
+        super().merge(new, weights)
