@@ -21,12 +21,12 @@ from pandas import DataFrame, Series
 
 from compare import differences
 from lifelong.config.options import spelled
-from lifelong.config.schema import COMPATS, ConfigError
+from lifelong.config.schema import COMPATS, ConfigError, choice
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_runs
-from lifelong.plots.report.tables import number, plus_minus
+from lifelong.plots.report.tables import DASH, number, plus_minus
 from lifelong.runs.folder import RunFolder
-from lifelong.runs.identity import flattened, setting
+from lifelong.runs.identity import added, flattened, setting
 from studies.pages import collected, markdown, power, read_csv, renew, renewed, write_csv
 from studies.protocols import DATA, ROOT, Protocol, Published, composition, default_strength, protocol, read_protocols
 from terminal import print_table
@@ -68,9 +68,11 @@ def _code(path: Path) -> str:
 
 
 def _changed(base: tuple[str, ...], config: dict) -> list[str]:
-    """The overrides that make a run's configuration of its row's."""
-    found = differences([flattened(setting(composition(base))), config])
-    return [f"{key.removesuffix('._target_')}={_typed(ours)}" for key, (_, ours) in found.items()]
+    """The overrides that make a run's configuration of its row's; one that has no word of a key has its default."""
+    wanted = composition(base)
+    found, defaults = differences([flattened(setting(wanted)), config]), added(choice(wanted, "method"))
+    ours = {key: defaults.get(key, value) if value == DASH else value for key, (_, value) in found.items()}
+    return [f"{key.removesuffix('._target_')}={_typed(value)}" for key, value in ours.items()]
 
 
 def _typed(value: object) -> str:

@@ -37,11 +37,19 @@ ADDED: dict[str, Any] = {
     "method.outputs": "sum",  # mas
     "method.bound": False,  # gem
     "method.ridge": 0.0,  # gem
+    "method.rehearse": False,  # gem
     "method.weight": "heads",  # lwf; er's is older, and has other values
     "method.columns": "old",  # lwf
     "method.schedule": "cumulative",  # joint
 }
 """Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""
+ADDED_TO: dict[str, dict[str, Any]] = {"mas": {"gamma": 1.0}, "icarl": {"temperature": 1.0}}
+"""Likewise by method, where an older method has an option of that name."""
+
+
+def added(method: str) -> dict[str, Any]:
+    """The keys that came later, of a run of this method, and their defaults."""
+    return ADDED | {f"method.{key}": default for key, default in ADDED_TO.get(method, {}).items()}
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
@@ -52,7 +60,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
         node = reduce(dict.__getitem__, above, plain)[last]
         node["_target_"] = name
         node.pop("cache", None)
-    for key, default in ADDED.items():
+    for key, default in added(plain["choices"]["method"]).items():
         *above, last = key.split(".")
         node = reduce(lambda node, part: node.get(part, {}), above, plain)
         if node.get(last, default) == default:
