@@ -134,6 +134,18 @@ def test_id_is_readable_and_a_function_of_what_decides_the_numbers(tmp_path: Pat
     assert len({one, *(identifier(composed_tiny(tmp_path, other)) for other in others)}) == 1 + len(others)
 
 
+@pytest.mark.parametrize(("method", "key", "default"), [("mas", "gamma", 1.0), ("icarl", "temperature", 1.0)])
+def test_option_a_method_got_later_is_in_the_id_unless_at_its_default(method: str, key: str, default: float) -> None:
+    """Where another method has an older one of that name, which stays."""
+    config = composed((f"method={method}",))
+    assert key not in identity(config)["method"]
+    assert config.method[key] == default
+    OmegaConf.update(config, f"method.{key}", 0.5)
+    assert identity(config)["method"][key] == 0.5
+    older = {"gamma": "online_ewc", "temperature": "lwf"}[key]
+    assert key in identity(composed((f"method={older}",)))["method"]
+
+
 @pytest.mark.parametrize(
     ("dataset", "backbone"), [("domains", "mlp"), ("permuted", "cnn"), ("rotated", "mlp"), ("split", "resnet18")]
 )
