@@ -68,11 +68,12 @@ def _code(path: Path) -> str:
 
 
 def _changed(base: tuple[str, ...], config: dict) -> list[str]:
-    """The overrides that make a run's configuration of its row's; one that has no word of a key has its default."""
+    """The overrides that make a run's configuration of its row's. A key that it has no word of was at its default, or
+    came later and changes nothing."""
     wanted = composition(base)
     found, defaults = differences([flattened(setting(wanted)), config]), added(choice(wanted, "method"))
     ours = {key: defaults.get(key, value) if value == DASH else value for key, (_, value) in found.items()}
-    return [f"{key.removesuffix('._target_')}={_typed(value)}" for key, value in ours.items()]
+    return [f"{key.removesuffix('._target_')}={_typed(value)}" for key, value in ours.items() if value != DASH]
 
 
 def _typed(value: object) -> str:
