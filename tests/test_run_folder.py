@@ -21,7 +21,7 @@ from lifelong.experiment.result import draw
 from lifelong.experiment.run import Result
 from lifelong.models.evaluation import accuracy_row
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id
-from lifelong.runs.identity import ADDED, flattened, identifier, identity
+from lifelong.runs.identity import ADDED, ADDED_TO, flattened, identifier, identity
 from lifelong.tracking import DivergedError
 from runs import TINY, Said, assert_same_run, at_every_batch, command, composed_tiny, run, weights
 
@@ -134,16 +134,18 @@ def test_id_is_readable_and_a_function_of_what_decides_the_numbers(tmp_path: Pat
     assert len({one, *(identifier(composed_tiny(tmp_path, other)) for other in others)}) == 1 + len(others)
 
 
-@pytest.mark.parametrize(("method", "key", "default"), [("mas", "gamma", 1.0), ("icarl", "temperature", 1.0)])
-def test_option_a_method_got_later_is_in_the_id_unless_at_its_default(method: str, key: str, default: float) -> None:
-    """Where another method has an older one of that name, which stays."""
+@pytest.mark.parametrize(("method", "key"), [(method, key) for method, options in ADDED_TO.items() for key in options])
+def test_option_a_method_got_later_is_in_the_id_unless_at_its_default(method: str, key: str) -> None:
     config = composed((f"method={method}",))
     assert key not in identity(config)["method"]
-    assert config.method[key] == default
+    assert config.method[key] == ADDED_TO[method][key]
     OmegaConf.update(config, f"method.{key}", 0.5)
     assert identity(config)["method"][key] == 0.5
-    older = {"gamma": "online_ewc", "temperature": "lwf"}[key]
-    assert key in identity(composed((f"method={older}",)))["method"]
+
+
+@pytest.mark.parametrize(("method", "key"), [("online_ewc", "gamma"), ("lwf", "temperature"), ("er", "weight")])
+def test_older_option_of_that_name_stays_in_the_id(method: str, key: str) -> None:
+    assert key in identity(composed((f"method={method}",)))["method"]
 
 
 @pytest.mark.parametrize(
