@@ -80,6 +80,12 @@ def _typed(value: object) -> str:
     return value if isinstance(value, str) else spelled(value).replace(" ", "")
 
 
+def current(rows: DataFrame) -> DataFrame:
+    """Without the runs of before the protocol changed whose seed has one that is as the protocol is now."""
+    as_asked = rows["changed"] == ""
+    return rows[as_asked | ~rows["seed"].isin(rows.loc[as_asked, "seed"])]
+
+
 def with_choice(grid: DataFrame, reported: DataFrame) -> DataFrame:
     """`grid` with its columns chosen, at_edge: "yes" at the reported strength, and where that is the grid's end."""
     ours = grid[SITE].join(reported.groupby(SITE)["strength"].first(), on=SITE)["strength"]
@@ -255,7 +261,7 @@ def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFram
         name, data, compat, row = folder.parts[-4:]
         found, plan = read_runs(folder), protocol(name, data)
         chose = found["path"].map(lambda path: path.parent.name == "choose")
-        reported = rows_of(found[~chose], list(results), plan, compat, row)
+        reported = current(rows_of(found[~chose], list(results), plan, compat, row))
         grid = with_choice(rows_of(found[chose], list(tuning), plan, compat, row), reported)
         results, tuning = renewed(results, reported, CELL), renewed(tuning, grid, SITE)
     results = results.sort_values([*CELL, "strength", "seed"], ignore_index=True)

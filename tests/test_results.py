@@ -14,7 +14,7 @@ import results
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed
 from lifelong.runs.identity import identifier
-from results import at_commit, changes, distance, overview, results_table
+from results import at_commit, changes, current, distance, overview, results_table
 from studies.pages import power, read_csv, renew
 from studies.protocols import DATA, Published, protocol
 
@@ -94,6 +94,13 @@ def test_docs_hold_the_tables_that_their_files_make(tmp_path: Path) -> None:
         assert (tmp_path / page).read_text() == (DATA.parent / page).read_text()
     for name in ("results", "tuning"):
         pd.testing.assert_frame_equal(*(read_csv(d / f"{name}.csv") for d in (DATA, tmp_path / "data")))
+
+
+def test_run_of_an_earlier_protocol_gives_way_to_one_of_the_same_seed() -> None:
+    changed = ["", "method.margin=0.5", "method.margin=0.5", "method.margin=0.5"]
+    rows = pd.DataFrame({"seed": [0, 0, 1, 2], "changed": changed})
+    assert current(rows).index.tolist() == [0, 2, 3]
+    assert current(rows[1:]).index.tolist() == [1, 2, 3]
 
 
 def test_table_without_a_place_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
