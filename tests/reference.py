@@ -255,12 +255,21 @@ def synaptic_intelligence(omega_before: Tensor, path: Tensor, start: Tensor, end
     return torch.tensor([max(value, 0.0) for value in new], dtype=torch.float64)
 
 
+def of_window(fishers: Tensor, interval: int, window: str) -> Tensor:
+    """Of a task's steps so far: the last, the mean of the interval's, or the sum of all over the interval's length."""
+    if window == "step":
+        return fishers[-1]
+    return (fishers[-interval:] if window == "interval" else fishers).sum(0) / interval
+
+
 class Walk:
     """RWalk as the paper has it: one weight after the other, plain numbers. Fed one optimiser step at a time."""
 
-    def __init__(self, num_weights: int, *, alpha: float, interval: int, damping: float, factor: float = 0.5) -> None:
-        """factor: of F Δθ² in the denominator."""
-        self.alpha, self.interval, self.damping, self.factor = alpha, interval, damping, factor
+    def __init__(
+        self, num_weights: int, *, alpha: float, interval: int, damping: float, factor: float = 0.5, decay: float = 0.5
+    ) -> None:
+        """factor: of F Δθ² in the denominator; decay: of the tasks before in the score."""
+        self.alpha, self.interval, self.damping, self.factor, self.decay = alpha, interval, damping, factor, decay
         self.fisher = [0.0] * num_weights
         self.score: list[float] = []
         self.tasks = 0
@@ -282,7 +291,9 @@ class Walk:
                 if ends:
                     self.fisher[i] = self.alpha * float(fishers[t][i]) + (1 - self.alpha) * self.fisher[i]
             first = t
-        self.score = score if self.tasks == 0 else [0.5 * (a + b) for a, b in zip(self.score, score, strict=True)]
+        if self.tasks:
+            score = [self.decay * a + 0.5 * b for a, b in zip(self.score, score, strict=True)]
+        self.score = score
         self.tasks += 1
 
     def importance(self) -> Tensor:

@@ -185,6 +185,8 @@ def test_steps_do_not_depend_on_where_an_epoch_of_full_batches_ends(whole: Calla
         ("si", "reference=zero"),
         ("rwalk", "half=false"),
         ("rwalk", "window=interval"),
+        ("rwalk", "window=task"),
+        ("rwalk", "decay=1.5"),
         ("ewcpp", "window=interval"),
         ("mas", "batch=128"),
         ("mas", "outputs=mean"),

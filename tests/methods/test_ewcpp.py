@@ -14,6 +14,7 @@ from lifelong.methods.ewcpp import EWCPP, min_max_normalised
 from tiny import drive, make_learner, random_batches
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
+WINDOWS = ("step", "interval", "task")
 
 
 class Scripted(EWCPP):
@@ -32,11 +33,10 @@ def steps(penalty: EWCPP, fishers: Tensor) -> None:
 
 def of_intervals(fishers: Tensor, interval: int, window: str) -> list[Tensor]:
     """What each whole interval of a task adds."""
-    ends = range(interval, len(fishers) + 1, interval)
-    return [fishers[end - (interval if window == "interval" else 1) : end].mean(0) for end in ends]
+    return [reference.of_window(fishers[:end], interval, window) for end in range(interval, len(fishers) + 1, interval)]
 
 
-@pytest.mark.parametrize("window", ["step", "interval"])
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("interval", [1, 3])
 @pytest.mark.parametrize("alpha", [0.2, 0.9, 1.0])
 def test_fisher_is_the_moving_average_of_every_interval(alpha: float, interval: int, window: str) -> None:
@@ -47,7 +47,7 @@ def test_fisher_is_the_moving_average_of_every_interval(alpha: float, interval: 
     assert_close(penalty.fisher["w"], reference.moving_average(of_intervals(fishers, interval, window), alpha))
 
 
-@pytest.mark.parametrize("window", ["step", "interval"])
+@pytest.mark.parametrize("window", WINDOWS)
 def test_fisher_is_not_reset_between_tasks_but_the_count_of_steps_is(window: str) -> None:
     """Of three steps each only the second ends an interval; the third is left out."""
     penalty = Scripted(1.0, alpha=0.5, interval=2, window=window)
@@ -59,10 +59,10 @@ def test_fisher_is_not_reset_between_tasks_but_the_count_of_steps_is(window: str
     assert_close(penalty.fisher["w"], reference.moving_average(expected, 0.5))
 
 
-def test_only_what_gathers_over_an_interval_keeps_what_it_has_gathered() -> None:
+def test_only_what_gathers_over_steps_keeps_what_it_has_gathered() -> None:
     """Checkpoints of the default are what they were."""
     assert EWCPP(1.0).state_dict().keys() == {"anchor", "importance", "fisher", "steps"}
-    assert "gathered" in EWCPP(1.0, window="interval").state_dict()
+    assert all("gathered" in EWCPP(1.0, window=window).state_dict() for window in ("interval", "task"))
 
 
 def test_fisher_of_an_interval_is_the_mean_of_squared_batch_gradients_at_their_own_weights() -> None:

@@ -57,22 +57,25 @@ def scores(penalty: RWalk, num: int) -> list[float]:
     return flat(penalty.score_before)[:num].tolist()
 
 
-@pytest.mark.parametrize(("half", "window"), [(True, "step"), (False, "step"), (True, "interval")])
+@pytest.mark.parametrize(("half", "decay"), [(True, 0.5), (False, 0.5), (True, 1.5)])
+@pytest.mark.parametrize("window", ["step", "interval", "task"])
 @pytest.mark.parametrize("num_steps", [6, 7, 8])
 @pytest.mark.parametrize("interval", [1, 2, 3])
-def test_importance_is_the_papers_loop_over_three_tasks(interval: int, num_steps: int, half: bool, window: str) -> None:
+def test_importance_is_the_papers_loop_over_three_tasks(
+    interval: int, num_steps: int, half: bool, decay: float, window: str
+) -> None:
     """With intervals that a task's end cuts short, uphill moves and Fishers of all sizes."""
     g = torch.Generator().manual_seed(10 * interval + num_steps)
-    penalty = Scripted(1.0, interval=interval, alpha=0.7, damping=0.01, half=half, window=window)
-    loop = reference.Walk(P, alpha=0.7, interval=interval, damping=0.01, factor=0.5 if half else 1.0)
-    num_gathered = interval if window == "interval" else 1
+    settings = {"interval": interval, "alpha": 0.7, "damping": 0.01}
+    penalty = Scripted(1.0, half=half, decay=decay, window=window, **settings)
+    loop = reference.Walk(P, factor=0.5 if half else 1.0, decay=decay, **settings)
     for _ in range(3):
         gradients = torch.randn(num_steps, P, generator=g, dtype=torch.float64)
         weights = torch.randn(num_steps + 1, P, generator=g, dtype=torch.float64)
         fishers = torch.rand(num_steps, P, generator=g, dtype=torch.float64) ** 4
         walk(penalty, gradients, weights, fishers)
         ends = range(interval, num_steps + 1, interval)
-        loop.task(gradients, weights, {t: fishers[t - num_gathered : t].mean(0) for t in ends})
+        loop.task(gradients, weights, {t: reference.of_window(fishers[:t], interval, window) for t in ends})
         assert_close(flat(penalty.score_before), torch.tensor(loop.score, dtype=torch.float64))
         assert_close(flat(penalty.fisher), torch.tensor(loop.fisher, dtype=torch.float64))
         assert_close(flat(penalty.importance), loop.importance())

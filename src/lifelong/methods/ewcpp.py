@@ -29,7 +29,8 @@ class EWCPP(Penalty):
         labels: as in EWC; "empirical" is the gradient of the very loss that is trained. The batches of "batched" are a
             step's, one a micro-batch and rank.
         window: "step": F_batch is of the batch of an interval's last step; "interval" (A-GEM): the mean over those of
-            all its steps, each at the weights of its time. Steps after a task's last whole interval are left out.
+            all its steps, each at the weights of its time, those after a task's last whole interval left out; "task"
+            (A-GEM's RWalk): the sum over the task's steps so far, over `interval`.
     """
 
     coefficient = 0.5
@@ -49,13 +50,13 @@ class EWCPP(Penalty):
         check_number("alpha", alpha, low=0, high=1, above=True)
         check_number("interval", interval, low=1, whole=True)
         check_choice("labels", labels, LABELS)
-        check_choice("window", window, ("step", "interval"))
+        check_choice("window", window, ("step", "interval", "task"))
         self.alpha, self.interval, self.length, self.labels = alpha, interval, interval, labels
         self.fisher: Params = {}
         self.fresh: Params = {}
         self.steps, self.window = 0, window
-        self.gathered: Params = {}  # of the interval so far
-        if window == "interval":  # only then, so that checkpoints without it can still be read
+        self.gathered: Params = {}  # of the interval or task so far
+        if window != "step":  # only then, so that checkpoints without it can still be read
             self.state = (*self.state, "gathered")  # type: ignore[misc]
 
     def before_task(self, task: Task) -> None:
@@ -87,7 +88,7 @@ class EWCPP(Penalty):
 
     def wants_batches(self) -> bool:
         """Whether the next step's batch enters."""
-        return self.window == "interval" or self.ends_interval
+        return self.window != "step" or self.ends_interval
 
     def before_step(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> None:
         """F_batch of the step's batches, θ still where its gradient was taken; the step may yet be skipped."""
@@ -102,13 +103,15 @@ class EWCPP(Penalty):
         self.fresh = {}
 
     def gather(self) -> None:
-        """Add the step's F_batch to the interval's mean, which enters the average at the interval's end."""
+        """Add the step's F_batch to what the window holds, which enters the average at the interval's end."""
         for n, F in self.fresh.items():
             share = F.div_(self.length)
             self.gathered[n] = self.gathered[n].add_(share) if n in self.gathered else share
         if self.ends_interval:
-            self.update_fisher(self.gathered)
-            self.gathered = {}
+            gathered, self.gathered = self.gathered, {}
+            if self.window == "task":
+                self.gathered = {n: F.clone() for n, F in gathered.items()}
+            self.update_fisher(gathered)
 
     def fisher_of(self, learner: Learned, batches: list[tuple[Tensor, Tensor]]) -> Params:
         """F_batch over the samples of all micro-batches of a step, on all ranks; {} if none is the current task's."""

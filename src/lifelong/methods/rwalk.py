@@ -24,16 +24,20 @@ class RWalk(EWCPP):
         alpha, interval (Δt), labels, window: as in EWC++.
         damping: ε > 0.
         half: whether the denominator has its ½; A-GEM's code has none.
+        decay: of earlier tasks' score, in s ← decay s_prev + ½ s_task; A-GEM's code has 1.5.
     """
 
     coefficient = 1.0
     state = (*EWCPP.state, "drop", "snapshot", "score", "score_before")
     watches_path = True
 
-    def __init__(self, strength: float, *, damping: float = 1e-3, half: bool = True, **ewcpp: Any) -> None:
+    def __init__(
+        self, strength: float, *, damping: float = 1e-3, half: bool = True, decay: float = 0.5, **ewcpp: Any
+    ) -> None:
         super().__init__(strength, **ewcpp)
         check_number("damping", damping, low=0, above=True)
-        self.damping, self.half = damping, half
+        check_number("decay", decay, low=0)
+        self.damping, self.half, self.decay = damping, half, decay
         self.drop: Params = {}
         self.snapshot: Params = {}
         self.score: Params = {}
@@ -71,7 +75,7 @@ class RWalk(EWCPP):
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
         self.end_interval({n: p.detach() for n, p in self.penalised(learner.backbone).items()})
         before = self.score_before
-        score = {n: 0.5 * (before[n] + s) if n in before else s for n, s in self.score.items()}
+        score = {n: self.decay * before[n] + 0.5 * s if n in before else s for n, s in self.score.items()}
         F = super().importance_of_task(learner, batches, generator)
         self.score_before, self.drop, self.snapshot = score, {}, {}
         return {n: F[n] + s for n, s in min_max_normalised(score).items()}

@@ -32,7 +32,7 @@ ADDED: dict[str, Any] = {
 """Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""
 ADDED_TO: dict[str, dict[str, Any]] = {
     "si": {"gradient": "task", "clamp": True, "reference": "start"},
-    "rwalk": {"half": True, "window": "step"},
+    "rwalk": {"half": True, "window": "step", "decay": 0.5},
     "ewcpp": {"window": "step"},
     "mas": {"batch": None, "outputs": "sum", "gamma": 1.0},
     "gem": {"bound": False, "ridge": 0.0, "rehearse": False},
