@@ -139,8 +139,8 @@ def test_option_a_method_got_later_is_in_the_id_unless_at_its_default(method: st
     config = composed((f"method={method}",))
     assert key not in identity(config)["method"]
     assert config.method[key] == ADDED_TO[method][key]
-    OmegaConf.update(config, f"method.{key}", 0.5)
-    assert identity(config)["method"][key] == 0.5
+    OmegaConf.update(config, f"method.{key}", 0.75)
+    assert identity(config)["method"][key] == 0.75
 
 
 @pytest.mark.parametrize(("method", "key"), [("online_ewc", "gamma"), ("lwf", "temperature"), ("er", "weight")])
