@@ -183,6 +183,7 @@ def test_steps_do_not_depend_on_where_an_epoch_of_full_batches_ends(whole: Calla
         ("si", "gradient=total"),
         ("si", "clamp=false"),
         ("si", "reference=zero"),
+        ("si", "ceiling=0.001"),
         ("rwalk", "half=false"),
         ("rwalk", "window=interval"),
         ("rwalk", "window=task"),

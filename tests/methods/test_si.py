@@ -132,6 +132,15 @@ def test_relu_is_around_the_sum_or_what_a_task_adds_or_there_is_none(clamp: bool
     assert learned_by_hand(penalty, [2.0, 8.0], [1.0, 1.0]) == after
 
 
+def test_importance_has_a_ceiling_but_what_is_added_up_has_none() -> None:
+    """Ω = 3, 3, shown as 2.5; then −1 and −4 are added to 3."""
+    penalty = SI(1.0, damping=1.0, clamp=False, ceiling=2.5)
+    assert learned_by_hand(penalty, [-6.0, -6.0], [1.0, 1.0]) == [2.5, 2.5]
+    assert learned_by_hand(penalty, [2.0, 8.0], [1.0, 1.0]) == [2.0, -1.0]
+    assert "total" in penalty.state_dict()
+    assert "total" not in SI(1.0).state_dict()
+
+
 @pytest.mark.parametrize("clamp", [True, False])
 def test_negative_importance_is_kept_if_it_is_asked_for(clamp: bool) -> None:
     """Whole tasks whose loss rises: no error, and the penalty is what its formula says of Ω < 0."""

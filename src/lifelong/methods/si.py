@@ -1,6 +1,6 @@
 """SI: Continual learning through synaptic intelligence (Zenke et al. 2017, arXiv 1703.04200)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,9 +23,10 @@ class SI(Penalty):
         clamp: True: relu around the sum, as above; "task" (A-GEM): around what a task adds; False (van de Ven, Hsu): no
             relu, and a weight with Ω < 0 is pushed away from its anchor.
         reference: "start" as above; "zero" (Zenke's code): the first task's θ_start is 0, so its move is θ_end.
+        ceiling: the largest Ω of a weight, or None; its sum over tasks has none. Avalanche's code: 1e-3.
     """
 
-    state = ("anchor", "importance", "path", "start")
+    state: ClassVar[tuple[str, ...]] = ("anchor", "importance", "path", "start")
     watches_path = True
 
     def __init__(
@@ -36,6 +37,7 @@ class SI(Penalty):
         gradient: str = "task",
         clamp: bool | str = True,
         reference: str = "start",
+        ceiling: float | None = None,
         **base: Any,
     ) -> None:
         super().__init__(strength, **base)
@@ -43,10 +45,14 @@ class SI(Penalty):
         check_choice("gradient", gradient, ("task", "total"))
         check_choice("clamp", clamp, (True, "task", False))
         check_choice("reference", reference, ("start", "zero"))
+        if ceiling is not None:
+            check_number("ceiling", ceiling, low=0, above=True)
+            self.state = (*self.state, "total")  # type: ignore[misc]
         if self.step == "proximal" and (gradient == "total" or clamp is False):
             raise ValueError("method.step must be gradient with method.gradient=total or clamp=false, got 'proximal'")
         self.damping, self.gradient, self.clamp, self.reference = damping, gradient, clamp, reference
-        self.signed = clamp is False
+        self.signed, self.ceiling = clamp is False, ceiling
+        self.total: Params = {}  # Ω without its ceiling
         self.path: Params = {}
         self.start: Params = {}
 
@@ -76,6 +82,11 @@ class SI(Penalty):
 
     def merge(self, new: Params, weights: Params) -> None:
         own = {n: torch.relu(w) for n, w in new.items()} if self.clamp == "task" else new
-        total = {n: w + self.importance.get(n, torch.zeros_like(w)) for n, w in own.items()}
-        self.importance = {n: torch.relu(w) for n, w in total.items()} if self.clamp is True else total
+        held = self.importance if self.ceiling is None else self.total
+        total = {n: w + held.get(n, torch.zeros_like(w)) for n, w in own.items()}
+        total = {n: torch.relu(w) for n, w in total.items()} if self.clamp is True else total
+        if self.ceiling is None:
+            self.importance = total
+        else:
+            self.total, self.importance = total, {n: w.clamp(max=self.ceiling) for n, w in total.items()}
         self.anchor, self.path, self.start = weights, {}, {}

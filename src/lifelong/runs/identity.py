@@ -31,7 +31,7 @@ ADDED: dict[str, Any] = {
 }
 """Keys that came later, dotted, and their defaults: left out while at these, so that older runs keep their ids."""
 ADDED_TO: dict[str, dict[str, Any]] = {
-    "si": {"gradient": "task", "clamp": True, "reference": "start"},
+    "si": {"gradient": "task", "clamp": True, "reference": "start", "ceiling": None},
     "rwalk": {"half": True, "window": "step", "decay": 0.5},
     "ewcpp": {"window": "step"},
     "mas": {"batch": None, "outputs": "sum", "gamma": 1.0},
