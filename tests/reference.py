@@ -67,6 +67,17 @@ def fisher_of_predictions(model: nn.Module, x: Tensor, visible: list[int]) -> Pa
     return fisher_of_labels(model, x, torch.tensor(predicted), visible)
 
 
+def fisher_of_weighted_labels(model: nn.Module, x: Tensor, y: Tensor, visible: list[int]) -> Params:
+    """(1/N) Σ_n p(y_n|x_n) (∂ log p(y_n|x_n)/∂θ)² for given labels y (N,): of the exact Fisher's terms one a sample."""
+    model, x = frozen_copy(model), x.double()
+    total = zeros(model)
+    for x_n, y_n in zip(x, y.tolist(), strict=True):
+        log_p = log_probability(model, x_n, y_n, visible)
+        for name, g in gradient(model, log_p).items():
+            total[name] += log_p.exp().item() * g**2 / len(x)
+    return total
+
+
 def squared_batch_means(model: nn.Module, x: Tensor, y: Tensor, visible: list[int], batch_size: int) -> Params:
     """Σ_batches (B/N) (∂/∂θ (1/B) Σ_n log p(y_n|x_n))²: no Fisher information."""
     model = frozen_copy(model)

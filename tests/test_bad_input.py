@@ -82,7 +82,7 @@ VALUES = {
     "dataset.window=3": "dataset.window must be a valid list or null, got 3",
     # outside what is allowed
     "method.strength=nan": "method.strength must be a finite number >= 0, got nan",
-    "method.labels=foo": "method.labels must be one of exact, sampled, empirical, pred, batched, got 'foo'",
+    "method.labels=foo": "method.labels must be one of exact, sampled, empirical, weighted, pred, batched, got 'foo'",
     "method=si method.gradient=foo": "method.gradient must be one of task, total, got 'foo'",
     "method=si method.clamp=1": "method.clamp must be ",
     "method=si method.clamp=false method.step=proximal": "method.step must be gradient with ",

@@ -46,6 +46,7 @@ OURS: dict[str, Callable[[nn.Module, Batches], Params]] = {
     "exact": lambda model, batches: fisher(model, batches, visible=MASK),
     "empirical": lambda model, batches: fisher(model, batches, labels="empirical", visible=MASK),
     "sampled": lambda model, batches: fisher(model, batches, labels="sampled", visible=MASK, generator=seeded()),
+    "weighted": lambda model, batches: fisher(model, batches, labels="weighted", visible=MASK),
     "pred": lambda model, batches: fisher(model, batches, labels="pred", visible=MASK),
     "batched": lambda model, batches: fisher(model, batches, labels="batched", batch_size=2, visible=MASK),
     "mas": lambda model, batches: mas(model, batches, visible=MASK),
@@ -58,6 +59,7 @@ SLOW: dict[str, Callable[[nn.Module, Tensor, Tensor], Params]] = {
     "exact": lambda model, x, y: reference.fisher_exact(model, x, VISIBLE),
     "empirical": lambda model, x, y: reference.fisher_of_labels(model, x, y, VISIBLE),
     "sampled": lambda model, x, y: reference.fisher_of_labels(model, x, labels_drawn(model, x), VISIBLE),
+    "weighted": lambda model, x, y: reference.fisher_of_weighted_labels(model, x, y, VISIBLE),
     "pred": lambda model, x, y: reference.fisher_of_predictions(model, x, VISIBLE),
     "batched": lambda model, x, y: reference.squared_batch_means(model, x, y, VISIBLE, 2),
     "mas": lambda model, x, y: reference.mas(model, x, VISIBLE),
@@ -96,12 +98,23 @@ def test_importance_of_softmax_regression_has_its_closed_form() -> None:
     predicted = torch.zeros_like(p).scatter_(1, z.argmax(1, keepdim=True), 1.0)
     assert_close(fisher(model, batches)["weight"], (p * (1 - p)).T @ x**2 / len(x))
     assert_close(fisher(model, batches, labels="empirical")["weight"], ((p - one_hot) ** 2).T @ x**2 / len(x))
+    weighted = (p * one_hot).sum(1, keepdim=True) * (p - one_hot) ** 2
+    assert_close(fisher(model, batches, labels="weighted")["weight"], weighted.T @ x**2 / len(x))
     assert_close(fisher(model, batches, labels="pred")["weight"], ((p - predicted) ** 2).T @ x**2 / len(x))
     mean = (p - one_hot).T @ x / len(x)
     assert_close(fisher(model, batches, labels="batched", batch_size=len(x))["weight"], mean**2)
     assert_close(mas(model, batches)["weight"], (2 * z).abs().T @ x.abs() / len(x))
     assert_close(sliced_cramer(model, batches, ALL)["weight"], (x.mean(0) ** 2 / 4).expand(4, 6))
     assert_close(sliced_cramer(nn.Linear(6, 4).double(), batches, ALL)["bias"], torch.full((4,), 0.25).double())
+
+
+def test_weighted_fishers_of_all_labels_add_up_to_the_exact_one() -> None:
+    make, shape = COVERED["cnn"]
+    model, (x, y) = make().double(), data(shape)
+    terms = [OURS["weighted"](model, [(x, torch.full((len(x),), k))]) for k in VISIBLE]
+    assert_close(
+        {name: sum(term[name] for term in terms) for name in terms[0]}, OURS["exact"](model, cut(x, y)), **ROUNDING
+    )
 
 
 def test_squared_batch_means_depend_on_the_batch_size_and_the_order_alone() -> None:
@@ -210,7 +223,7 @@ def test_importance_refuses_what_it_cannot_mean() -> None:
     model, batches = mlp().double(), cut(x, y)
     hidden = torch.tensor([False, True, True, True])
     calls: dict[str, Callable[[], Params]] = {
-        "labels must be one of exact, sampled, empirical, pred, batched, got 'true'": lambda: fisher(
+        "labels must be one of exact, sampled, empirical, weighted, pred, batched, got 'true'": lambda: fisher(
             model, batches, labels="true"
         ),
         "generator must be .* got None": lambda: fisher(model, batches, labels="sampled"),

@@ -65,7 +65,7 @@ def test_importance_leaves_no_trace(path: str) -> None:
     """Weights, gradients, batch-norm statistics and other buffers, modes of each module, hooks, global RNG."""
     model = restless()
     before = state_of(model)
-    for labels in ("exact", "sampled", "empirical", "pred", "batched"):
+    for labels in ("exact", "sampled", "empirical", "weighted", "pred", "batched"):
         fisher(model, shuffled(), labels=labels, generator=torch.Generator())
     mas(model, shuffled())
     sliced_cramer(model, shuffled(), VISIBLE, num_slices=2, generator=torch.Generator())

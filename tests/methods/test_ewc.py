@@ -49,7 +49,7 @@ def test_ewc_equals_the_sum_over_its_tasks() -> None:
         assert_close(held, STRENGTH / 2 * gradient, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("labels", ["exact", "empirical", "pred", "batched"])
+@pytest.mark.parametrize("labels", ["exact", "empirical", "weighted", "pred", "batched"])
 @pytest.mark.parametrize("make", [EWC, OnlineEWC])
 def test_fisher_is_the_slow_one_at_the_end_of_the_task(make: type[EWC], labels: str) -> None:
     penalty, learner = make(1.0, labels=labels, batch_size=5), make_learner(tiny.split())
@@ -60,6 +60,7 @@ def test_fisher_is_the_slow_one_at_the_end_of_the_task(make: type[EWC], labels: 
     slow = {
         "exact": reference.fisher_exact,
         "empirical": partial(reference.fisher_of_labels, y=y),
+        "weighted": partial(reference.fisher_of_weighted_labels, y=y),
         "pred": reference.fisher_of_predictions,
         "batched": partial(reference.squared_batch_means, y=y, batch_size=5),
     }[labels]

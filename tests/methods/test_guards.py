@@ -31,7 +31,7 @@ def test_impossible_strength_is_refused_in_one_line(method: str, strength: Any) 
 
 
 IMPOSSIBLE: list[tuple[str, str, Any, str]] = [
-    ("ewc", "labels", "exakt", "must be one of exact, sampled, empirical, pred, batched"),
+    ("ewc", "labels", "exakt", "must be one of exact, sampled, empirical, weighted, pred, batched"),
     ("ewc", "batch_size", 0, "must be an integer >= 1"),
     ("ewc", "num_samples", 0, "must be an integer >= 1 or null"),
     ("ewc", "num_samples", 1.5, "must be an integer >= 1 or null"),
@@ -41,7 +41,7 @@ IMPOSSIBLE: list[tuple[str, str, Any, str]] = [
     ("ewcpp", "alpha", 0, "must be a finite number > 0 and <= 1"),
     ("ewcpp", "interval", 0, "must be an integer >= 1"),
     ("ewcpp", "interval", 2.0, "must be an integer >= 1"),
-    ("ewcpp", "labels", None, "must be one of exact, sampled, empirical, pred, batched"),
+    ("ewcpp", "labels", None, "must be one of exact, sampled, empirical, weighted, pred, batched"),
     ("rwalk", "damping", 0, "must be a finite number > 0"),
     ("si", "damping", 0, "must be a finite number > 0"),
     ("si", "damping", math.nan, "must be a finite number > 0"),

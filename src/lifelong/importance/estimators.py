@@ -18,7 +18,7 @@ from lifelong.importance.per_sample import gradients
 from lifelong.importance.sums import Batches, Params, in_chunks, over_batches, recut, trainable, zero_sums
 from lifelong.importance.traceless import as_model_input, leaving_no_trace, logits
 
-LABELS = ("exact", "sampled", "empirical", "pred", "batched")
+LABELS = ("exact", "sampled", "empirical", "weighted", "pred", "batched")
 Directions = Callable[[Tensor, Tensor], Iterable[Tensor]]
 """z (B, K) with its graph, y (B,) → v (B, K), one or more."""
 
@@ -37,8 +37,9 @@ def fisher(
     Args:
         labels: "exact" every visible y, weighted by p(y|x); "sampled" one y ~ p(y|x) per sample; "empirical" the label
             that comes with x (van de Ven 2025); "pred" the visible y of the largest logit (Hsu et al. 2018, van de Ven
-            and Tolias 2019). "batched" is no Fisher information: the square of the gradient of a batch's mean log p of
-            the labels that come with x, averaged with the batches' sizes. Published code computes it.
+            and Tolias 2019). Two are no Fisher information, but what published code computes: "weighted" the term of
+            "exact" that belongs to the label that comes with x (Buzzega et al. 2020); "batched" the square of the
+            gradient of a batch's mean log p of the labels that come with x, averaged with the batches' sizes.
         batch_size: samples of a batch of "batched"; None: the batches as they are. A rank's batches are its own.
         generator: for "sampled". A batch halved for want of memory is drawn anew. Other ranks than 0 draw from one that
             is a function of its seed and their rank: on any number of ranks labels follow one law, but are not equal.
@@ -60,6 +61,7 @@ def fisher(
 
     def scores(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         p, columns = _probabilities(z, visible)
+        weights = p.new_ones(1, len(p))
         if labels == "exact":
             return score_covariance(p, columns)
         if labels == "sampled":
@@ -70,7 +72,8 @@ def fisher(
             y = columns[z[:, columns].argmax(1)]
         else:
             _check_visible(y, columns)
-        return score(p, y).unsqueeze(0), p.new_ones(1, len(p))
+            weights = p.gather(1, y.unsqueeze(1)).t() if labels == "weighted" else weights
+        return score(p, y).unsqueeze(0), weights
 
     return mean_power_gradient(model, batches, scores, power=2)
 

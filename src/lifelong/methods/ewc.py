@@ -22,8 +22,9 @@ class EWC(Penalty):
 
     Args:
         labels: which y the Fisher's E[(∂ log p(y|x)/∂θ)²] is over: "exact" all y ~ p(y|x), "sampled" one y ~ p(y|x)
-            per x, "empirical" the true label (van de Ven 2025), "pred" the y of the largest visible logit. "batched"
-            reproduces published tables only: the square of the gradient of a batch's mean loss, samples shuffled.
+            per x, "empirical" the true label (van de Ven 2025), "pred" the y of the largest visible logit. Two
+            reproduce published tables only: "weighted" the true label's term times p(y|x), "batched" the square of
+            the gradient of a batch's mean loss, samples shuffled.
         num_samples: samples of a task the Fisher is computed on, drawn at random; None: all.
         batch_size: samples of a batch for "batched".
     """
