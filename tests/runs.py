@@ -78,6 +78,15 @@ def command(*arguments: str) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
+def refused(said: Said) -> str:
+    """The one line of a refusal."""
+    assert said.code == 1
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    return said.err.removeprefix("error: ").rstrip("\n")
+
+
 def weights(result: Result) -> dict[str, torch.Tensor]:
     return torch.load(result.folder / "model.pt", weights_only=True)["state_dict"]
 

@@ -1,6 +1,6 @@
 """What can go wrong while a run works: one line, the right exit code, and nothing that was good is lost.
 
-More of it in test_bad_input.py (folders, full disks), test_checkpoint_files.py (damage), test_kills.py,
+More of it in test_bad_folders.py (folders, full disks), test_checkpoint_files.py (damage), test_kills.py,
 test_importance_memory.py and tests/data.
 """
 

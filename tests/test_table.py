@@ -1,0 +1,48 @@
+"""The printed table: seeds are averaged, whatever else differs stands in a row of its own."""
+
+from pathlib import Path
+
+import pytest
+
+import table
+from run_folders import finished, unfinished
+
+
+def terminal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[list[str]], str]:
+    table.main(arguments)
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines], out
+
+
+def test_table_averages_seeds_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished(tmp_path, "method=ewc", "seed=0", average_accuracy=0.70)
+    finished(tmp_path, "method=ewc", "seed=1", average_accuracy=0.74, method_code="b" * 64)
+    finished(tmp_path, "method=mas", "seed=0", average_accuracy=0.60, forgetting=None, strength=1000.0)
+    finished(tmp_path, "method=mas", "seed=1", average_accuracy=0.62, forgetting=None, strength=1000.0)
+    finished(tmp_path, "method=ewc", "seed=0", "dataset.order=reversed", average_accuracy=0.20, order=[2, 1, 0])
+    unfinished(tmp_path, "method=si")
+    rows, out = terminal(capsys, str(tmp_path))
+    assert [row[:4] for row in rows] == [
+        ["ewc code=bbbbbbbb", "1000", "1", "74.0"],
+        ["ewc code=aaaaaaaa", "1000", "1", "70.0"],
+        ["mas", "1", "2", "61.0 ± 12.7"],
+        ["ewc", "1000", "1", "20.0"],
+    ]
+    assert rows[2][5] == "–"
+    assert "warning: ewc" in out
+    assert "no intransigence for 5 of 5 runs" in out
+    assert "unfinished: " in out
+
+
+def test_orders_are_averaged_over_seeds_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """given: 0.5 and 0.7; over the orders: the mean of 0.6 and 0.8, not of three runs."""
+    for seed, order, accuracy in ((0, [0, 1, 2], 0.5), (1, [0, 1, 2], 0.7), (0, [2, 1, 0], 0.8)):
+        finished(tmp_path, f"seed={seed}", order=order, average_accuracy=accuracy, forgetting=None)
+    rows, _ = terminal(capsys, str(tmp_path), "--orders")
+    assert [row[3:] for row in rows] == [
+        ["given", "2", "60.0 ± 127.1", "–"],
+        ["reversed", "1", "80.0", "–"],
+        ["all 2", "", "70.0 ± 127.1", "–"],
+    ]
+    assert table.order_name([1, 0, 2]) == "1 0 2"
