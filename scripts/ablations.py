@@ -200,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         if name not in ablations:
             raise ConfigError(f"names must be all or some of {', '.join(ablations)}, got {name!r}")
         plan, how = ablations[name], (args.root, args.jobs)
-        launch([plan.command(arm, *how, stacked=args.stacked) for arm in plan.arms], run=args.run)
+        commands = [plan.command(arm, *how, stacked=args.stacked) for arm in plan.arms]
+        launch(commands, run=args.run, at_once=args.jobs if args.stacked else 1)
     path = args.docs / "data" / "ablations.csv"
     rows, tables = read_csv(path), defaultdict[str, dict[str, str]](dict)
     for name, ablation in ablations.items():

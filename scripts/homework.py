@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         tested = [f"evaluate_every_n_steps={args.every}", "evaluate_samples=10000"]
         jobs = ["--seeds", args.seeds, "--root", str(args.root), "--jobs", str(args.jobs), "--run"]
         tune.main([NAME, "--data", args.data, "--compat", COMPAT, "--methods", ",".join(rows), *jobs, *tested])
-        ablations.main([NAME, "--run", "--stacked", "--root", str(args.root), "--docs", str(args.docs)])
+        where = ["--root", str(args.root), "--docs", str(args.docs)]
+        ablations.main([NAME, "--run", "--stacked", "--jobs", str(args.jobs), *where])
     path = args.docs / "data" / f"{NAME}.csv"
     if len(points := curves(args.data, rows, args.root)):
         write_csv(path, points)

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     while commands := [c for row in args.methods for c in tuning.commands(row, args.seeds)]:
         if commands == before:
             raise ConfigError("the commands above left runs that neither finished nor failed: see what they say")
-        launch(commands, run=args.run, at_once=args.jobs if args.stacked and args.run else 1)
+        launch(commands, run=args.run, at_once=args.jobs if args.stacked else 1)
         if not args.run:
             return
         before = commands

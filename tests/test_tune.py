@@ -63,7 +63,7 @@ def test_published_column_has_nothing_to_choose(tmp_path: Path, capsys: pytest.C
     assert "name=results/hsu_split_class/digits/published/ewc" in said
     assert "seed=0,1,2,3" in said
     assert "method.strength" not in said
-    assert said.endswith("hydra/launcher=stacked")
+    assert said.endswith("hydra/launcher=stacked hydra.launcher.n_jobs=1")  # --jobs commands at a time
 
 
 def test_seeds_are_numbers_and_ranges() -> None:

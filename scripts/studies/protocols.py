@@ -160,9 +160,9 @@ def _cell(given: list[float] | dict[str, Any] | None, cells: dict[str, Any]) -> 
 
 
 def sweep(overrides: Sequence[str], jobs: int, *, stacked: bool = False) -> list[str]:
-    """The arguments of train.py for a sweep, `jobs` runs at a time; stacked: in one process, those that can be."""
+    """The arguments of train.py for a sweep, `jobs` runs at a time; stacked: all in one process, those that can be."""
     launcher = ["hydra/launcher=parallel", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
-    launcher = ["hydra/launcher=stacked"] if stacked else launcher
+    launcher = ["hydra/launcher=stacked", "hydra.launcher.n_jobs=1"] if stacked else launcher
     return ["--multirun", *overrides, "logger=none", "progress=false", *launcher]
 
 
@@ -177,5 +177,5 @@ def launch(commands: Sequence[Sequence[str]], *, run: bool, at_once: int = 1) ->
             environment = os.environ | (own_methods if needs_them else {})
             subprocess.run([sys.executable, "train.py", *command], check=False, cwd=ROOT, env=environment)
 
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(at_once if run else 1) as pool:
         list(pool.map(launched, commands))
