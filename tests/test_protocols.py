@@ -99,7 +99,7 @@ def test_column_decides_the_run_by_its_options_alone() -> None:
 def test_shown_configuration_is_plain(capfd: pytest.CaptureFixture[str]) -> None:
     said = command("experiment=corel2m_permuted", "method=online_ewc", "compat=published", "--cfg", "job")
     shown = yaml.safe_load(said.out)
-    assert (shown["method"]["strength"], shown["keep_optimizer"], shown["as_published"]) == (300, "epoch", {})
+    assert (shown["method"]["strength"], shown["keep_optimizer"], shown["as_published"]) == (75, "epoch", {})
     assert "${" not in said.out
 
 
