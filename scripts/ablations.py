@@ -7,6 +7,7 @@ which tables and figures are made. A table is on docs/ablations.md unless docs/d
 
 import argparse
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,8 +74,16 @@ class Ablation:
                     x = rows["config"].map(lambda config: config["dataset.order"])
                 elif self.decades:
                     x = rows["strength"].map("{:g}".format)
-                found.append(collected(rows.assign(x=x, arm=arm, ablation=self.name), columns))
+                known = rows.assign(x=x, arm=arm, ablation=self.name)
+                commands = [self._alone(run) for _, run in known.iterrows()]
+                found.append(collected(known.assign(command=commands), columns))
         return pd.concat(found[1:] or found)
+
+    def _alone(self, run: Series) -> str:
+        """The command of one run."""
+        key = "dataset.order" if self.orders else "method.strength"
+        at = [f"{key}={run['x']}"] if self.orders or self.has_strengths(run["arm"]) else []
+        return shlex.join(["python", "train.py", *self.base, *self.arms[run["arm"]], *at, f"seed={run['seed']}"])
 
     def compared(self, rows: DataFrame, arm: str) -> DataFrame:
         """The arm's runs; where λ varies those at the λ best on validation data, none of which failed."""

@@ -6,6 +6,7 @@ accuracy over the tasks seen so far. They go to docs/data/homework.csv, of which
 """
 
 import argparse
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,16 +17,18 @@ from pandas import DataFrame
 
 import ablations
 import tune
+from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.report.runs import WITHIN, accuracy_curves
 from lifelong.runs.folder import RunFolder
+from lifelong.runs.identity import identifier
 from studies.pages import read_csv, write_csv
-from studies.protocols import DATA, protocol
+from studies.protocols import DATA, Protocol, composition, protocol
 
 NAME, COMPAT = "homework", "published"
-EPOCH = 469
-"""Optimiser steps of an epoch: 60,000 digits, 128 a batch."""
+EPOCH = {"mnist": 469, "mnist5k": 32}
+"""Optimiser steps of an epoch: 60,000 digits or 4,000, 128 a batch."""
 
 
 def mean_over_seen(path: Path) -> DataFrame:
@@ -34,16 +37,28 @@ def mean_over_seen(path: Path) -> DataFrame:
 
 
 def curves(data: str, rows: Sequence[str], root: Path) -> DataFrame:
-    """Columns data, method, seed, position, accuracy, of the finished runs below `root`."""
+    """Columns data, method, seed, position, accuracy, of the finished runs below `root`, as the protocol is now.
+
+    Raises ConfigError for one that was not tested within its tasks.
+    """
     plan, found = protocol(NAME, data), []
     for row in rows:
         for folder in sorted((root / plan.place(row, COMPAT)).glob("*-s*")):
             run = RunFolder(folder)
-            if run.finished:
-                named = {"data": plan.data_title, "method": row, "seed": run.read_config().seed}
-                found.append(mean_over_seen(folder).assign(**named))
+            if run.finished and folder.name == _id_now(plan, row, seed := run.read_config().seed):
+                points = mean_over_seen(folder)
+                if points.empty:
+                    raise ConfigError(f"{folder} was not tested within its tasks: put it aside and run it here")
+                found.append(points.assign(data=plan.data_title, method=row, seed=seed))
     columns = ["data", "method", "seed", "position", "accuracy"]
     return pd.concat(found)[columns] if found else DataFrame(columns=columns)
+
+
+def _id_now(plan: Protocol, row: str, seed: int) -> str:
+    """The run id that the row has as the protocol is now."""
+    config = copy.deepcopy(composition(tuple(plan.of_row(row, COMPAT))))
+    config.seed = seed
+    return identifier(config)
 
 
 def figure(points: DataFrame) -> Figure:
@@ -64,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist", help="a source of docs/data/protocols.yaml")
     parser.add_argument("--seeds", default="0", help="of the first figure")
-    parser.add_argument("--every", type=int, default=EPOCH, help="optimiser steps between points of the first figure")
+    parser.add_argument("--every", type=int, help="optimiser steps between points of the first figure; an epoch's")
     parser.add_argument("--run", action="store_true", help="run the sweeps")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--root", type=Path, default=Path("runs"))
@@ -72,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     args = parser.parse_args(arguments)
     rows = [row for row in protocol(NAME, args.data).rows_of(COMPAT) if row != "joint"]
     if args.run:
-        tested = [f"evaluate_every_n_steps={args.every}", "evaluate_samples=10000"]
+        tested = [f"evaluate_every_n_steps={args.every or EPOCH[args.data]}", "evaluate_samples=10000"]
         jobs = ["--seeds", args.seeds, "--root", str(args.root), "--jobs", str(args.jobs), "--run"]
         tune.main([NAME, "--data", args.data, "--compat", COMPAT, "--methods", ",".join(rows), *jobs, *tested])
         where = ["--root", str(args.root), "--docs", str(args.docs)]

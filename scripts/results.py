@@ -1,8 +1,9 @@
 """Renew the tables of docs/results.md, and of all methods in docs/methods.md: python scripts/results.py [runs]
 
 The runs below RUNS/results that scripts/tune.py had trained go to docs/data/results.csv (a line per reported run) and
-docs/data/tuning.csv (a line per run that chose a strength); what is not found stays there as it was. The tables are
-made of those two files alone, so they are redrawn without any run folder. The prose between them is written by hand.
+docs/data/tuning.csv (a line per run that chose a strength). A cell of which any run is found is renewed as a whole, the
+others stay as they were. The tables are made of those two files alone, so they are redrawn without any run folder. The
+prose between them is written by hand.
 
 --compare A B: print the means that differ between docs/data/results.csv at two git commits instead.
 """
@@ -25,7 +26,6 @@ from lifelong.config.schema import COMPATS, ConfigError, choice
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import DASH, number, plus_minus
-from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import added, flattened, setting
 from studies.pages import collected, markdown, power, read_csv, renew, renewed, write_csv
 from studies.protocols import DATA, ROOT, Protocol, Published, composition, default_strength, protocol, read_protocols
@@ -55,16 +55,9 @@ def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol, compat: str
             shlex.join(["python", "train.py", *base, *words, f"seed={seed}"])
             for base, words, seed in zip(bases, changes, known["seed"], strict=True)
         ],
-        "code": [_code(path) for path in known["path"]],
         "kept_bytes": known[["method_state_bytes", "memory_bytes"]].sum(axis=1),
     }
     return collected(known, [*columns], **more, method=row)
-
-
-def _code(path: Path) -> str:
-    """The hash of the whole code of a run, where it is known."""
-    folder = RunFolder(path)
-    return str(folder.read_metrics().get("code", "")) if folder.finished else ""
 
 
 def _changed(base: tuple[str, ...], config: dict) -> list[str]:
@@ -146,7 +139,7 @@ def results_table(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> DataFra
             plan.source or "published": "" if cell is None else with_error(cell.value, cell.sem, cell.n),
             "as published": _ours(published),
             "λ": _strength(published),
-            "distance": "" if np.isnan(far) else number(far, 1),
+            "distance": "" if np.isnan(far) else number(far, 2),
             "done right": _ours(right),
             "λ (tried)": _strength(right) + (f" ({power(tried.min())}–{power(tried.max())})" if len(tried) else ""),
             "forgetting": number(100 * last["forgetting"].mean(), 1) if len(ours) else "",
@@ -169,7 +162,6 @@ def overview(tables: dict[tuple[str, str], tuple[DataFrame, DataFrame]]) -> Data
         far = [_distance(as_published[as_published["method"] == row], cell) for row, cell in plan.published.items()]
         known = [value for value in far if not np.isnan(value)]
         near = sum(value <= NEAR for value in known)
-        seeds = [rows.loc[rows["compat"] == compat, "seed"].nunique() for compat in COMPATS]
         hours = (rows["seconds"].sum() + tuning["seconds"].sum()) / 3600
         shown.append({
             "protocol": name,
@@ -177,22 +169,30 @@ def overview(tables: dict[tuple[str, str], tuple[DataFrame, DataFrame]]) -> Data
             "published cells": str(len(plan.published)),
             "compared": str(len(known)),
             "within 2 standard errors": f"{near} ({100 * near / len(known):.0f} %)" if known else "",
-            "seeds, as published": str(seeds[0] or ""),
-            "seeds, done right": str(seeds[1] or ""),
+            "seeds, as published": _seeds(as_published),
+            "seeds, done right": _seeds(rows[rows["compat"] == "right"]),
             "hours": number(hours, 1),
         })  # fmt: skip
     return DataFrame(shown)
 
 
+def _seeds(rows: DataFrame) -> str:
+    """How many a row of the table has: 5, or 3–10."""
+    counts = sorted(set(rows.groupby("method")["seed"].nunique()))
+    return "" if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+
+
 def described(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> str:
     """What was run, above a table."""
-    changed = "; ".join(dict.fromkeys(filter(None, rows["changed"])))
-    lines = [f"`{' '.join(plan.overrides)}`" + f"; **changed here:** `{changed}`" * bool(changed)]
+    pairs = dict.fromkeys(zip(rows["method"], rows["changed"], strict=True))
+    changed = "; ".join(f"{method} `{how}`" for method, how in pairs if how)
+    lines = [f"`{' '.join(plan.overrides)}`" + f"; **changed here:** {changed}" * bool(changed)]
     if len(tuning):
-        seeds = ", ".join(map(str, sorted(tuning["seed"].unique())))
+        known = sorted(tuning["seed"].unique())
+        seeds = f"at seed {known[0]}" if len(known) == 1 else f"mean over seeds {', '.join(map(str, known))}"
         edge = ", ".join(dict.fromkeys(tuning.loc[tuning["at_edge"] == "yes", "method"]))
         at_edge = f"; at the end of all that may be tried: {edge}" if edge else ""
-        how = f"validation accuracy with `{tuning['chosen_with'].iloc[0]}`, mean over seeds {seeds}"
+        how = f"validation accuracy with `{tuning['chosen_with'].iloc[0]}`, {seeds}"
         lost = (tuning["failed"] != "").sum()
         lines.append(f"Strengths: {len(tuning)} runs, {lost} of them diverged; {how}{at_edge}.")
     return "\n\n".join(lines)

@@ -17,9 +17,11 @@ import tiny
 from ablated import MovingFisher, PathScore
 from ablations import Ablation, order_spread, read_ablations
 from lifelong.config.checks import check
+from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed
 from lifelong.methods.rwalk import RWalk
-from studies.protocols import DATA
+from run_folders import finished
+from studies.protocols import DATA, protocol
 
 ABLATIONS = read_ablations()
 SWEPT = ("seed=", "method.strength=", "dataset.order=")
@@ -93,6 +95,19 @@ def test_curve_is_the_mean_over_the_tasks_seen_so_far(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, history)) + "\n")
     found = homework.mean_over_seen(tmp_path)
     assert found.to_numpy().tolist() == [[1.0, 0.8], [1.5, pytest.approx(0.4)], [2.0, pytest.approx(0.55)]]
+
+
+def test_figure_leaves_out_runs_of_before_and_refuses_one_without_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / protocol("homework", "mnist5k").place("mas", "published")
+    for seed, within in enumerate((True, True, False)):
+        finished(place, "method=mas", f"seed={seed}", within=within).rename(place / f"mas-s{seed}")
+    monkeypatch.setattr(homework, "_id_now", lambda *_: "mas-s0")
+    assert set(homework.curves("mnist5k", ["mas"], tmp_path)["seed"]) == {0}
+    monkeypatch.setattr(homework, "_id_now", lambda *_: "mas-s2")
+    with pytest.raises(ConfigError, match="mas-s2 was not tested within its tasks"):
+        homework.curves("mnist5k", ["mas"], tmp_path)
 
 
 def test_docs_hold_the_tables_that_their_file_makes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from lifelong.runs.atomic import atomic_write
+from lifelong.runs.folder import RunFolder
 
 
 def markdown(table: DataFrame) -> str:
@@ -52,8 +53,14 @@ def write_csv(path: Path, rows: DataFrame) -> None:
 def collected(runs: DataFrame, columns: Sequence[str], **more: Any) -> DataFrame:
     """The finished and the failed of `runs` as rows of a file in docs/data, with `more` columns."""
     rows = runs[runs["state"].isin(["finished", "failed"])]
-    run_ids = [path.name for path in rows["path"]]
-    return rows.assign(failed=rows["reason"], run_id=run_ids, **more).reindex(columns=list(columns))
+    more |= {"run_id": [path.name for path in rows["path"]], "code": [_code(path) for path in rows["path"]]}
+    return rows.assign(failed=rows["reason"], **more).reindex(columns=list(columns))
+
+
+def _code(path: Path) -> str:
+    """The hash of the whole code of a run, where it is known."""
+    folder = RunFolder(path)
+    return str(folder.read_metrics().get("code", "")) if folder.finished else ""
 
 
 def renewed(old: DataFrame, found: DataFrame, keys: list[str]) -> DataFrame:
