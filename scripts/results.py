@@ -1,9 +1,9 @@
 """Renew the tables of docs/results.md, and of all methods in docs/methods.md: python scripts/results.py [runs]
 
 The runs below RUNS/results that scripts/tune.py had trained go to docs/data/results.csv (a line per reported run) and
-docs/data/tuning.csv (a line per run that chose a strength). A cell of which any run is found is renewed as a whole, the
-others stay as they were. The tables are made of those two files alone, so they are redrawn without any run folder. The
-prose between them is written by hand.
+docs/data/tuning.csv (a line per run that chose a strength). Those in PROTOCOL/DATA/tried/ROW are in no table. A cell of
+which any run is found is renewed as a whole, the others stay as they were. The tables are made of those two files
+alone, so they are redrawn without any run folder. The prose between them is written by hand.
 
 --compare A B: print the means that differ between docs/data/results.csv at two git commits instead.
 """
@@ -33,6 +33,8 @@ from terminal import print_table
 
 CELL = ["protocol", "data", "compat", "method"]
 SITE = ["protocol", "data", "method"]
+TRIED = "tried"
+"""In the place of a column: runs that depart from a row as published to find a reason. They are in no table."""
 NEAR = 2.0
 """Combined standard errors within which a cell agrees with the published one."""
 
@@ -203,6 +205,7 @@ def page_tables(results: DataFrame, tuning: DataFrame) -> dict[str, str]:
     known, tables, found = read_protocols(), {}, {}
     for name, data in itertools.product(known["protocols"], known["sources"]):
         rows, grid = (table[(table["protocol"] == name) & (table["data"] == data)] for table in (results, tuning))
+        rows = rows[rows["compat"] != TRIED]
         plan = protocol(name, data)
         if len(rows) and not plan.family:
             tables[name, data] = rows, grid
@@ -261,7 +264,8 @@ def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFram
         name, data, compat, row = folder.parts[-4:]
         found, plan = read_runs(folder), protocol(name, data)
         chose = found["path"].map(lambda path: path.parent.name == "choose")
-        reported = current(rows_of(found[~chose], list(results), plan, compat, row))
+        rows = rows_of(found[~chose], list(results), plan, "published" if compat == TRIED else compat, row)
+        reported = rows.assign(compat=TRIED) if compat == TRIED else current(rows)
         grid = with_choice(rows_of(found[chose], list(tuning), plan, compat, row), reported)
         results, tuning = renewed(results, reported, CELL), renewed(tuning, grid, SITE)
     results = results.sort_values([*CELL, "strength", "seed"], ignore_index=True)

@@ -14,7 +14,7 @@ import results
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed
 from lifelong.runs.identity import identifier
-from results import at_commit, changes, current, distance, overview, results_table
+from results import at_commit, changes, current, distance, overview, page_tables, results_table
 from studies.pages import power, read_csv, renew
 from studies.protocols import DATA, Published, protocol
 
@@ -101,6 +101,13 @@ def test_run_of_an_earlier_protocol_gives_way_to_one_of_the_same_seed() -> None:
     rows = pd.DataFrame({"seed": [0, 0, 1, 2], "changed": changed})
     assert current(rows).index.tolist() == [0, 2, 3]
     assert current(rows[1:]).index.tolist() == [1, 2, 3]
+
+
+def test_what_was_tried_is_in_no_table() -> None:
+    place = {"protocol": MNIST.name, "data": MNIST.data, "changed": ""}
+    reported, tried = (rows_of(compat, ewc=[0.2]).assign(**place) for compat in ("published", "tried"))
+    grid = NO_TUNING.assign(protocol="", data="")
+    assert page_tables(pd.concat([reported, tried]), grid) == page_tables(reported, grid)
 
 
 def test_table_without_a_place_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
