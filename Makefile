@@ -27,7 +27,7 @@ help:  ## list the targets
 	$(PIP) -r requirements-docs.lock
 	@touch $@
 
-install: .venv/all  ## make .venv with every extra and the tools of the tests (make train installs the core alone)
+install: .venv/all  ## make .venv with all extras but docs and trackio, and the tools of the tests (make train installs the core alone)
 
 train: .venv/core  ## the main job: EWC on five rotated-MNIST tasks (ARGS="method=mas seed=1" changes it)
 	$(BIN)/python train.py $(ARGS)
@@ -44,7 +44,7 @@ check: .venv/all  ## ruff, mypy and make test: what the GitHub workflow runs
 	$(BIN)/mypy
 	$(MAKE) test
 
-sweep: .venv/all  ## every method, three seeds, two runs at a time, then the table (ARGS="method=ewc,l2 seed=0" changes it)
+sweep: .venv/all  ## the penalties and both bounds, three seeds, two runs at a time, then the table (ARGS="method=ewc,l2 seed=0" changes it)
 	$(BIN)/python train.py --multirun $(or $(ARGS),experiment=methods)
 	$(BIN)/python scripts/table.py $(if $(ARGS),runs,runs/methods)
 
