@@ -7,7 +7,6 @@ which tables and figures are made. A table is on docs/ablations.md unless docs/d
 
 import argparse
 import re
-import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import interval, number, plus_minus
 from studies.pages import collected, markdown, read_csv, renew, renewed, write_csv
-from studies.protocols import BOUNDS, DATA, launch, sweep
+from studies.protocols import BOUNDS, DATA, command_line, launch, sweep
 
 ACCURACY, CRITERION = "average_accuracy", "val_average_accuracy"
 
@@ -83,7 +82,7 @@ class Ablation:
         """The command of one run."""
         key = "dataset.order" if self.orders else "method.strength"
         at = [f"{key}={run['x']}"] if self.orders or self.has_strengths(run["arm"]) else []
-        return shlex.join(["python", "train.py", *self.base, *self.arms[run["arm"]], *at, f"seed={run['seed']}"])
+        return command_line([*self.base, *self.arms[run["arm"]], *at, f"seed={run['seed']}"])
 
     def compared(self, rows: DataFrame, arm: str) -> DataFrame:
         """The arm's runs; where λ varies those at the λ best on validation data, none of which failed."""

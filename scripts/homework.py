@@ -87,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     args = parser.parse_args(arguments)
     rows = [row for row in protocol(NAME, args.data).rows_of(COMPAT) if row != "joint"]
     if args.run:
-        tested = [f"evaluate_every_n_steps={args.every or EPOCH[args.data]}", "evaluate_samples=10000"]
+        if not (every := args.every or EPOCH.get(args.data)):
+            raise ConfigError(f"--every must be given with --data {args.data}: how many steps an epoch has")
+        tested = [f"evaluate_every_n_steps={every}", "evaluate_samples=10000"]
         jobs = ["--seeds", args.seeds, "--root", str(args.root), "--jobs", str(args.jobs), "--run"]
         tune.main([NAME, "--data", args.data, "--compat", COMPAT, "--methods", ",".join(rows), *jobs, *tested])
         where = ["--root", str(args.root), "--docs", str(args.docs)]

@@ -11,7 +11,6 @@ alone, so they are redrawn without any run folder. The prose between them is wri
 import argparse
 import io
 import itertools
-import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,17 @@ from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import DASH, number, plus_minus
 from lifelong.runs.identity import added, flattened, setting
 from studies.pages import collected, markdown, power, read_csv, renew, renewed, write_csv
-from studies.protocols import DATA, ROOT, Protocol, Published, composition, default_strength, protocol, read_protocols
+from studies.protocols import (
+    DATA,
+    ROOT,
+    Protocol,
+    Published,
+    command_line,
+    composition,
+    default_strength,
+    protocol,
+    read_protocols,
+)
 from terminal import print_table
 
 CELL = ["protocol", "data", "compat", "method"]
@@ -54,7 +63,7 @@ def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol, compat: str
         "chosen_with": " ".join(plan.choose),
         "changed": [" ".join(words) for words in changes],
         "command": [
-            shlex.join(["python", "train.py", *base, *words, f"seed={seed}"])
+            command_line([*base, *words, f"seed={seed}"])
             for base, words, seed in zip(bases, changes, known["seed"], strict=True)
         ],
         "kept_bytes": known[["method_state_bytes", "memory_bytes"]].sum(axis=1),

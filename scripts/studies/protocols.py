@@ -166,15 +166,24 @@ def sweep(overrides: Sequence[str], jobs: int, *, stacked: bool = False) -> list
     return ["--multirun", *overrides, "logger=none", "progress=false", *launcher]
 
 
+def command_line(arguments: Sequence[str]) -> str:
+    """The command of train.py, as one types it in the checkout."""
+    return "PYTHONPATH=scripts " * _needs_scripts(arguments) + shlex.join(["python", "train.py", *arguments])
+
+
+def _needs_scripts(arguments: Sequence[str]) -> bool:
+    """Whether it takes a method of scripts/ablated.py."""
+    return any(argument == "trusted=[ablated]" for argument in arguments)
+
+
 def launch(commands: Sequence[Sequence[str]], *, run: bool, at_once: int = 1) -> None:
     """Print each command; run: and run `at_once` of them. A sweep goes on when a run diverges: its folder says so."""
     own_methods = {"PYTHONPATH": os.pathsep.join(filter(None, ["scripts", os.environ.get("PYTHONPATH")]))}
 
     def launched(command: Sequence[str]) -> None:
-        needs_them = any(argument == "trusted=[ablated]" for argument in command)
-        print("PYTHONPATH=scripts " * needs_them + shlex.join(["python", "train.py", *command]), flush=True)
+        print(command_line(command), flush=True)
         if run:
-            environment = os.environ | (own_methods if needs_them else {})
+            environment = os.environ | (own_methods if _needs_scripts(command) else {})
             subprocess.run([sys.executable, "train.py", *command], check=False, cwd=ROOT, env=environment)
 
     with ThreadPoolExecutor(at_once if run else 1) as pool:
