@@ -48,6 +48,21 @@ def test_projection_is_the_formula_and_leaves_what_violates_nothing(sign: float)
     assert torch.equal(got, g) == (sign > 0)
 
 
+@pytest.mark.parametrize("scale", [2.0**-100, 0.0])
+def test_projection_does_not_depend_on_the_length_of_the_reference(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of fitted exemplars is 1e-24 long: squared in float32 it is 0, and the projection nan."""
+    method, learner = prepared()
+    ref = [part.float() for part in method.reference(method.replayed())]
+    monkeypatch.setattr(method, "reference", lambda _: [scale * part for part in ref])
+    g = torch.randn(len(vector(ref)), generator=torch.Generator().manual_seed(1)) * 1e-3 - vector(ref)
+    grads = named(learner, g.clone())
+    method.edit_gradients(grads)
+    expected = reference.projected(g.double(), vector(ref).double()) if scale else g.double()
+    assert_close(vector(grads.values()).double(), expected, rtol=1e-4, atol=1e-8)
+
+
 def test_batch_is_drawn_without_replacement_by_seed_task_and_step() -> None:
     method, _ = prepared(batch_size=4)
     draws = []

@@ -21,8 +21,11 @@ class AGEM(Replay):
         super().__init__(batch_size)
 
     def edit_gradients(self, grads: Params) -> None:
-        g, reference = list(grads.values()), self.reference(self.replayed())
-        dot = torch.stack([(a * b).sum(dtype=torch.float64) for a, b in zip(g, reference, strict=True)]).sum()
-        square = torch.stack([b.square().sum(dtype=torch.float64) for b in reference]).sum()
+        g = list(grads.values())
+        reference = [
+            b.double() for b in self.reference(self.replayed())
+        ]  # of fitted exemplars its square is 0 in float32
+        dot = torch.stack([(a * b).sum() for a, b in zip(g, reference, strict=True)]).sum()
+        square = torch.stack([b.square().sum() for b in reference]).sum()
         factor = torch.where(dot < 0, -dot / square, 0.0)  # the host does not wait to know
-        torch._foreach_add_(g, torch._foreach_mul(reference, factor.to(g[0].dtype)))
+        torch._foreach_add_(g, [(factor * b).to(a.dtype) for a, b in zip(g, reference, strict=True)])
