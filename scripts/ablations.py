@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
             raise ConfigError(f"names must be all or some of {', '.join(ablations)}, got {name!r}")
         plan, how = ablations[name], (args.root, args.jobs)
         commands = [plan.command(arm, *how, stacked=args.stacked) for arm in plan.arms]
-        launch(commands, run=args.run, at_once=args.jobs if args.stacked else 1)
+        launch(commands, run=args.run, jobs=args.jobs, stacked=args.stacked)
     path = args.docs / "data" / "ablations.csv"
     rows, tables = read_csv(path), defaultdict[str, dict[str, str]](dict)
     for name, ablation in ablations.items():

@@ -6,7 +6,6 @@ accuracy over the tasks seen so far. They go to docs/data/homework.csv, of which
 """
 
 import argparse
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from lifelong.plots.report.runs import WITHIN, accuracy_curves
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import identifier
 from studies.pages import read_csv, write_csv
-from studies.protocols import DATA, Protocol, composition, protocol
+from studies.protocols import DATA, Protocol, protocol, with_seed
 
 NAME, COMPAT = "homework", "published"
 EPOCH = {"mnist": 469, "mnist5k": 32}
@@ -56,9 +55,7 @@ def curves(data: str, rows: Sequence[str], root: Path) -> DataFrame:
 
 def _id_now(plan: Protocol, row: str, seed: int) -> str:
     """The run id that the row has as the protocol is now."""
-    config = copy.deepcopy(composition(tuple(plan.of_row(row, COMPAT))))
-    config.seed = seed
-    return identifier(config)
+    return identifier(with_seed(plan.of_row(row, COMPAT), seed))
 
 
 def figure(points: DataFrame) -> Figure:

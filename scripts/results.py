@@ -189,8 +189,8 @@ def overview(tables: dict[tuple[str, str], tuple[DataFrame, DataFrame]]) -> Data
 
 def _seeds(rows: DataFrame) -> str:
     """How many a row of the table has: 5, or 3–10."""
-    counts = sorted(set(rows.groupby("method")["seed"].nunique()))
-    return "" if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+    counts = rows.groupby("method")["seed"].nunique()
+    return "–".join(map(str, sorted({counts.min(), counts.max()}))) if len(counts) else ""
 
 
 def described(plan: Protocol, rows: DataFrame, tuning: DataFrame) -> str:
@@ -273,8 +273,9 @@ def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFram
         name, data, compat, row = folder.parts[-4:]
         found, plan = read_runs(folder), protocol(name, data)
         chose = found["path"].map(lambda path: path.parent.name == "choose")
-        rows = rows_of(found[~chose], list(results), plan, "published" if compat == TRIED else compat, row)
-        reported = rows.assign(compat=TRIED) if compat == TRIED else current(rows)
+        column = "published" if compat == TRIED else compat
+        rows = rows_of(found[~chose], list(results), plan, column, row).assign(compat=compat)
+        reported = rows if compat == TRIED else current(rows)
         grid = with_choice(rows_of(found[chose], list(tuning), plan, compat, row), reported)
         results, tuning = renewed(results, reported, CELL), renewed(tuning, grid, SITE)
     results = results.sort_values([*CELL, "strength", "seed"], ignore_index=True)

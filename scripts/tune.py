@@ -14,7 +14,6 @@ train side by side in one process, --jobs processes at a time.
 """
 
 import argparse
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from lifelong.config.schema import COMPATS, ConfigError
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_run
 from lifelong.runs.identity import identifier
-from studies.protocols import Protocol, composition, default_strength, launch, protocol, sweep
+from studies.protocols import Protocol, default_strength, launch, protocol, sweep, with_seed
 
 CRITERION = "val_average_accuracy"
 Scores = dict[int, float]
@@ -85,10 +84,7 @@ class Tuning:
 
     def run(self, row: str, strength: float | None, seed: int, *, choosing: bool) -> dict[str, Any] | None:
         """The row of a run that is finished or failed, else None."""
-        config = copy.deepcopy(composition(tuple(self.arguments(row, None, choosing=choosing))))
-        config.seed = seed
-        if strength is not None:
-            config.method.strength = strength
+        config = with_seed(self.arguments(row, None, choosing=choosing), seed, strength)
         folder = Path(self.root) / config.name / identifier(config)
         found = read_run(folder) if (folder / "config.yaml").exists() else {"state": "absent"}
         return found if found["state"] in ("finished", "failed") else None
@@ -183,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     while commands := [c for row in args.methods for c in tuning.commands(row, args.seeds)]:
         if commands == before:
             raise ConfigError("the commands above left runs that neither finished nor failed: see what they say")
-        launch(commands, run=args.run, at_once=args.jobs if args.stacked else 1)
+        launch(commands, run=args.run, jobs=args.jobs, stacked=args.stacked)
         if not args.run:
             return
         before = commands

@@ -1,5 +1,6 @@
 """The published protocols of docs/data/protocols.yaml, and commands of train.py that run them."""
 
+import copy
 import functools
 import os
 import shlex
@@ -116,6 +117,15 @@ def composition(arguments: tuple[str, ...]) -> DictConfig:
     return config
 
 
+def with_seed(arguments: Sequence[str], seed: int, strength: float | None = None) -> DictConfig:
+    """The configuration of a run at a seed and, unless None, at a strength: composed once for all of them."""
+    config = copy.deepcopy(composition(tuple(arguments)))
+    config.seed = seed
+    if strength is not None:
+        config.method.strength = strength
+    return config
+
+
 @functools.cache
 def default_strength(method: str) -> float | None:
     """Of the method's yaml; None for a method that has no strength."""
@@ -176,8 +186,9 @@ def _needs_scripts(arguments: Sequence[str]) -> bool:
     return any(argument == "trusted=[ablated]" for argument in arguments)
 
 
-def launch(commands: Sequence[Sequence[str]], *, run: bool, at_once: int = 1) -> None:
-    """Print each command; run: and run `at_once` of them. A sweep goes on when a run diverges: its folder says so."""
+def launch(commands: Sequence[Sequence[str]], *, run: bool, jobs: int, stacked: bool) -> None:
+    """Print each sweep; run: and run it, of stacked ones, a process each, `jobs` at a time. A sweep goes on when a run
+    diverges: its folder says so."""
     own_methods = {"PYTHONPATH": os.pathsep.join(filter(None, ["scripts", os.environ.get("PYTHONPATH")]))}
 
     def launched(command: Sequence[str]) -> None:
@@ -186,5 +197,5 @@ def launch(commands: Sequence[Sequence[str]], *, run: bool, at_once: int = 1) ->
             environment = os.environ | (own_methods if _needs_scripts(command) else {})
             subprocess.run([sys.executable, "train.py", *command], check=False, cwd=ROOT, env=environment)
 
-    with ThreadPoolExecutor(at_once if run else 1) as pool:
+    with ThreadPoolExecutor(jobs if run and stacked else 1) as pool:
         list(pool.map(launched, commands))

@@ -61,7 +61,6 @@ def fisher(
 
     def scores(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         p, columns = _probabilities(z, visible)
-        weights = p.new_ones(1, len(p))
         if labels == "exact":
             return score_covariance(p, columns)
         if labels == "sampled":
@@ -72,7 +71,7 @@ def fisher(
             y = columns[z[:, columns].argmax(1)]
         else:
             _check_visible(y, columns)
-            weights = p.gather(1, y.unsqueeze(1)).t() if labels == "weighted" else weights
+        weights = p.gather(1, y.unsqueeze(1)).t() if labels == "weighted" else p.new_ones(1, len(p))
         return score(p, y).unsqueeze(0), weights
 
     return mean_power_gradient(model, batches, scores, power=2)

@@ -22,9 +22,7 @@ class AGEM(Replay):
 
     def edit_gradients(self, grads: Params) -> None:
         g = list(grads.values())
-        reference = [
-            b.double() for b in self.reference(self.replayed())
-        ]  # of fitted exemplars its square is 0 in float32
+        reference = [b.double() for b in self.reference(self.replayed())]  # in float32 the square of a short one is 0
         dot = torch.stack([(a * b).sum() for a, b in zip(g, reference, strict=True)]).sum()
         square = torch.stack([b.square().sum() for b in reference]).sum()
         factor = torch.where(dot < 0, -dot / square, 0.0)  # the host does not wait to know
