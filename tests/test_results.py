@@ -14,9 +14,10 @@ import results
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed
 from lifelong.runs.identity import identifier
-from results import at_commit, changes, current, distance, overview, page_tables, results_table
+from results import at_commit, changes, current
 from studies.pages import power, read_csv, renew
 from studies.protocols import DATA, Published, protocol
+from studies.tables import distance, overview, page_tables, results_table
 
 MNIST = protocol("hsu_split_class", "mnist")
 NAN = "DivergedError: train/loss is nan at step 9 (task 4, perm3)"
