@@ -2,8 +2,9 @@
 
 The runs below RUNS/results that scripts/tune.py had trained go to docs/data/results.csv (a line per reported run) and
 docs/data/tuning.csv (a line per run that chose a strength). Those in PROTOCOL/DATA/tried/ROW are in no table. A cell of
-which any run is found is renewed as a whole, the others stay as they were. The tables are made of those two files
-alone, so they are redrawn without any run folder. The prose between them is written by hand.
+which any run is found is renewed; its lines of further seeds stay if their runs are as the protocol is now, so that
+seeds may be run on several machines. The other cells stay as they were. The tables are made of those two files alone,
+so they are redrawn without any run folder. The prose between them is written by hand.
 
 --compare A B: print the means that differ between docs/data/results.csv at two git commits instead.
 """
@@ -23,9 +24,9 @@ from lifelong.config.schema import ConfigError, choice
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import DASH, number
-from lifelong.runs.identity import added, flattened, setting
+from lifelong.runs.identity import added, flattened, identifier, setting
 from studies.pages import collected, markdown, read_csv, renew, renewed, write_csv
-from studies.protocols import DATA, ROOT, Protocol, command_line, composition, default_strength, protocol
+from studies.protocols import DATA, ROOT, Protocol, command_line, composition, default_strength, protocol, with_seed
 from studies.tables import TRIED, all_methods, page_tables
 from terminal import print_table
 
@@ -37,8 +38,7 @@ def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol, compat: str
     """The finished and the failed of `runs` as rows of a file in docs/data."""
     known = runs[runs["state"].isin(["finished", "failed"])]
     has_strength = default_strength(plan.method(row)) is not None
-    chosen = known["strength"] if has_strength and compat == "right" else [None] * len(known)
-    bases = [tuple(plan.of_row(row, compat, strength)) for strength in chosen]
+    bases = _bases(known, plan, compat, row)
     changes = [_changed(*pair) for pair in zip(bases, known["config"], strict=True)]
     more = {
         "protocol": plan.name,
@@ -54,6 +54,13 @@ def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol, compat: str
         "kept_bytes": known[["method_state_bytes", "memory_bytes"]].sum(axis=1),
     }
     return collected(known, [*columns], **more, method=row)
+
+
+def _bases(runs: DataFrame, plan: Protocol, compat: str, row: str) -> list[tuple[str, ...]]:
+    """The row's overrides for each of `runs`: right at the strength that was chosen, published at the source's."""
+    chosen = compat == "right" and default_strength(plan.method(row)) is not None
+    strengths = runs["strength"] if chosen else [None] * len(runs)
+    return [tuple(plan.of_row(row, compat, strength)) for strength in strengths]
 
 
 def _changed(base: tuple[str, ...], config: dict) -> list[str]:
@@ -73,6 +80,13 @@ def current(rows: DataFrame) -> DataFrame:
     """Without the runs of before the protocol changed whose seed has one that is as the protocol is now."""
     as_asked = rows["changed"] == ""
     return rows[as_asked | ~rows["seed"].isin(rows.loc[as_asked, "seed"])]
+
+
+def of_further_seeds(old: DataFrame, found: DataFrame, plan: Protocol, compat: str, row: str) -> DataFrame:
+    """The `old` rows of a cell at other seeds than `found`, of runs as the protocol is now, at the strength found."""
+    further = old[~old["seed"].isin(found["seed"])]
+    bases = set(_bases(found, plan, compat, row))
+    return further[further["run_id"].isin({identifier(with_seed(b, seed)) for b in bases for seed in further["seed"]})]
 
 
 def with_choice(grid: DataFrame, reported: DataFrame) -> DataFrame:
@@ -115,6 +129,11 @@ def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFram
         column = "published" if compat == TRIED else compat
         rows = rows_of(found[~chose], list(results), plan, column, row).assign(compat=compat)
         reported = rows if compat == TRIED else current(rows)
+        if len(reported):
+            cell = results[(results[CELL] == [name, data, compat, row]).all(axis=1)]
+            others = cell[~cell["run_id"].isin(reported["run_id"])]
+            stay = others if compat == TRIED else of_further_seeds(others, reported, plan, compat, row)
+            reported = pd.concat([reported, stay] if len(stay) else [reported])
         grid = with_choice(rows_of(found[chose], list(tuning), plan, compat, row), reported)
         results, tuning = renewed(results, reported, CELL), renewed(tuning, grid, SITE)
     results = results.sort_values([*CELL, "strength", "seed"], ignore_index=True)

@@ -14,7 +14,7 @@ import results
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed
 from lifelong.runs.identity import identifier
-from results import at_commit, changes, current
+from results import at_commit, changes, current, of_further_seeds
 from studies.pages import power, read_csv, renew
 from studies.protocols import DATA, Published, protocol
 from studies.tables import distance, overview, page_tables, results_table
@@ -102,6 +102,18 @@ def test_run_of_an_earlier_protocol_gives_way_to_one_of_the_same_seed() -> None:
     rows = pd.DataFrame({"seed": [0, 0, 1, 2], "changed": changed})
     assert current(rows).index.tolist() == [0, 2, 3]
     assert current(rows[1:]).index.tolist() == [1, 2, 3]
+
+
+def test_further_seeds_stay_while_the_protocol_is_theirs() -> None:
+    """Those of another λ, of another protocol and of a seed that is found anew give way."""
+    lines = [(0, 1000.0, []), (1, 1000.0, []), (2, 100.0, []), (3, 1000.0, ["batch_size=64"]), (4, 1000.0, [])]
+    ids = [
+        identifier(composed([*MNIST.of_row("ewc", "right", strength), f"seed={seed}", *more]))
+        for seed, strength, more in lines
+    ]
+    old = DataFrame({"seed": [seed for seed, _, _ in lines], "run_id": ids})
+    found = DataFrame({"seed": [0], "strength": [1000.0]})
+    assert of_further_seeds(old, found, MNIST, "right", "ewc")["seed"].tolist() == [1, 4]
 
 
 def test_what_was_tried_is_in_no_table() -> None:
