@@ -76,6 +76,7 @@ VALUES = {
     "method=si method.clamp=false method.step=proximal": "method.step must be gradient with ",
     "method=lwf method.weight=sum": "method.weight must be one of heads, tasks, got 'sum'",
     "method=lwf method.columns=all": "method.columns must be one of old, visible, got 'all'",
+    "method=lwf method.reduction=sum": "method.reduction must be one of batchmean, mean, got 'sum'",
     "method=lwf method.columns=visible": "scenario must be class with method.columns=visible, got 'domain'",
     "method=mas method.batch=0": "method.batch must be an integer >= 1 or null, got 0",
     "method=joint method.schedule=twice": "method.schedule must be one of cumulative, once, got 'twice'",

@@ -193,6 +193,7 @@ def test_steps_do_not_depend_on_where_an_epoch_of_full_batches_ends(whole: Calla
         ("mas", "outputs=mean"),
         ("lwf", "weight=tasks"),
         ("lwf", "columns=visible"),
+        ("lwf", "reduction=mean"),
         ("joint", "schedule=once"),
     ],
 )

@@ -78,6 +78,21 @@ def test_visible_columns_cost_what_the_new_ones_take_from_the_old_ones() -> None
     assert not bool(gradient[:, 4:].any())
 
 
+@pytest.mark.parametrize(
+    ("scenario", "columns", "count"),
+    [("domain", "old", 2), ("task", "old", 2), ("class", "old", 4), ("class", "visible", 6)],
+)
+def test_reduction_mean_divides_by_the_columns_of_a_softmax(scenario: str, columns: str, count: int) -> None:
+    """At the third task of two classes each; in task-incremental learning by those of a head."""
+    losses = []
+    for reduction in ("batchmean", "mean"):
+        method, learner, batch = taught(scenario, columns=columns, reduction=reduction)
+        tiny.moved_off(learner)
+        losses.append(loss_and_gradient(method, learner, batch)[0])
+    assert float(losses[0]) > 0
+    assert_close(losses[1], losses[0] / count)
+
+
 @pytest.mark.parametrize(("scenario", "factor"), [("domain", 2.0), ("task", 1.0), ("class", 2.0)])
 def test_weight_by_tasks_is_the_mean_over_heads_times_the_number_of_earlier_tasks(scenario: str, factor: float) -> None:
     """At the third task; where each earlier task has a head that is their sum again."""

@@ -20,16 +20,26 @@ class LwF(Distillation):
             which is the same where every earlier task has a head.
         columns: whose softmax(z/T) is taken: "old" as above; "visible" (van de Ven, class-incremental): also of the new
             columns, in which softmax(z_old/T) counts as 0. So samples of new classes pull towards the old ones.
+        reduction: "batchmean" is the mean over samples as above; "mean" (van de Ven & Tolias's code of 2018) divides by
+            the number of the softmax's columns, too, so that new classes weaken the distillation.
     """
 
-    def __init__(self, strength: float, temperature: float = 2.0, weight: str = "heads", columns: str = "old") -> None:
+    def __init__(
+        self,
+        strength: float,
+        temperature: float = 2.0,
+        weight: str = "heads",
+        columns: str = "old",
+        reduction: str = "batchmean",
+    ) -> None:
         super().__init__()
         check_choice("weight", weight, ("heads", "tasks"))
         check_choice("columns", columns, ("old", "visible"))
+        check_choice("reduction", reduction, ("batchmean", "mean"))
         check_number("strength", strength, low=0)
         check_number("temperature", temperature, low=0, above=True)
         self.strength, self.temperature = float(strength), float(temperature)
-        self.weight, self.columns = weight, columns
+        self.weight, self.columns, self.reduction = weight, columns, reduction
 
     def check(self, stream: TaskStream, backbone: nn.Module) -> None:
         super().check(stream, backbone)
@@ -56,5 +66,6 @@ class LwF(Distillation):
         for head in self._heads:
             new = (z[:, torch.cat([head, self._beside])] / T).log_softmax(1)[:, : len(head)]
             old = (z_old[:, head] / T).log_softmax(1)
-            each.append(kl_div(new, old, log_target=True, reduction="batchmean"))
+            count = len(head) + len(self._beside) if self.reduction == "mean" else 1
+            each.append(kl_div(new, old, log_target=True, reduction="batchmean") / count)
         return self.strength * self._share * T**2 * batch.weight * torch.stack(each).sum()

@@ -36,7 +36,7 @@ ADDED_TO: dict[str, dict[str, Any]] = {
     "ewcpp": {"window": "step"},
     "mas": {"batch": None, "outputs": "sum", "gamma": 1.0},
     "gem": {"bound": False, "ridge": 0.0, "rehearse": False},
-    "lwf": {"weight": "heads", "columns": "old"},
+    "lwf": {"weight": "heads", "columns": "old", "reduction": "batchmean"},
     "icarl": {"temperature": 1.0},
     "joint": {"schedule": "cumulative"},
 }
