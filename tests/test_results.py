@@ -16,7 +16,7 @@ from lifelong.experiment.errors import composed
 from lifelong.runs.identity import identifier
 from results import at_commit, changes, current, of_further_seeds
 from studies.pages import power, read_csv, renew
-from studies.protocols import DATA, Published, protocol
+from studies.protocols import DATA, Published, protocol, with_seed
 from studies.tables import distance, overview, page_tables, results_table
 
 MNIST = protocol("hsu_split_class", "mnist")
@@ -102,6 +102,17 @@ def test_run_of_an_earlier_protocol_gives_way_to_one_of_the_same_seed() -> None:
     rows = pd.DataFrame({"seed": [0, 0, 1, 2], "changed": changed})
     assert current(rows).index.tolist() == [0, 2, 3]
     assert current(rows[1:]).index.tolist() == [1, 2, 3]
+
+
+@pytest.mark.system
+def test_published_rows_are_of_the_protocols_as_they_are_now() -> None:
+    """So that a protocol that is edited takes its rows along."""
+    table = read_csv(DATA / "results.csv")
+    rows = table[(table["compat"] == "published") & (table["changed"] == "")]
+    for (name, data, row), of_row in rows.groupby(["protocol", "data", "method"]):
+        plan = protocol(name, data)
+        now = [identifier(with_seed(plan.of_row(row, "published"), seed)) for seed in of_row["seed"]]
+        assert now == of_row["run_id"].tolist(), (name, row)
 
 
 def test_further_seeds_stay_while_the_protocol_is_theirs() -> None:
