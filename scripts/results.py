@@ -129,11 +129,9 @@ def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFram
         column = "published" if compat == TRIED else compat
         rows = rows_of(found[~chose], list(results), plan, column, row).assign(compat=compat)
         reported = rows if compat == TRIED else current(rows)
-        if len(reported):
-            cell = results[(results[CELL] == [name, data, compat, row]).all(axis=1)]
-            others = cell[~cell["run_id"].isin(reported["run_id"])]
-            stay = others if compat == TRIED else of_further_seeds(others, reported, plan, compat, row)
-            reported = pd.concat([reported, stay] if len(stay) else [reported])
+        cell = results[(results[CELL] == [name, data, compat, row]).all(axis=1)]
+        stay = cell if compat == TRIED else of_further_seeds(cell, reported, plan, compat, row)
+        reported = renewed(stay, reported, ["run_id"])
         grid = with_choice(rows_of(found[chose], list(tuning), plan, compat, row), reported)
         results, tuning = renewed(results, reported, CELL), renewed(tuning, grid, SITE)
     results = results.sort_values([*CELL, "strength", "seed"], ignore_index=True)

@@ -28,7 +28,7 @@ BOUNDS = ("finetune", "joint")
 PUBLISHED_ON = "mnist"
 """The data of every published number."""
 RECALLED = "rec"
-"""Of a published number that was not seen in its source: it is not shown."""
+"""Of a published number that was recalled, and seen nowhere: it is not shown."""
 
 
 @dataclass(frozen=True)

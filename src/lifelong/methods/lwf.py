@@ -20,8 +20,8 @@ class LwF(Distillation):
             which is the same where every earlier task has a head.
         columns: whose softmax(z/T) is taken: "old" as above; "visible" (van de Ven, class-incremental): also of the new
             columns, in which softmax(z_old/T) counts as 0. So samples of new classes pull towards the old ones.
-        reduction: "batchmean" is the mean over samples as above; "mean" (van de Ven & Tolias's code of 2018) divides by
-            the number of the softmax's columns, too, so that new classes weaken the distillation.
+        reduction: "batchmean" is the mean over samples as above; "mean" (van de Ven & Tolias, an early commit) divides
+            by the number of the softmax's columns, too, so that new classes weaken the distillation.
     """
 
     def __init__(
@@ -64,8 +64,9 @@ class LwF(Distillation):
         z_old, T = self._network(batch.x), self.temperature
         each = []
         for head in self._heads:
-            new = (z[:, torch.cat([head, self._beside])] / T).log_softmax(1)[:, : len(head)]
+            columns = torch.cat([head, self._beside])
+            new = (z[:, columns] / T).log_softmax(1)[:, : len(head)]
             old = (z_old[:, head] / T).log_softmax(1)
-            count = len(head) + len(self._beside) if self.reduction == "mean" else 1
+            count = len(columns) if self.reduction == "mean" else 1
             each.append(kl_div(new, old, log_target=True, reduction="batchmean") / count)
         return self.strength * self._share * T**2 * batch.weight * torch.stack(each).sum()
