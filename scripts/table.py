@@ -10,13 +10,14 @@ from pathlib import Path
 from pandas import DataFrame
 
 from lifelong.experiment.errors import one_line_errors
-from lifelong.plots.report.runs import MEASURES, notes, read_runs
+from lifelong.plots.report.names import ENTRY, named
+from lifelong.plots.report.runs import MEASURES, notes, problems, read_runs
 from lifelong.plots.report.tables import plus_minus, result_table, summary
 from terminal import print_table
 
 TRANSFER = ("backward_transfer", "forward_transfer")
 """In the report alone: they would make the terminal's table too wide."""
-ORDER_MEASURES = ["average_accuracy", "forgetting"]
+ORDER, ORDER_MEASURES = "dataset.order", ["average_accuracy", "forgetting"]
 
 
 def tables(runs: DataFrame) -> dict[str, DataFrame]:
@@ -29,17 +30,22 @@ def tables(runs: DataFrame) -> dict[str, DataFrame]:
     return found
 
 
-def order_table(runs: DataFrame) -> DataFrame:
-    """A row per method, strength and order of the tasks, over seeds; and one over the means of the orders."""
-    runs = runs.assign(order=runs["order"].map(order_name))
-    rows = []
-    for (method, memory, strength), members in runs.groupby(["method", "memory", "strength"]):
+def order_tables(runs: DataFrame) -> dict[str, DataFrame]:
+    """stream, whatever its order → a row of text per method, strength and order of the tasks, over seeds; and below
+    them one over the means of the orders."""
+    if runs.empty:
+        return {}
+    configs = [{key: value for key, value in config.items() if key != ORDER} for config in runs["config"]]
+    runs = named(runs.assign(config=configs, order=runs["order"].map(order_name)))
+    found: dict[str, list[dict[str, str]]] = {}
+    for (section, line, strength), members in runs.groupby(ENTRY):
         means = members.groupby("order")[ORDER_MEASURES].mean()
-        for name, found in [*members.groupby("order"), (f"all {len(means)}", means)]:
-            row = {"method": method, "memory": memory, "λ": f"{strength:g}", "order": name}
-            row["seeds"] = str(len(found)) if "seed" in found else ""
-            rows.append(row | {key.replace("_", " "): plus_minus(found[key]) for key in ORDER_MEASURES})
-    return DataFrame(rows)
+        for name, own in [*members.groupby("order"), (f"all {len(means)}", means)]:
+            row = {"method": line, "λ": f"{strength:g}", "order": name}
+            row["seeds"] = str(len(own)) if "seed" in own else ""
+            measured = {key.replace("_", " "): plus_minus(own[key]) for key in ORDER_MEASURES}
+            found.setdefault(section, []).append(row | measured)
+    return {section: DataFrame(rows) for section, rows in found.items()}
 
 
 def order_name(order: Sequence[int]) -> str:
@@ -55,12 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     runs = read_runs(args.folder)
     finished = runs[runs["state"] == "finished"]
-    shown = {"": order_table(finished)} if args.orders else tables(finished)
+    shown = order_tables(finished) if args.orders else tables(finished)
     for title, rows in shown.items():
         print_table(rows, title, "points of 100; ± 95 % confidence interval of the mean")
     for note in notes(runs):
         print(note)
-    for run in runs[runs["state"] != "finished"].itertuples():
+    for run in problems(runs).itertuples():
         print(f"{run.state}: {run.path} ({run.reason})")
 
 

@@ -83,6 +83,21 @@ def test_seeds_alone_are_averaged(tmp_path: Path) -> None:
     assert given["section"].iloc[0] == "rotated · digits · domain-incremental · dataset.angles=[0, 1, 2]"
 
 
+def test_a_copy_of_a_run_is_no_further_seed(tmp_path: Path) -> None:
+    """The same run under another name; what W&B keeps inside a run's folder is no run at all."""
+    for name, seed in (("a", 0), ("a", 1), ("b", 0)):
+        path = finished(tmp_path / name, f"seed={seed}")
+    inside = path / "wandb" / "run-1" / "files" / "config.yaml"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("wandb_version: 1\n")
+    runs = read_runs(tmp_path)
+    assert summary(runs)["seeds"].tolist() == [2]
+    assert runs.loc[runs["state"] == "copy", "path"].tolist() == [path]
+    assert f"1 copies of runs in other folders are counted once: {path}" in notes(runs)
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "2 of 2 runs finished" in page
+
+
 @pytest.mark.parametrize("older", ["b" * 64, ...], ids=["other code", "no code recorded"])
 def test_runs_of_different_method_code_are_not_averaged(tmp_path: Path, older: Any) -> None:
     """... drops the key, as a run of an earlier version does."""

@@ -29,6 +29,11 @@ pytestmark = pytest.mark.system
         (("backbone=resnet18",), "backbone=resnet18 is not hosted"),
         (("backbone.dropout=0.1",), "backbone.dropout=0.1"),
         (("backbone.freeze=[head]",), "backbone.freeze"),
+        (("optimizer=sgd",), None),
+        (
+            ("optimizer._target_=torch.optim.Adafactor", "~optimizer.fused"),
+            "optimizer._target_=torch.optim.Adafactor is not hosted",
+        ),
         (("augment=affine",), "augment=affine"),
         (("early_stopping=patience",), "early_stopping=patience"),
         (("trainer.devices=2",), "trainer.devices=2"),

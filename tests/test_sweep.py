@@ -43,6 +43,9 @@ def test_factor_and_strength_with_one_product_are_one_run(tmp_path: Path) -> Non
     factor = composed_tiny(tmp_path, "method=mas", "method.strength=0.1", "strength_factor=0.1")
     assert identifier(folded(factor)) == identifier(folded(written)) == identifier(written)
     assert folded(factor).method.strength == 0.01
+    whole = composed_tiny(tmp_path, "method=ewc", "method.strength=100")
+    tenth = composed_tiny(tmp_path, "method=ewc", "method.strength=1000", "strength_factor=0.1")
+    assert identifier(folded(tenth)) == identifier(whole), "100, not 100.0"
     assert factor.method.strength == 0.1, "the configuration handed in is not changed"
     plain, scaled = (composed_tiny(tmp_path, "method=finetune", *more) for more in ((), ("strength_factor=10",)))
     assert identifier(folded(scaled)) == identifier(plain), "a method without strength is the same run at any factor"

@@ -36,13 +36,25 @@ def test_table_averages_seeds_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_orders_are_averaged_over_seeds_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """given: 0.5 and 0.7; over the orders: the mean of 0.6 and 0.8, not of three runs."""
+    """given: 0.5 and 0.7; over the orders: the mean of 0.6 and 0.8, not of three runs. Other streams stay apart."""
     for seed, order, accuracy in ((0, [0, 1, 2], 0.5), (1, [0, 1, 2], 0.7), (0, [2, 1, 0], 0.8)):
-        finished(tmp_path, f"seed={seed}", order=order, average_accuracy=accuracy, forgetting=None)
-    rows, _ = terminal(capsys, str(tmp_path), "--orders")
-    assert [row[3:] for row in rows] == [
+        given = "given" if order[0] == 0 else "reversed"
+        about = {"order": order, "average_accuracy": accuracy, "forgetting": None}
+        finished(tmp_path, f"seed={seed}", f"dataset.order={given}", **about)
+    finished(tmp_path, "seed=0", "dataset.angles=[0,1,2]", **about)
+    rows, out = terminal(capsys, str(tmp_path), "--orders")
+    assert [row[2:] for row in rows] == [
+        ["reversed", "1", "80.0", "–"],
+        ["all 1", "", "80.0", "–"],
         ["given", "2", "60.0 ± 127.1", "–"],
         ["reversed", "1", "80.0", "–"],
         ["all 2", "", "70.0 ± 127.1", "–"],
     ]
+    assert out.count("dataset.angles=") == 2
     assert table.order_name([1, 0, 2]) == "1 0 2"
+
+
+def test_orders_of_no_finished_run_are_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unfinished(tmp_path, "seed=0")
+    rows, out = terminal(capsys, str(tmp_path), "--orders")
+    assert (rows, out.count("unfinished: ")) == ([], 1)

@@ -10,6 +10,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from lifelong.experiment.run import Result
+from lifelong.plots.report.runs import read_runs
 from lifelong.tracking.loggers.wandb import is_uploaded, kept_rows
 from runs import TINY, at_every_batch, command, run
 from wandb_log import rows
@@ -42,6 +43,7 @@ def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.
     assert len(server.artifacts) == 2
     assert capfd.readouterr().err == ""
     assert is_uploaded(result.folder)
+    assert list(read_runs(tmp_path)["state"]) == ["finished"]  # W&B leaves a config.yaml of its own in the run's folder
 
 
 @pytest.mark.parametrize(("mode", "variable"), [("online", "offline"), ("offline", "online")])

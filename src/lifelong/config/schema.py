@@ -149,7 +149,7 @@ def folded(config: DictConfig) -> DictConfig:
     if "strength" in config.method:
         product = float(f"{config.method.strength * config.strength_factor:.12g}")  # 0.1 · 0.1 is 0.01
         if product != config.method.strength:  # 0 stays as it was written
-            folded.method.strength = product
+            folded.method.strength = int(product) if product.is_integer() else product  # as one would write it
     return folded
 
 

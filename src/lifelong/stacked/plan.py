@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
 
 from lifelong.config.schema import choice
 from lifelong.methods.ewc import EWC
@@ -31,6 +32,8 @@ METHODS = (Method, Joint, L2, EWC, OnlineEWC, EWCPP, MAS, SCP, SI, RWalk)
 """Those whose verbs within a task are elementwise, and the penalties' own."""
 NETWORKS: dict[type, type[Network]] = {MLP: Network, CNN: Convolutional}
 """How the backbones stack that do. The residual network does not: its batch norm has a state beside the weights."""
+OPTIMIZERS = (SGD, Adagrad, Adam, AdamW, Adamax, Adadelta, NAdam, RAdam, RMSprop)
+"""Those whose steps are elementwise. One that looks at a whole tensor (Adafactor, LARS) would mix the members."""
 NONE = ("memory", "augment", "early_stopping")
 TRAINER = {"_target_", "max_epochs", "max_steps", "accelerator", "devices", "precision", "accumulate_grad_batches",
            "gradient_clip_val", "gradient_clip_algorithm"}  # fmt: skip
@@ -51,6 +54,8 @@ def _reasons(config: DictConfig) -> Iterator[str]:
         yield f"backbone={choice(config, 'backbone')} is not hosted"
     elif config.backbone.dropout:
         yield f"backbone.dropout={config.backbone.dropout}"
+    if resolve_name(config.optimizer._target_) not in OPTIMIZERS:
+        yield f"optimizer._target_={config.optimizer._target_} is not hosted"
     if config.backbone.get("freeze"):
         yield "backbone.freeze"
     trainer = config.trainer

@@ -13,7 +13,7 @@ from lifelong.plots.figures import save_figure
 from lifelong.plots.report.analysed import ANALYSED
 from lifelong.plots.report.names import slug
 from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure, within_figure
-from lifelong.plots.report.runs import missing, notes, read_runs
+from lifelong.plots.report.runs import missing, notes, problems, read_runs
 from lifelong.plots.report.significance import pairs_needed
 from lifelong.plots.report.tables import (
     best_runs,
@@ -58,11 +58,12 @@ def write_report(folder: Path) -> Path:
     environment = Environment(
         loader=PackageLoader("lifelong.plots.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    problems, best = runs[runs["state"] != "finished"].to_dict("records"), best_runs(runs)
+    unfinished, best = problems(runs).to_dict("records"), best_runs(runs)
     page = environment.get_template("page.html").render(
-        title=f"Report: {folder}", num_runs=len(runs), problems=problems, notes=notes(runs), sections=shown,
+        title=f"Report: {folder}", num_runs=(runs["state"] != "copy").sum(), problems=unfinished, notes=notes(runs),
+        sections=shown,
         overall=_comparison(in_all_streams(best)) if best["section"].nunique() > 1 else {},
-        num_problems=len(problems) + sum(len(section["missing"]) for section in shown),
+        num_problems=len(unfinished) + sum(len(section["missing"]) for section in shown),
     )  # fmt: skip
     for name, text in {**tables, PAGE: page}.items():
         with atomic_write(target / name) as file:

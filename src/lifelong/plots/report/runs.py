@@ -11,7 +11,7 @@ import torch
 from pandas import DataFrame, Series
 
 from lifelong.metrics import intransigence
-from lifelong.plots.report.names import entry_name, named
+from lifelong.plots.report.names import ENTRY, entry_name, named
 from lifelong.runs.folder import RunFolder, RunFolderError, run_id, whole
 from lifelong.runs.identity import flattened, setting
 
@@ -40,7 +40,8 @@ VAL, WITHIN = "val/accuracy/", "within/"
 def read_runs(folder: Path) -> DataFrame:
     """A row per run below `folder`, by path.
 
-    Columns: path; state (finished, failed, unfinished or damaged) and the reason, one line; seed; config, flat and
+    Columns: path; state (finished, failed, unfinished, damaged, or copy: of a finished run in another folder, so that
+    no seed counts twice) and the reason, one line; seed; config, flat and
     without the seed: "method.strength" → 100 (empty if it cannot be read); setting, its hash: runs that share it differ
     in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; analysis, what analysis.json holds; all
     keys of metrics.json, undefined as nan; seconds, of all phases; intransigence, against the joint run of the same
@@ -49,7 +50,8 @@ def read_runs(folder: Path) -> DataFrame:
     Raises:
         FileNotFoundError: no run below `folder`.
     """
-    found = [read_run(path.parent) for path in sorted(folder.glob("**/config.yaml"))]
+    holding = {path.parent for path in folder.glob("**/config.yaml")}
+    found = [read_run(path) for path in sorted(holding) if holding.isdisjoint(path.parents)]  # W&B's folders are inside
     if not found:
         raise FileNotFoundError(f"no run folder below {folder}")
     return tabulated(found)
@@ -63,7 +65,10 @@ def tabulated(found: Sequence[dict[str, Any]]) -> DataFrame:
     runs[numbers] = runs[numbers].apply(pd.to_numeric)
     runs["seconds"] = runs[[f"{phase}_seconds" for phase in PHASES]].sum(axis=1, min_count=1)
     runs["intransigence"] = _intransigence(runs)
-    return named(runs)
+    runs = named(runs)
+    copies = runs[runs["state"] == "finished"].duplicated([*ENTRY, "seed"])
+    runs.loc[copies.index[copies], "state"] = "copy"
+    return runs
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -115,18 +120,26 @@ def _intransigence(runs: DataFrame) -> Series:
 
 
 def notes(runs: DataFrame) -> list[str]:
-    """A line for each thing a reader of the numbers must know: mixed method code, missing joint runs."""
-    finished = runs[runs["state"] == "finished"]
+    """A line for each thing a reader of the numbers must know: mixed method code, copies, missing joint runs."""
+    finished, copies = (runs[runs["state"] == state] for state in ("finished", "copy"))
     lines = []
     for (section, line), codes in finished.groupby(["section", "base_line"], sort=False)["code"]:
         if codes.nunique() > 1:
             hashes = ", ".join(dict.fromkeys(codes))
             lines.append(f"warning: {line} ({section}) was run with different method code ({hashes}): kept apart")
+    if len(copies):
+        paths = ", ".join(map(str, copies["path"]))
+        lines.append(f"{len(copies)} copies of runs in other folders are counted once: {paths}")
     lacking = finished[(finished["method"] != "joint") & finished["intransigence"].isna()]
     if len(lacking):
         of = f"{len(lacking)} of {len(finished)} runs"
         lines.append(f"no intransigence for {of}: no finished run of method=joint has their stream and seed")
     return lines
+
+
+def problems(runs: DataFrame) -> DataFrame:
+    """Those that are not finished, whatever the reason."""
+    return runs[~runs["state"].isin(["finished", "copy"])]
 
 
 def missing(section: DataFrame) -> list[str]:
