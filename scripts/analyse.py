@@ -41,7 +41,8 @@ def task_ends(folder: RunFolder, trusted: Sequence[str], num_samples: int) -> En
     config = folder.read_config()
     config.trusted = list(trusted)
     check(config)
-    stream, learner = make_stream(config), load(folder.path, trusted)
+    stream = make_stream(config)
+    learner = load(folder.path, trusted, stream.as_input)
     per_task = type(load_method(folder.path, learner, trusted)).enter is not Method.enter
     return Ends(folder, stream, learner, lambda: initial_learner(config, stream).state_dict(), per_task, num_samples)
 

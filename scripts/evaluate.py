@@ -96,7 +96,8 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
     paths = RunFolder(folder)
     paths.read_metrics()
     config = stream_config(paths.read_config(), overrides)
-    learner, stream = load(folder, config.trusted), make_stream(config)
+    stream = make_stream(config)
+    learner = load(folder, config.trusted, stream.as_input)
     check_fits(stream, learner, tuple(load_with_checksum(paths.model)["input_shape"]))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
     found = accuracies(learner, stream, load_method(folder, learner, config.trusted).enter)

@@ -126,7 +126,8 @@ def walk(method: str, overrides: Sequence[str], root: str, num_samples: int) -> 
     said = f"{name}, λ = {config.method.strength:g}" if scale else name
     whole = [stream.task(j).train for j in range(2)]
     samples = [e.subset(torch.randperm(len(e), generator=derived_generator(0, 0))[:num_samples]) for e in whole]
-    return Walk(said, stream, load(result.folder), footprints, scale, result.matrix, samples)
+    learner = load(result.folder, as_input=stream.as_input)
+    return Walk(said, stream, learner, footprints, scale, result.matrix, samples)
 
 
 def landscape_figure(walks: Sequence[Walk], best: Tensor, num_points: int) -> Figure:

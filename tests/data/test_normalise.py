@@ -1,5 +1,6 @@
 """Normalisation: what every consumer of a network feeds it, by the learner's own as_input."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import torch
 from torch import Tensor
 
 import lifelong
+from evaluate import evaluate
+from lifelong.config.schema import ConfigError
 from lifelong.data.examples import Examples, Lazy, as_input
 from lifelong.data.normalise import Normalise, first_task, given, mean_and_std, none
 from lifelong.data.source import Source
+from lifelong.data.sources.digits import digits
 from lifelong.data.split import Split
 from lifelong.data.stream import TaskStream
 from lifelong.models.learner import Learner
@@ -97,3 +101,23 @@ def test_a_loaded_learner_normalises_as_it_was_trained_to(tmp_path: Path) -> Non
     assert isinstance(learner.as_input, Normalise)
     assert learner.as_input.mean[0] == pytest.approx(0.3, abs=0.1)
     assert lifelong.load(lifelong.run(*TINY, f"root={tmp_path}").folder).as_input is none(stream())
+
+
+def halved(images: Tensor) -> Tensor:
+    return images / 510
+
+
+def dim_digits(**settings: Any) -> Source:
+    return replace(digits(**settings), as_input=halved)
+
+
+def test_a_source_s_own_as_input_must_be_given_to_load(tmp_path: Path) -> None:
+    own = (f"dataset.source._target_={__name__}.dim_digits", f"trusted=[{__name__}]")
+    for more in ((), ("normalise=first_task",)):
+        result = lifelong.run(*TINY, *own, *more, f"root={tmp_path}")
+        with pytest.raises(ConfigError, match="as_input must be given to load"):
+            lifelong.load(result.folder)
+        learner = lifelong.load(result.folder, as_input=halved)
+        assert halved in (learner.as_input, getattr(learner.as_input, "as_input", None))
+        _, found = evaluate(result.folder, [f"trusted=[{__name__}]"])
+        assert found["accuracy_per_task"] == pytest.approx(result.matrix[-1].tolist(), abs=1e-6)

@@ -1,10 +1,14 @@
 """A finished run's learner and method, read back from its folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from lifelong.config.build import build
 from lifelong.config.checks import check_group
+from lifelong.config.schema import ConfigError
+from lifelong.data.examples import as_input as default_as_input
 from lifelong.data.normalise import Normalise
 from lifelong.experiment.parts import make_learner
 from lifelong.methods.method import Method
@@ -13,15 +17,18 @@ from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolder, whole
 
 
-def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
+def load(
+    folder: str | Path, trusted: Sequence[str] = (), as_input: Callable[[Tensor], Tensor] | None = None
+) -> Learner:
     """The learner of a finished run, with its final weights, in eval mode on the CPU.
 
     `trusted`: prefixes a `_target_` in its config.yaml may have besides our own; what the file itself trusts counts
-    for nothing.
+    for nothing. `as_input`: of the run's source, which must be given where a source has one of its own
+    (`Source.as_input`): weights alone do not hold it.
 
     Raises:
         RunFolderError: the run is not finished, or its files are damaged.
-        ConfigError: config.yaml has a `_target_` from elsewhere.
+        ConfigError: config.yaml has a `_target_` from elsewhere, or `as_input` is not given where it must be.
     """
     paths = RunFolder(Path(folder))
     config = paths.read_config()
@@ -30,8 +37,11 @@ def load(folder: str | Path, trusted: Sequence[str] = ()) -> Learner:
     with whole(paths.model):
         saved = load_with_checksum(paths.model)
     learner = make_learner(config, saved["input_shape"], saved["num_classes"], saved["groups"])
+    if as_input is None and saved.get("own_as_input"):
+        raise ConfigError(f"as_input must be given to load {folder}, whose source has one of its own, got None")
+    learner.as_input = as_input or default_as_input
     if saved.get("normalise"):
-        learner.as_input = Normalise(*saved["normalise"])
+        learner.as_input = Normalise(*saved["normalise"], learner.as_input)
     learner.load_state_dict(saved["state_dict"])
     learner.show(saved["visible"])
     return learner.eval()

@@ -13,6 +13,7 @@ from torch import Tensor
 from lifelong.analysis.ends import LackingError, read_importances
 from lifelong.analysis.overlap import overlap
 from lifelong.config.schema import choice
+from lifelong.data.examples import as_input
 from lifelong.data.normalise import Normalise
 from lifelong.data.stream import TaskStream
 from lifelong.distributed.ranks import this_shard
@@ -118,6 +119,7 @@ def write_model(run: Run, path: Path) -> None:
     shape = {"input_shape": list(stream.input_shape), "num_classes": stream.num_classes, "groups": stream.groups()}
     pixels = learner.as_input
     normalise = [pixels.mean, pixels.std] if isinstance(pixels, Normalise) else None
+    shape["own_as_input"] = stream.as_input is not as_input  # code of the source's: load asks for it
     state = {name: tensor.cpu() for name, tensor in learner.state_dict().items()}
     visible = learner.visible.nonzero().flatten().tolist()
     method = {"method": run.method.state_dict()} if type(run.method).enter is not Method.enter else {}
