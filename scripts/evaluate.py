@@ -45,14 +45,19 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
             allowed = f"only {', '.join(ALLOWED)} may be"
             raise ConfigError(f"{key} must not be set: weights are tested as they are, {allowed}")
     base = [] if "dataset" in keys else [f"dataset={choice(run, 'dataset')}"]
-    chosen = [*base, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]
-    if "source" in run.dataset and "dataset.source" not in keys and "source" in composed(chosen).dataset:
-        source = choice(run, "dataset.source")
-        base += [f"dataset/source={source}"] if source in choices("dataset.source") else []
+    there = composed([*base, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]).choices
+    sources = {group: name for group, name in run.choices.items() if group.startswith("dataset.") and group not in keys}
+    if "dataset" in keys:
+        sources = {group: name for group, name in sources.items() if group in there}
+    for group, name in sources.items():
+        if name in choices("dataset.source"):
+            at = "" if group == "dataset.source" else f"@{group}"
+            base.append(f"{'+' * (group not in there)}dataset/source{at}={name}")
     config = composed([*base, *overrides])
     OmegaConf.set_struct(config, False)
     config.update({key: run[key] for key in ROOT_KEYS if key not in keys})
-    given = [f"{key}." for key in (*keys, *(f"dataset.{key}" for key in ROOT_KEYS)) if key != "dataset"]
+    config.choices.update(sources)
+    given = [f"{key}." for key in (*keys, *(f"dataset.{key}" for key in ROOT_KEYS if key in keys)) if key != "dataset"]
     for key, value in flattened(OmegaConf.to_container(run.dataset), "dataset.").items():  # type: ignore[arg-type]
         of_source = key.startswith("dataset.source.") and "source" in config.dataset
         if ("dataset" not in keys or of_source) and not f"{key}.".startswith(tuple(given)):

@@ -21,13 +21,21 @@ STREAMS = {
     "class": ("dataset=split", "scenario=class"),
     "task": ("dataset=split", "scenario=task"),
     "normalised": ("normalise=first_task", "dataset.order=reversed", "dataset.cycles=2"),
+    "a seed of its own": ("dataset=permuted", "dataset.num_tasks=2", "dataset.seed=7"),
+    "chosen sources": (
+        "dataset=domains",
+        "dataset/source@dataset.sources.a=digits",
+        "+dataset/source@dataset.sources.c=digits",
+        "dataset.sources.c.test_fraction=0.5",
+    ),
 }
 
 
 @pytest.fixture(scope="module", params=list(STREAMS))
 def of_every_kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Result:
     overrides = STREAMS[request.param]
-    without = "dataset.angles" if "dataset=split" in overrides else "nothing"
+    other = [o for o in overrides if o.startswith("dataset=")]
+    without = "dataset" if other == ["dataset=domains"] else "dataset.angles" if other else "nothing"
     tiny = [override for override in TINY if not override.startswith(without)]
     return lifelong.run(*tiny, *overrides, f"root={tmp_path_factory.mktemp('runs')}")
 
@@ -45,7 +53,7 @@ def test_own_stream_gives_the_last_row_of_the_matrix_and_leaves_the_run_as_it_wa
     before = contents(of_every_kind.folder)
     path, result = evaluate.evaluate(of_every_kind.folder, [])
     assert result["accuracy_per_task"] == of_every_kind.matrix[-1].tolist()
-    assert result["tasks"] == of_every_kind.names
+    assert (result["tasks"], result["source"]) == (of_every_kind.names, of_every_kind.metrics["source"])
     assert contents(of_every_kind.folder) == before
     assert json.loads(path.read_text()) == result
     assert path.parent == of_every_kind.folder / "evaluations"

@@ -170,6 +170,13 @@ def test_old_run_has_the_plasticity_of_its_last_end_and_a_line_for_what_it_lacks
 
 
 @pytest.mark.usefixtures("without_pictures")
+def test_stream_of_one_task_has_no_lines_and_all_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(tmp_path, "method=mas", "dataset.angles=[0]", *KEEP)
+    assert measured(result.folder).keys() == {"overlap", "cka", "plasticity"}
+    assert capsys.readouterr().err == f"connectivity needs two tasks or more, {result.folder} has one\n"
+
+
+@pytest.mark.usefixtures("without_pictures")
 def test_network_that_changes_with_the_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(tmp_path, *overrides("packnet"), *KEEP)
     assert analyse.main([str(result.folder), "--measures=plasticity"]) == 1

@@ -253,3 +253,17 @@ def test_figures_take_two_tasks_and_many(num: int) -> None:
     }  # fmt: skip
     for measure, (_, draw) in FIGURES.items():
         draw(measures[measure], names, "title").draw_without_rendering()
+
+
+def test_figures_of_a_dead_network_have_gaps() -> None:
+    """Features that are all alike have no CKA, no rank, no dormant units: null in analysis.json."""
+    each = dict.fromkeys(("dormant_units", "effective_rank"), None) | {"weight_norm": 0.5}
+    labels = {"shuffled_accuracy": [0.5, 0.5], "fresh_shuffled_accuracy": [0.5, 0.5]}
+    found = {"ends": [0, 1], **{k: [v, v] for k, v in each.items()}, **labels, "fresh": each}
+    plasticity = FIGURES["plasticity"][1](found | {"tau": 0.1, "num_steps": 3}, ["a", "b"], "title")
+    plasticity.draw_without_rendering()
+    assert plasticity.axes[0].get_ylim() == (0, 1)
+    nothing = {"own": [[None] * 2] * 2, "by_task": [[[None] * 2] * 2] * 2}
+    cka = FIGURES["cka"][1](nothing, ["a", "b"], "title")
+    cka.draw_without_rendering()
+    assert {text.get_text() for axes in cka.axes[:2] for text in axes.texts} == {"–"}

@@ -182,7 +182,10 @@ def test_finished_run_answers_without_training_and_says_so(finished: Result, fol
 
 def test_rerun_trains_again_to_the_same_bits(finished: Result, folder: Path) -> None:
     (folder / "metrics.json").write_text("{}")  # not even read
+    (folder / "evaluations").mkdir()
+    (folder / "evaluations" / "permuted-1.json").write_text("{}")  # of the weights before
     again = run(folder.parent.parent, "rerun=true")
+    assert not list((folder / "evaluations").iterdir())
     assert again.folder == folder
     assert_same_run(again, finished)
     same = {k: v for k, v in again.metrics.items() if "_seconds" not in k and k != "peak_memory_bytes"}

@@ -44,6 +44,13 @@ def test_event_file_has_the_rows_of_the_history_and_what_a_gallery_shows(tmp_pat
     assert average.value == pytest.approx(result.metrics["average_accuracy"], rel=1e-6)
 
 
+def test_run_that_starts_over_has_its_own_rows_alone(tmp_path: Path) -> None:
+    """The first one's were denser: what stays of them would show."""
+    run(tmp_path, "logger=tensorboard", "log_every_n_steps=1")
+    result = run(tmp_path, "logger=tensorboard", "rerun=true")
+    assert curves(events(result.folder)) == points(history(result))
+
+
 def test_killed_and_resumed_run_has_each_row_once(tmp_path: Path) -> None:
     """Killed two rows after its last checkpoint, which is of step 8."""
     run_killed(tmp_path, "logger=tensorboard", "checkpoint_steps=4", step=10)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from lifelong.analysis.ends import Ends, State
+from lifelong.analysis.ends import Ends, LackingError, State
 from lifelong.data.examples import Examples
 from lifelong.models.evaluation import BATCH_SIZE
 from lifelong.models.learner import Learner
@@ -36,9 +36,11 @@ def connectivity(ends: Ends, num_points: int) -> dict[str, Any]:
     below the diagonal.
 
     Raises:
-        LackingError: weights were not kept, or the network is another one on each task.
+        LackingError: weights were not kept, the network is another one on each task, or there is one task.
     """
     ends.check("connectivity", all_ends=True)
+    if ends.stream.num_tasks == 1:
+        raise LackingError(f"connectivity needs two tasks or more, {ends.folder.path} has one")
     stream, num = ends.stream, ends.stream.num_tasks
     shares = torch.linspace(0, 1, num_points, dtype=torch.float64).tolist()
     lines, barriers = [], [[float("nan")] * num for _ in range(num)]

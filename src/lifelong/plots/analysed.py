@@ -77,7 +77,7 @@ def cka_figure(found: Measure, names: Sequence[str], title: str) -> Figure:
     draw_matrix(panels[0], found["own"], names, names)
     panels[0].set(xlabel="features on the task", ylabel="after learning")
     panels[0].set_title("linear CKA × 100 with the end\nof the column's own task", fontsize=10)
-    draw_matrix(panels[1], np.mean(found["by_task"], axis=0), names, names)
+    draw_matrix(panels[1], np.mean(np.array(found["by_task"], dtype=float), axis=0), names, names)
     panels[1].set(xlabel="after learning", ylabel="after learning")
     panels[1].set_title("linear CKA × 100 between task ends,\nmean over all tasks' test data", fontsize=10)
     return figure
@@ -128,8 +128,8 @@ def plasticity_figure(found: Measure, names: Sequence[str], title: str) -> Figur
     )
     style = {**line_style(0), "marker": "o"}
     for axes, (key, label, scale) in zip(panels, drawn, strict=False):
-        axes.plot([0, *ticks], [scale * fresh[key], *(scale * value for value in found[key])], **style)
-        axes.set(ylabel=label, ylim=(0, 1.08 * axes.dataLim.y1 or 1))
+        axes.plot([0, *ticks], scale * np.array([fresh[key], *found[key]], dtype=float), **style)
+        axes.set(ylabel=label, ylim=(0, top(axes)))
     panels[3].plot(ticks, 100 * np.array(found["shuffled_accuracy"]), label="from this task's end", **style)
     other = {**style, "color": "0.45", "linestyle": "--", "marker": "X"}
     panels[3].plot(ticks, 100 * np.array(found["fresh_shuffled_accuracy"]), label="from the fresh network", **other)
@@ -150,6 +150,12 @@ FIGURES: dict[str, tuple[str, Callable[[Measure, Sequence[str], str], Figure]]] 
     "plasticity": ("plasticity.png", plasticity_figure),
 }
 """The file and the figure of each measure."""
+
+
+def top(axes: Axes) -> float:
+    """Where an axis from 0 on ends: above what is drawn, or 1 if nothing is, as where all is undefined."""
+    highest = float(axes.dataLim.y1)
+    return 1.08 * highest if math.isfinite(highest) and highest > 0 else 1.0
 
 
 def draw_matrix(axes: Axes, shares: Any, rows: Sequence[str], columns: Sequence[str]) -> None:

@@ -100,6 +100,7 @@ class RunFolder:
     def start_over(self) -> None:
         """Forget a finished result (rerun=true); checkpoints first: killed in between, the run is still finished."""
         made = [*self.weights.glob("*.pt"), *self.importances.glob("*.pt"), *self.path.glob("*.png")]
+        made += (self.path / "evaluations").glob("*.json")  # of the weights before
         for path in (self.previous_checkpoint, self.checkpoint, self.metrics, self.history, self.analysis, *made):
             path.unlink(missing_ok=True)
 

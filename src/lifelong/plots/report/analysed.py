@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from pandas import DataFrame
 
-from lifelong.plots.analysed import draw_matrix
+from lifelong.plots.analysed import draw_matrix, top
 from lifelong.plots.figures import empty_figure
 from lifelong.plots.report.plots import GREYS, WIDTH, styles
 from lifelong.plots.report.tables import best_runs, mean_matrix
@@ -76,7 +76,7 @@ def plasticity_figure(runs: DataFrame) -> Figure | None:
             fresh = [value for *_, found, _ in shown for each in found for value in each[f"fresh_{key}"]]
             axes.axhline(scale * np.mean(fresh), color=GREYS[2], linestyle="--", label="fresh network")
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-        axes.set(xlabel="tasks learned", ylabel=label, ylim=(0, 1.08 * axes.dataLim.y1 or 1))
+        axes.set(xlabel="tasks learned", ylabel=label, ylim=(0, top(axes)))
         axes.xaxis.set_major_locator(MultipleLocator(math.ceil(len(shown[0][3]) / 10)))
         axes.grid(color="0.92")
     return figure

@@ -10,7 +10,7 @@ from lifelong.tracking.history import Row, numbers, read_history
 class EventFiles(TensorBoardLogger, Gallery):
     """Lightning's TensorBoardLogger on the stream's own step axis: one event file, however many Trainers come and go.
 
-    What a resumed run had written after its checkpoint is purged.
+    What a resumed run had written after its checkpoint is purged; all of it, where a run starts over.
 
     Raises:
         ModuleNotFoundError: neither tensorboard nor tensorboardX is installed.
@@ -18,7 +18,7 @@ class EventFiles(TensorBoardLogger, Gallery):
 
     def __init__(self, about: About) -> None:
         steps = [row["step"] for row in read_history(about.folder / "history.jsonl")]
-        purge = max(steps) + 1 if steps else None
+        purge = max(steps, default=-1) + 1
         super().__init__(about.folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
         self.about = about
 
