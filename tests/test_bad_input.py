@@ -78,6 +78,8 @@ VALUES = {
     "method=lwf method.columns=all": "method.columns must be one of old, visible, got 'all'",
     "method=lwf method.reduction=sum": "method.reduction must be one of batchmean, mean, got 'sum'",
     "method=lwf method.columns=visible": "scenario must be class with method.columns=visible, got 'domain'",
+    "method=lwf method.columns=visible scenario=class active_classes=all": "active_classes must be seen with "
+    "method.columns=visible (else none is new), got all",
     "method=mas method.batch=0": "method.batch must be an integer >= 1 or null, got 0",
     "method=joint method.schedule=twice": "method.schedule must be one of cumulative, once, got 'twice'",
     "method=joint epochs_per_task=[1,1] method.schedule=once": "epochs_per_task must be null with method.schedule=once",

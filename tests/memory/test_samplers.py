@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lifelong.data.examples import Examples, as_input
 from lifelong.memory.base import ExemplarError, ExemplarMemory, drawn
@@ -211,3 +211,25 @@ def test_diverged_network_is_an_error_of_its_own(sampler: type[ExemplarMemory]) 
         learner.backbone.body[1].weight.fill_(torch.nan)
         with pytest.raises(ExemplarError, match="not finite"):
             sampler().choose(learner, candidates(5), 2, seeded(0))
+
+
+class Bag(nn.Module):
+    """Token ids (B, L) → the mean of their embeddings → logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.EmbeddingBag(20, 4), nn.Linear(4, 5)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.words(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_exemplars_of_token_ids_are_chosen(sampler: type[ExemplarMemory]) -> None:
+    learner = Learner(Bag(), torch.optim.Adam, 5).double().eval()
+    ids = torch.randint(0, 20, (30, 6), generator=seeded(0))
+    chosen = sampler().choose(learner, Examples(ids, torch.full((30,), LABEL)), 4, seeded(1))
+    assert len(set(chosen.tolist())) == 4

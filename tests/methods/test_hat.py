@@ -74,6 +74,29 @@ def test_s_rises_from_its_inverse_to_s_max_in_each_epoch(tmp_path: Path) -> None
     assert annealing.s == pytest.approx(one_epoch * 6, rel=1e-12)
 
 
+def test_s_reaches_s_max_where_steps_end_within_an_epoch(tmp_path: Path) -> None:
+    annealing = Annealing(HAT(s_max=400.0))
+    learned(annealing.method, tmp_path, callbacks=[annealing], epochs=9, max_steps=6)
+    whole, half = [1 / 400 + (400 - 1 / 400) * b / 3 for b in range(4)], [1 / 400, 400.0]
+    assert annealing.s == pytest.approx([*whole, *half] * 3, rel=1e-12)
+
+
+def test_batches_whose_s_differs_share_a_compiled_graph() -> None:
+    graphs: list[Any] = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    method, learner = in_second_task()
+    network, found = torch.compile(learner.backbone, backend=count, dynamic=False), []
+    for s in (1.0, 2.0, 3.0):
+        method._s = s
+        assert_close(network(batch().x), learner.backbone(batch().x), **EXACT)
+        found.append(len(graphs))
+    assert found == [found[0]] * 3
+
+
 def test_s_is_s_max_where_an_epoch_is_one_batch(tmp_path: Path) -> None:
     method = HAT()
     annealing = Annealing(method)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch import nn
 from torch.testing import assert_close
 
 import tiny
@@ -49,6 +50,16 @@ def test_task_that_comes_again_is_refused_where_its_part_is_final(method: str) -
     isolating, stream = make_penalty(method), tiny.split("task", cycles=2)
     with pytest.raises(ValueError, match=r"dataset\.cycles must be 1 with .*, got 2"):
         isolating.check(stream, make_learner(stream).backbone)
+
+
+@pytest.mark.parametrize("method", ["xdg", "hat"])
+def test_gates_refuse_units_that_may_lie_in_either_dimension(method: str) -> None:
+    gated, stream = make_penalty(method), make_stream()
+    gated.learner = make_learner(stream)
+    gated.gate_for(0)
+    (relu,) = (module for module in gated.learner.modules() if isinstance(module, nn.ReLU))
+    with pytest.raises(ValueError, match=r"backbone must have units .* behind each nn.ReLU, got shape \(2, 3, 4\)"):
+        relu(torch.zeros(2, 3, 4))
 
 
 @pytest.mark.parametrize("network", NETWORKS)

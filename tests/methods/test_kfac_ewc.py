@@ -208,6 +208,17 @@ def test_excluded_bias_is_left_out_of_its_layer() -> None:
     assert "head.bias" not in penalty.importance_shown
 
 
+def test_without_a_layer_it_is_ewc() -> None:
+    layers = ["body.0", "body.3", "head"]
+    found = []
+    for method in ("kfac_ewc", "ewc"):
+        penalty, learner = make_penalty(method, exclude=layers), make_learner(tiny.split(), "cnn")
+        tiny.after_task(penalty, learner, random_batches(2, 2))
+        found.append(penalty.importance_shown)
+    assert found[0].keys() == {"body.1.weight", "body.1.bias", "body.4.weight", "body.4.bias"}
+    assert_close(found[0], found[1])
+
+
 def test_layer_whose_weight_is_used_elsewhere_too_is_refused() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -18,7 +18,8 @@ from lifelong.data.seeds import derived_generator
 from lifelong.distributed.ranks import Shard
 
 DRAWS = 4
-"""Keeps the draws of augmentation apart from the other draws of an epoch."""
+"""Keeps the draws of augmentation apart from the order of an epoch. (A method's draws at batch 4 are of one stream with
+them, which changes no distribution.)"""
 
 WHOLE = Shard()
 

@@ -99,6 +99,8 @@ def _sums_of_batch(
     mine = [(use, name) for use in uses for name in use.rules if name in layers]
     if others := used_otherwise(z, [use for use, _ in mine], model) & own:
         raise ValueError(f"backbone must use {min(others)} in its layer alone with a Kronecker penalty")
+    if not mine:
+        return {}, {}
     new_A: Params = {}
     rows: dict[str, int] = defaultdict(int)
     for use, name in mine:

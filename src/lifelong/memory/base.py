@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lifelong.data.examples import Examples
 from lifelong.distributed.ranks import from_rank_zero
-from lifelong.importance.traceless import leaving_no_trace
+from lifelong.importance.traceless import as_model_input, leaving_no_trace
 
 REPLAYS = ("joined", "repeated", "balanced")
 BATCH_SIZE = 2048
@@ -215,7 +215,7 @@ def in_batches(function: Callable[[Tensor], Tensor], learner: Learned, candidate
     """
     like = next(learner.backbone.parameters())
     chunks = (learner.as_input(images.to(like.device)) for images in candidates.inputs.split(BATCH_SIZE))
-    return checked(torch.cat([function(x.to(like.dtype)).cpu().double() for x in chunks]))
+    return checked(torch.cat([function(as_model_input(learner.backbone, x)).cpu().double() for x in chunks]))
 
 
 def checked(values: Tensor) -> Tensor:

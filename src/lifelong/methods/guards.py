@@ -50,7 +50,7 @@ def check_choice(key: str, value: Any, allowed: Sequence[Any]) -> None:
 
 
 def check_importance(importance: Mapping[str, Tensor], params: Mapping[str, Tensor], *, signed: bool = False) -> None:
-    """Check Ω >= 0 after a task; warn where it is zero for every weight. One host sync per task.
+    """Check Ω >= 0 after a task; warn where it is zero for every weight.
 
     params: the parameters, with the gradient of the task's last step in .grad. signed: Ω may be negative.
 

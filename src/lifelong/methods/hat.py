@@ -72,6 +72,7 @@ class HAT(Gated, Freezing):
 
     # The gates -----------------------------------------------------------------------------------------------------
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # s changes with each batch: a graph for each else
     def gate(self, base: int, layer: int, num_units: int) -> Tensor | None:
         if base != self._in_work:
             return self.masks.get((base, layer))
@@ -85,7 +86,10 @@ class HAT(Gated, Freezing):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        done = batch_idx / last if (last := trainer.num_training_batches - 1) > 0 else 1.0
+        num, size = trainer.num_training_batches, trainer.accumulate_grad_batches
+        if trainer.max_steps > 0:  # they may end within an epoch
+            num = min(num, batch_idx - batch_idx % size + (trainer.max_steps - trainer.global_step) * size)
+        done = batch_idx / (num - 1) if num > 1 else 1.0
         self._s = 1 / self.s_max + (self.s_max - 1 / self.s_max) * done
 
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:

@@ -104,6 +104,9 @@ class Gated(Isolation):
             self._hooks_of_gates = [m.register_forward_hook(hook) for m, hook in zip(relus, passes, strict=True)]
 
     def _pass(self, base: int, layer: int, module: nn.Module, inputs: Any, units: Tensor) -> Tensor:
+        if units.ndim == 3:  # (B, T, D) of tokens and (B, C, L) of a signal look alike
+            shape = tuple(units.shape)
+            raise ValueError(f"backbone must have units (B, U) or (B, C, H, W) behind each nn.ReLU, got shape {shape}")
         gate = self.gate(base, layer, units.shape[1])
         return units if gate is None else units * gate.to(units).view(-1, *[1] * (units.ndim - 2))
 

@@ -45,6 +45,8 @@ class LwF(Distillation):
         super().check(stream, backbone)
         if self.columns == "visible" and stream.scenario != "class":
             raise ValueError(f"scenario must be class with method.columns=visible, got {stream.scenario!r}")
+        if self.columns == "visible" and stream.active_classes == "all":
+            raise ValueError("active_classes must be seen with method.columns=visible (else none is new), got all")
 
     @property
     def active(self) -> bool:

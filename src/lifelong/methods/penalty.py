@@ -63,7 +63,7 @@ class Penalty(Method):
         self.anchor = weights
 
     def alone(self, new: Params) -> Params:
-        """Ω >= 0 of the task by itself, from what `importance_of_task` returned: what is held of a first task."""
+        """Ω >= 0 of the task by itself, from what `importance_of_task` returned, before decay or a ceiling."""
         return new
 
     @property

@@ -17,7 +17,7 @@ class SCP(Penalty):
 
     Args:
         slices: "exact" for the expectation over all directions, (1/K) Σ_k (∂φ̄_k/∂θ)²; or how many to draw.
-        alpha: α in [0, 1), how much of the past survives each task.
+        alpha: α in [0, 1], how much of the past survives each task.
     """
 
     def __init__(self, strength: float, *, slices: int | str = "exact", alpha: float = 0.5, **base: Any) -> None:
