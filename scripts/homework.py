@@ -6,6 +6,7 @@ accuracy over the tasks seen so far. They go to docs/data/homework.csv, of which
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,10 +23,10 @@ from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.report.runs import WITHIN, accuracy_curves
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import identifier
-from studies.pages import read_csv, write_csv
+from studies.pages import read_csv, renewed, write_csv
 from studies.protocols import DATA, Protocol, protocol, with_seed
 
-NAME, COMPAT = "homework", "published"
+NAME, COMPAT, KEYS = "homework", "published", ["data", "method", "seed"]
 EPOCH = {"mnist": 469, "mnist5k": 32}
 """Optimiser steps of an epoch: 60,000 digits or 4,000, 128 a batch."""
 
@@ -36,10 +37,8 @@ def mean_over_seen(path: Path) -> DataFrame:
 
 
 def curves(data: str, rows: Sequence[str], root: Path) -> DataFrame:
-    """Columns data, method, seed, position, accuracy, of the finished runs below `root`, as the protocol is now.
-
-    Raises ConfigError for one that was not tested within its tasks.
-    """
+    """Columns KEYS, position, accuracy, of the finished runs below `root` as the protocol is now; one that was not
+    tested within its tasks is named on stderr."""
     plan, found = protocol(NAME, data), []
     for row in rows:
         for folder in sorted((root / plan.place(row, COMPAT)).glob("*-s*")):
@@ -47,9 +46,9 @@ def curves(data: str, rows: Sequence[str], root: Path) -> DataFrame:
             if run.finished and folder.name == _id_now(plan, row, seed := run.read_config().seed):
                 points = mean_over_seen(folder)
                 if points.empty:
-                    raise ConfigError(f"{folder} was not tested within its tasks: put it aside and run it here")
+                    print(f"{folder} was not tested within its tasks: put it aside and run it here", file=sys.stderr)
                 found.append(points.assign(data=plan.data_title, method=row, seed=seed))
-    columns = ["data", "method", "seed", "position", "accuracy"]
+    columns = [*KEYS, "position", "accuracy"]
     return pd.concat(found)[columns] if found else DataFrame(columns=columns)
 
 
@@ -93,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         ablations.main([NAME, "--run", "--stacked", "--jobs", str(args.jobs), *where])
     path = args.docs / "data" / f"{NAME}.csv"
     if len(points := curves(args.data, rows, args.root)):
-        write_csv(path, points)
+        held = read_csv(path) if path.exists() else points[:0]
+        write_csv(path, renewed(held[held["data"].isin(points["data"])], points, KEYS))  # one figure: of one data set
     save_figure(figure(read_csv(path)), args.docs / f"{NAME}.png")
     page: Path = args.docs / f"{NAME}.md"
     return page

@@ -164,6 +164,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_intermixed_args(arguments)
     if args.choose_seeds < 1:
         raise ConfigError(f"--choose-seeds must be an integer >= 1, got {args.choose_seeds}")
+    if not 0 <= args.around <= args.reach:
+        raise ConfigError(f"--around must be an integer >= 0 and <= --reach={args.reach}, got {args.around}")
     rows = protocol(args.protocol, args.data).rows_of(args.compat)
     args.methods = parts_of(args.methods, "methods", rows) if args.methods is not None else rows
     args.seeds = seeds_of(args.seeds)

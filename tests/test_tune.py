@@ -97,6 +97,8 @@ def test_choice_is_the_best_of_its_grid_and_the_same_command_trains_nothing(
         (["homework", "--seeds=2-1"], "--seeds must be integers >= 0, "),
         (["homework", "--seeds=0,0"], "--seeds must be integers >= 0, .* none twice"),
         (["homework", "--choose-seeds=0"], "--choose-seeds must be an integer >= 1, got 0"),
+        (["homework", "--around=2", "--reach=1"], "--around must be an integer >= 0 and <= --reach=1, got 2"),
+        (["homework", "--jobs=0"], "--jobs must be an integer >= 1, got 0"),
         (["nope"], "protocol must be one of homework, "),
         (["homework", "--data=nope"], "source must be one of mnist, "),
     ],

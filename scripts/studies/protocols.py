@@ -188,7 +188,9 @@ def _needs_scripts(arguments: Sequence[str]) -> bool:
 
 def launch(commands: Sequence[Sequence[str]], *, run: bool, jobs: int, stacked: bool) -> None:
     """Print each sweep; run: and run it, of stacked ones, a process each, `jobs` at a time. A sweep goes on when a run
-    diverges: its folder says so."""
+    diverges: its folder says so. Raises ConfigError for `jobs` < 1."""
+    if jobs < 1:
+        raise ConfigError(f"--jobs must be an integer >= 1, got {jobs}")
     own_methods = {"PYTHONPATH": os.pathsep.join(filter(None, ["scripts", os.environ.get("PYTHONPATH")]))}
 
     def launched(command: Sequence[str]) -> None:

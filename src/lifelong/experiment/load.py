@@ -41,7 +41,8 @@ def load(
         raise ConfigError(f"as_input must be given to load {folder}, whose source has one of its own, got None")
     learner.as_input = as_input or default_as_input
     if saved.get("normalise"):
-        learner.as_input = Normalise(*saved["normalise"], as_input=learner.as_input)
+        mean, std = saved["normalise"]
+        learner.as_input = Normalise(mean, std, learner.as_input)
     learner.load_state_dict(saved["state_dict"])
     learner.show(saved["visible"])
     return learner.eval()

@@ -33,7 +33,8 @@ def arrays(path: str, classes: Sequence[str] | None = None, test_fraction: float
 
     images: uint8 (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3. inputs: (N, ...) as they are, floats
     (features, embeddings), integers (token ids) or uint8 (pixels). labels: integers (N,), 0 and up.
-    A .pt file is memory-mapped, so it may be larger than memory; an .npz file is read.
+    A .pt file is memory-mapped; it may be larger than memory where it holds a test part and images as (N, H, W) or
+    (N, C, H, W), or inputs as floats of at most 32 bits, int64 or uint8: all else is copied. An .npz file is read.
 
     Args:
         classes: names of the labels 0, 1, …; None: the numbers up to the largest label.
