@@ -11,6 +11,7 @@ from functools import cache
 
 import pytest
 import torch
+from hypothesis import settings
 from lightning.fabric.utilities import registry
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -22,6 +23,8 @@ from tuned import tuning  # noqa: F401 - a fixture
 from wandb_session import server, wandb_afresh  # noqa: F401 - fixtures
 
 torch.set_num_threads(1)
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 registry.entry_points = cache(registry.entry_points)  # each Trainer would read what all packages declare
 
 

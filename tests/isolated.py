@@ -20,9 +20,9 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 
-def make_stream() -> TaskStream:
+def make_stream(order: str | None = None) -> TaskStream:
     """Three tasks of two classes, in task-incremental learning."""
-    return tiny.split("task")
+    return tiny.split("task", order=order)
 
 
 @torch.no_grad()
@@ -40,9 +40,16 @@ def test_logits(stream: TaskStream, learner: Learner, method: Method, task: int)
 test_logits.__test__ = False  # type: ignore[attr-defined]
 
 
-def learned(method: Method, folder: Path, network: str = "mlp", optimizer: str = "adam", **options: Any) -> Any:
+def learned(
+    method: Method,
+    folder: Path,
+    network: str = "mlp",
+    optimizer: str = "adam",
+    order: str | None = None,
+    **options: Any,
+) -> Any:
     """Learn the stream: the learner, the accuracy matrix and [k][j] logits of task j after task k, j <= k."""
-    stream, said = make_stream(), []
+    stream, said = make_stream(order), []
     learner = tiny.make_learner(stream, network, OPTIMIZERS[optimizer])
 
     def on_row(task: Task) -> None:

@@ -75,7 +75,7 @@ def test_metrics_are_flat_standard_json_with_costs_and_what_it_ran_on(finished: 
     assert metrics["run_id"] == finished.folder.name
     assert (metrics["num_tasks"], metrics["num_steps"], metrics["seed"]) == (2, 12, 0)
     for phase in ("train", "importance", "evaluation"):
-        assert 0 < metrics[f"{phase}_seconds"] < 60
+        assert metrics[f"{phase}_seconds"] > 0
     assert metrics["peak_memory_bytes"] > 1e7
     assert metrics["method_state_bytes"] == 2 * 4 * sum(w.numel() for w in weights(finished).values()) + 8
     assert metrics["versions"].startswith("python 3.")

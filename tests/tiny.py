@@ -199,10 +199,11 @@ def run(
     memory: Memory | None = None,
     callbacks: Iterable[Callback] = (),
     on_row: Callable[[Task], None] = lambda task: None,
+    seed: int = 0,
     **trainer: Any,
 ) -> Tensor:
     """Learn the stream as train.py does; returns the accuracy matrix (T, T)."""
-    run = Run(stream, learner, penalty, memory or Memory(), make_trainer, batch_size=16, on_row=on_row)
+    run = Run(stream, learner, penalty, memory or Memory(), make_trainer, batch_size=16, seed=seed, on_row=on_row)
     files = CheckpointFiles(folder / "last.ckpt", {})
     run.checkpoints = Checkpoints(files, run.record, run.memory, lambda: 0, every_seconds=1e9)
     run.make_trainer = partial(make_trainer, penalty, *callbacks, run.checkpoints, **trainer)

@@ -134,9 +134,12 @@ def test_only_training_batches_are_augmented(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(evaluation, "accuracy", marked("evaluation", evaluation.accuracy))
     monkeypatch.setattr(loop, "importance_batches", marked("importance", loop.importance_batches))
     monkeypatch.setattr(base.ExemplarMemory, "after_task", marked("memory", base.ExemplarMemory.after_task))
-    lifelong.run(*TINY, "augment=crop_flip", "augment.padding=1", "augment.flip=0", f"root={tmp_path}")
-    assert set(calls) == {"train"}
-    assert len(calls) == 2 * 2 * 6  # tasks, epochs, batches
+    settings = (*TINY, "augment=crop_flip", "augment.padding=1", "augment.flip=0", f"root={tmp_path}")
+    lifelong.run(*settings)
+    assert calls == ["train"] * 2 * 2 * 6  # tasks, epochs, batches
+    calls.clear()
+    lifelong.run(*settings, "method=er")
+    assert calls == ["train"] * (2 * 2 * 6 + 2 * 6)  # and a draw at each step of the second task
     examples = Examples(IMAGES, torch.arange(64))
     batches = list(loop.importance_batches(examples, None, torch.Generator()))
     assert batches[0][0].equal(IMAGES / 255)

@@ -20,7 +20,6 @@ from lifelong.memory.reservoir import Reservoir
 from tiny import make_learner, make_penalty
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
-METHODS = ("finetune", "er", "der", "derpp", "agem", "gem")
 
 
 def numbered(num: int) -> Examples:

@@ -53,6 +53,14 @@ def test_der_is_the_formula_written_out() -> None:
     assert_close(loss_and_gradient(method, learner)[0], expected.detach(), rtol=1e-10, atol=0.0)
 
 
+def test_derpp_without_logits_still_replays_labels() -> None:
+    method = DERPP(0.0, 0.7, batch_size=6)
+    tiny.replaying(method, Reservoir(30))
+    assert method.active
+    method.label_strength = 0.0
+    assert not method.active
+
+
 def test_derpp_adds_the_task_loss_of_a_second_draw() -> None:
     method = DERPP(0.3, 0.7, batch_size=6)
     learner = tiny.replaying(method, Reservoir(30))

@@ -91,6 +91,23 @@ def test_draws_are_as_many_as_a_training_batch_unless_told(tmp_path: Path) -> No
     assert set(sizes) == {16}
 
 
+def test_each_step_of_a_run_draws_anew_by_its_seed(tmp_path: Path) -> None:
+    """Two tasks that replay, two epochs, four batches: as many generators, and others under another seed."""
+    seen: list[int] = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if method.active:
+                seen.append(method.generator().initial_seed())
+
+    for seed in (0, 1):
+        stream, method = tiny.split("class"), ER(batch_size=4)
+        (folder := tmp_path / str(seed)).mkdir()
+        options = {"memory": Uniform(per_class=9), "callbacks": [Look()], "epochs": 2, "seed": seed}
+        tiny.run(stream, make_learner(stream), method, folder, **options)
+    assert len(seen) == len(set(seen)) == 2 * 16
+
+
 class Idle(ER):
     """Fine-tuning that leaves memory alone."""
 

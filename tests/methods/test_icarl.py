@@ -53,6 +53,20 @@ def test_first_task_has_no_teacher() -> None:
     assert_close(method.extra_loss(Batch(torch.empty(0), y), z).detach(), expected, rtol=1e-10, atol=0.0)
 
 
+def test_class_that_comes_again_has_its_label_for_a_target() -> None:
+    stream, method = tiny.split("class", cycles=2), ICaRL()
+    learner: Any = make_learner(stream).double()
+    learner.show(stream.visible(2, 2))
+    tiny.after_task(method, learner, [])
+    method.task = stream.task(3)  # classes 0 and 1 once more
+    learner.show(stream.visible(3, 3))
+    method.on_train_start(tiny.stand_in_trainer(SGD(learner.parameters(), lr=0.1), 0), learner)
+    z, y = learner.logits(torch.rand(4, 1, 8, 8, dtype=torch.float64)), torch.tensor([0, 1, 1, 0])
+    x = torch.rand(4, 1, 8, 8, dtype=torch.float64)
+    expected = reference.distilled_binary_cross_entropy(z, learner.logits(x), y, [2, 3, 4, 5], [0, 1])
+    assert_close(method.extra_loss(Batch(x, y), z).detach(), expected.detach(), rtol=1e-10, atol=0.0)
+
+
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_class_is_that_of_the_nearest_mean_of_exemplars(network: str, tmp_path: Path) -> None:
     """After two tasks, under a budget that had the first task's exemplars shrink."""

@@ -52,6 +52,29 @@ def test_task_that_comes_again_is_refused_where_its_part_is_final(method: str) -
         isolating.check(stream, make_learner(stream).backbone)
 
 
+FINAL = {"packnet": {}, "hat": {"strength": 0.0, "s_max": 1e6}, "separate": {}}
+"""The methods that forget nothing, to the last bit: HAT where its gates are hard."""
+
+
+@pytest.mark.parametrize("method", FINAL)
+def test_parts_are_found_again_where_the_tasks_come_in_another_order(method: str, tmp_path: Path) -> None:
+    said = learned(make_penalty(method, **FINAL[method]), tmp_path, order="reversed", epochs=2)[2]
+    for task in range(3):
+        assert_close(said[-1][task], said[task][task], **EXACT)
+
+
+def test_task_that_comes_first_in_another_order_is_gated_too(tmp_path: Path) -> None:
+    xdg, gates = make_penalty("xdg"), []
+
+    class Look(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            gates.append(xdg.gate(xdg.task.base, 0, 16))
+
+    learned(xdg, tmp_path, order="reversed", callbacks=[Look()])
+    assert xdg.seeds.keys() == {0, 1, 2}
+    assert all(gate is not None and 0 < int(gate.sum()) < 16 for gate in gates)
+
+
 @pytest.mark.parametrize("method", ["xdg", "hat"])
 def test_gates_refuse_units_that_may_lie_in_either_dimension(method: str) -> None:
     gated, stream = make_penalty(method), make_stream()

@@ -24,6 +24,7 @@ def taught(scenario: str, num_tasks: int = 2, **settings: Any) -> tuple[LwF, Any
     learner, method = make_learner(stream).double(), LwF(2.0, **settings)
     for task in range(num_tasks):
         learner.show(stream.visible(task, task))
+        tiny.moved_off(learner, seed=task)
         tiny.after_task(method, learner, [])
     learner.show(stream.visible(num_tasks, num_tasks))
     method.task = stream.task(num_tasks)

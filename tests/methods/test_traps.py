@@ -12,7 +12,9 @@ from torch.testing import assert_close
 import tiny
 from lifelong.data.examples import Examples
 from lifelong.memory.base import Memory
+from lifelong.memory.samplers import Uniform
 from lifelong.methods.mas import MAS
+from lifelong.methods.method import Method
 from lifelong.models import evaluation
 from lifelong.runs.record import Record
 from lifelong.training.checkpoint import Checkpoints
@@ -34,9 +36,10 @@ EXACT = {"rtol": 0.0, "atol": 0.0}
 class Spying(MAS):
     """Keeps the samples its importance is computed on."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_samples: int | None = None) -> None:
         super().__init__(1.0)
         self.seen: list[Examples] = []
+        self.num_samples = num_samples
 
     def importance_of_task(self, learner: Any, batches: Any, generator: torch.Generator) -> dict[str, Tensor]:
         pairs = list(batches)
@@ -52,6 +55,26 @@ def test_trap_importance_on_test_data(tmp_path: Path) -> None:
     for task, seen in enumerate(penalty.seen):
         assert_close(seen.inputs, stream.task(task).train.inputs, **EXACT)
         assert_close(seen.labels, stream.task(task).train.labels, **EXACT)
+
+
+def test_trap_number_of_samples_without_effect(tmp_path: Path) -> None:
+    stream, penalty = tiny.split("class"), Spying(20)
+    tiny.run(stream, make_learner(stream), penalty, tmp_path)
+    for task, seen in enumerate(penalty.seen):
+        labels = stream.task(task).train.labels
+        assert len(seen) == 20
+        assert seen.labels.tolist() != labels[:20].tolist()  # drawn at random
+    for method in ("ewc", "online_ewc", "ewc_dr", "kfac_ewc"):
+        assert make_penalty(method, num_samples=7).num_samples == 7
+
+
+def test_trap_exemplars_of_test_data(tmp_path: Path) -> None:
+    stream, memory = tiny.split("class"), Uniform(per_class=5)
+    tiny.run(stream, make_learner(stream), Method(), tmp_path, memory=memory)
+    assert len(memory.cells) == 6
+    for (base, _), images in memory.cells.items():
+        known = {image.numpy().tobytes() for image in stream.task(base).train.inputs}
+        assert known >= {image.numpy().tobytes() for image in images}
 
 
 class Modes(Callback):
