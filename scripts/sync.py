@@ -27,8 +27,10 @@ from lifelong.tracking.loggers.wandb import is_uploaded, try_online_again
 def upload(folder: Path) -> tuple[str, str]:
     """Upload the run unless it is there: what became of it, and why if it was not uploaded."""
     config: Any = OmegaConf.load(folder / "config.yaml")
-    if is_uploaded(folder) or "wandb" not in config.logger:
+    if is_uploaded(folder):
         return "uploaded before", ""
+    if "wandb" not in config.logger:
+        return "not uploaded", "it was gone on with without logger=wandb"
     check_group(config, "logger.wandb")  # a stranger's config.yaml could name any function
     try:
         with FileLock(folder / ".lock", blocking=False):

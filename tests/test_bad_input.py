@@ -112,6 +112,7 @@ VALUES = {
     "evaluate_every_n_steps=0": "evaluate_every_n_steps must be an integer >= 1 or null, got 0",
     "evaluate_samples=0": "evaluate_samples must be an integer >= 1, got 0",
     "checkpoint_steps=0": "checkpoint_steps must be an integer >= 1 or null, got 0",
+    "trainer.check_val_every_n_epoch=5": "trainer.check_val_every_n_epoch must be left out, as Lightning's",
     "trainer.limit_train_batches=0": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or",
     "trainer.limit_train_batches=1.5": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or",
     "name=../x": "name must be a folder name of letters, digits, '_', '-', '.', got '../x'",

@@ -1,6 +1,7 @@
 """The step of a stack: each member's gradients, by the batched products of all."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +9,19 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
+import tiny
+from lifelong.data.examples import Examples
+from lifelong.data.normalise import first_task
+from lifelong.data.split import Split
+from lifelong.memory.base import Memory
+from lifelong.methods.method import Method
 from lifelong.models.cnn import CNN
+from lifelong.models.evaluation import accuracy_row
 from lifelong.models.mlp import MLP
+from lifelong.stacked.data import accuracy_rows
 from lifelong.stacked.network import Network
 from lifelong.stacked.plan import NETWORKS
+from lifelong.training.loop import Run
 
 S, B, K = 3, 5, 4
 
@@ -50,6 +60,26 @@ def test_gradients_and_their_mean_squares_are_those_of_single_samples(shared: bo
     assert all(g.is_contiguous() for g in grads.values())  # else torch's fused optimisers misread them
     if squares is not None:
         assert_close(squares, {name: g[1:].square().mean(1) for name, g in zip(names, each[1:], strict=True)})
+
+
+def shades(examples: Examples) -> Examples:
+    """Class c is c + 1 times as bright as class 0."""
+    share = (examples.labels + 1).view(-1, 1, 1, 1) / 6
+    return Examples((examples.inputs * share).to(torch.uint8), examples.labels)
+
+
+def test_each_member_is_tested_on_what_its_own_stream_makes_of_pixels() -> None:
+    """Normalised by its own first task, which is another one for each."""
+    runs, whole = [], tiny.source()
+    shaded = replace(whole, train=shades(whole.train), test=shades(whole.test))
+    for order in (None, "reversed"):
+        stream = Split(shaded, 2, scenario="class", order=order)
+        learner = tiny.make_learner(stream)
+        learner.as_input = first_task(stream)
+        runs.append(Run(stream, learner, Method(), Memory(), tiny.make_trainer, batch_size=16))
+    expected = [accuracy_row(run.learner, run.stream, 2, "test") for run in runs]
+    found = accuracy_rows(runs, Network([r.learner.backbone for r in runs]), 2, "test", torch.device("cpu"))
+    assert_close(found, torch.stack(expected), rtol=0, atol=0)
 
 
 def test_released_members_share_no_memory() -> None:

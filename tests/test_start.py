@@ -56,6 +56,7 @@ def test_extended_run_equals_one_that_had_all_tasks_from_the_start(tmp_path: Pat
         (("dataset.angles=[0,40,60]",), "has another task 2"),
         (("dataset.angles=[0]",), "has 2 tasks, not fewer than this run's 1"),
         (("seed=1", MORE), "has another seed"),
+        (("epochs_per_task=[3,2,2]", MORE), r"has \[2, 2\] epochs a task, not the first ones of \[3, 2, 2\]"),
     ],
 )
 def test_extending_what_is_no_prefix_is_refused(

@@ -46,6 +46,17 @@ def test_online_run_arrives_whole(tmp_path: Path, server: Server, capfd: pytest.
     assert list(read_runs(tmp_path)["state"]) == ["finished"]  # W&B leaves a config.yaml of its own in the run's folder
 
 
+def test_extended_run_arrives_whole(tmp_path: Path, server: Server) -> None:
+    """Rows of before have fewer tasks than those of now."""
+    first = run(tmp_path, *SHORT, "dataset.angles=[0,30]")
+    result = run(tmp_path, *SHORT, "dataset.angles=[0,30,60]", f"extend={first.folder}")
+    kept = arrived(server, result)
+    assert scalars(kept.rows) == history(result)
+    tables = [json.loads(text) for name, text in kept.files.items() if name.startswith("media/table/accuracy_matrix_")]
+    assert max(len(table["data"]) for table in tables) == 3
+    assert is_uploaded(result.folder)
+
+
 @pytest.mark.parametrize(("mode", "variable"), [("online", "offline"), ("offline", "online")])
 def test_mode_of_the_configuration_comes_before_that_of_the_environment(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],

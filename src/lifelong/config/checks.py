@@ -20,6 +20,8 @@ TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Weights in float32: in half precision small steps and small importances round away, and importance, evaluation and
 saved models are float32, not float64."""
+UNUSED = ("check_val_every_n_epoch", "val_check_interval", "limit_val_batches", "limit_test_batches",
+          "limit_predict_batches", "num_sanity_val_steps")  # fmt: skip
 BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: v >= 0, "an integer >= 0"),
     "compat": (lambda v: v in COMPATS, f"one of {', '.join(COMPATS)}"),
@@ -60,6 +62,10 @@ BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.limit_train_batches": (
         lambda v: v is None or (v >= 1 if isinstance(v, int) else 0 < v <= 1),
         "an integer >= 1, a number in (0.0, 1.0] or null",
+    ),
+    **dict.fromkeys(
+        (f"trainer.{key}" for key in UNUSED),
+        (lambda _: False, "left out, as Lightning's own validation is not run (see evaluate_every_n_steps)"),
     ),
     "trainer.accumulate_grad_batches": (lambda v: v >= 1, "an integer >= 1"),
     "trainer.gradient_clip_val": (lambda v: v is None or (math.isfinite(v) and v > 0), "a finite number > 0 or null"),

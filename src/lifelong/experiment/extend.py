@@ -39,14 +39,16 @@ def extend(run: Run, config: DictConfig, folder: RunFolder, files: CheckpointFil
     check(old)
     if run.method.learned(run.stream, run.stream.task(0)) > 0:
         raise _refusal(config, "has method.schedule=once: all tasks were learned together")
-    before, now = identity(old), identity(config)
-    for key in sorted(before.keys() | now.keys()):
-        if key not in MAY_DIFFER and before.get(key) != now.get(key):
+    before, wanted = identity(old), identity(config)
+    for key in sorted(before.keys() | wanted.keys()):
+        if key not in MAY_DIFFER and before.get(key) != wanted.get(key):
             raise _refusal(config, f"has another {key}: its tasks would have been learned otherwise")
-    if (epochs := old.epochs_per_task) is not None and epochs != (config.epochs_per_task or [])[: len(epochs)]:
-        raise _refusal(config, f"has epochs_per_task={list(epochs)}, which are not the first ones of this run's")
-    if reason := _not_first(make_stream(old), run.stream):
+    stream = make_stream(old)
+    if reason := _not_first(stream, run.stream):
         raise _refusal(config, reason)
+    then, now = (list(c.epochs_per_task or [c.trainer.max_epochs] * run.stream.num_tasks) for c in (old, config))
+    if then[: stream.num_tasks] != now[: stream.num_tasks]:
+        raise _refusal(config, f"has {then[: stream.num_tasks]} epochs a task, not the first ones of {now}")
     found = CheckpointFiles(finished.checkpoint, before).read()
     if found is None:
         raise _refusal(config, "has no last.ckpt, which holds what its method and memory know")
@@ -80,7 +82,7 @@ def _refusal(config: DictConfig, reason: str) -> ConfigError:
 
 def _not_first(old: TaskStream, new: TaskStream) -> str | None:
     """Why the tasks of one stream are not the first of another; None if they are, to the last pixel."""
-    for what in ("num_classes", "input_shape"):
+    for what in ("num_classes", "input_shape", "scenario", "active_classes"):
         if getattr(old, what) != getattr(new, what):
             return f"has {what} {getattr(old, what)}, not {getattr(new, what)}"
     if new.num_tasks <= old.num_tasks:

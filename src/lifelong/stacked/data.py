@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lifelong.data.examples import Examples
 from lifelong.data.loader import Batches
+from lifelong.data.normalise import AsInput
 from lifelong.data.replay import training_batches
 from lifelong.data.seeds import derive_seed
 from lifelong.data.stream import Task
@@ -80,7 +81,8 @@ def accuracy_rows(
     runs: Sequence[Run], network: Network, learned: int, part: str, device: torch.device, tasks: range | None = None
 ) -> Tensor:
     """(S, T) float64: of each member what `lifelong.models.evaluation.accuracy_row` gives."""
-    streams = list({id(run.stream): run.stream for run in runs}.values())
+    by_stream = {id(run.stream): run for run in runs}.values()
+    streams, as_inputs = [run.stream for run in by_stream], [run.learner.as_input for run in by_stream]
     index = torch.tensor([streams.index(run.stream) for run in runs], device=device)
     found: dict[tuple[int, ...], Tensor] = {}
     rows = torch.full((len(runs), streams[0].num_tasks), torch.nan, dtype=torch.float64)
@@ -90,18 +92,24 @@ def accuracy_rows(
         if bases not in found:
             hidden = hidden_columns(runs, learned, j, device)
             examples: list[Examples] = [getattr(visit, part) for visit in visits]
-            found[bases] = _accuracies(runs[0], network, examples, index, hidden)
+            found[bases] = _accuracies(network, examples, as_inputs, index, hidden)
         rows[:, j] = found[bases]
     return rows
 
 
-def _accuracies(run: Run, network: Network, parts: Sequence[Examples], index: Tensor, hidden: Tensor | None) -> Tensor:
-    """(S,) float64 share of the examples that each member classifies rightly; nan if there are none."""
+def _accuracies(
+    network: Network, parts: Sequence[Examples], as_inputs: Sequence[AsInput], index: Tensor, hidden: Tensor | None
+) -> Tensor:
+    """(S,) float64 share of the examples that each member classifies rightly; nan if there are none.
+
+    parts, as_inputs: of each stream; index: (S,) each member's stream.
+    """
     correct = torch.zeros(len(network), dtype=torch.int64, device=index.device)
     size = max(64, BATCH_SIZE // len(network))
     for chunks in zip(*(part.chunks(size) for part in parts), strict=True):
         chunk = [c.to(index.device) for c in chunks]
-        z = network.logits(spread([run.learner.as_input(c.inputs).flatten(1) for c in chunk], index))
+        x = [as_input(c.inputs).flatten(1) for as_input, c in zip(as_inputs, chunk, strict=True)]
+        z = network.logits(spread(x, index))
         z = z if hidden is None else z.masked_fill_(hidden, -torch.inf)
         correct += (z.argmax(-1) == spread([c.labels for c in chunk], index)).sum(-1)
     return correct.cpu().double() / len(parts[0])

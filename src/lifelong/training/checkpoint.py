@@ -147,6 +147,8 @@ class Checkpoints(Callback):
             saved = self._resume[1]
             loader: Any = trainer.train_dataloader
             loader.load_state_dict(saved["loader"])  # Lightning forgets it if an epoch's end was saved
+            if loader.position >= trainer.num_training_batches:  # where limit_train_batches ends an epoch
+                loader.position = len(loader)
             epoch: Any = trainer.fit_loop.epoch_progress.current
             epoch.completed = epoch.processed  # Lightning forgets that too if there is a max_steps
             if trainer.fit_loop.restarted_on_epoch_end:  # and then would go on in the epoch that is over

@@ -8,6 +8,7 @@ resumed run neither doubles rows nor misses any, and a run that was offline is u
 
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -72,7 +73,7 @@ class WandbLogger(LightningWandbLogger, Gallery):
         self.run: Any = None
         self.mode, self.failure = mode, ""
         self.started, self._online, self._has_failed, self._exit_code = Event(), False, False, 1
-        self._matrix: list[list[float]] = []
+        self._tested: list[Row] = []
         self._metrics: Row = {}
         self._thread = Thread(target=self._work, args=(kept,), daemon=True)  # a hung call does not keep the process
         self._thread.start()
@@ -179,16 +180,17 @@ class WandbLogger(LightningWandbLogger, Gallery):
         import wandb
 
         names = tested(row)
-        self._matrix += [[row[TESTED + name] for name in names]] if names else []
+        self._tested += [row] if names else []
         if is_there:
             return
         sent = {key: value for key, value in row.items() if key != "importance" and value is not None}
         for layer, histogram in row.get("importance", {}).items():
             sent[f"importance/log10/{layer}"] = wandb.Histogram(np_histogram=histogram)
         if names:
-            cells = [[name, *accuracies] for name, accuracies in zip(names, self._matrix, strict=False)]
+            matrix = [[row.get(TESTED + name, math.nan) for name in names] for row in self._tested]  # extend: fewer
+            cells = [[name, *accuracies] for name, accuracies in zip(names, matrix, strict=False)]
             sent["accuracy_matrix"] = wandb.Table(columns=["after learning", *names], data=cells)
-            image = picture(self._matrix, names, self.about.title)
+            image = picture(matrix, names, self.about.title)
             sent["accuracy_matrix_image"] = wandb.Image(image, caption="test accuracy (%)")
         self.run.log(sent)
 
