@@ -30,7 +30,7 @@ def upload(folder: Path) -> tuple[str, str]:
     if is_uploaded(folder):
         return "uploaded before", ""
     if "wandb" not in config.logger:
-        return "not uploaded", "it was gone on with without logger=wandb"
+        return "not uploaded", "it was resumed without logger=wandb"
     check_group(config, "logger.wandb")  # a stranger's config.yaml could name any function
     try:
         with FileLock(folder / ".lock", blocking=False):
