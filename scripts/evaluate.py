@@ -46,9 +46,10 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(f"{key} must not be set: weights are tested as they are, {allowed}")
     base = [] if "dataset" in keys else [f"dataset={choice(run, 'dataset')}"]
     there = composed([*base, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]).choices
-    sources = {group: name for group, name in run.choices.items() if group.startswith("dataset.") and group not in keys}
-    if "dataset" in keys:
-        sources = {group: name for group, name in sources.items() if group in there}
+    may_stay = there if "dataset" in keys else run.choices
+    sources = {
+        g: name for g, name in run.choices.items() if g.startswith("dataset.") and g in may_stay and g not in keys
+    }
     for group, name in sources.items():
         if name in choices("dataset.source"):
             at = "" if group == "dataset.source" else f"@{group}"
@@ -59,7 +60,7 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
     config.choices.update(sources)
     given = [f"{key}." for key in (*keys, *(f"dataset.{key}" for key in ROOT_KEYS if key in keys)) if key != "dataset"]
     for key, value in flattened(OmegaConf.to_container(run.dataset), "dataset.").items():  # type: ignore[arg-type]
-        of_source = key.startswith("dataset.source.") and "source" in config.dataset
+        of_source = key.startswith(tuple(f"{group}." for group in sources))
         if ("dataset" not in keys or of_source) and not f"{key}.".startswith(tuple(given)):
             OmegaConf.update(config, key, value, force_add=True)
     check(config)

@@ -44,10 +44,10 @@ def curves(data: str, rows: Sequence[str], root: Path) -> DataFrame:
         for folder in sorted((root / plan.place(row, COMPAT)).glob("*-s*")):
             run = RunFolder(folder)
             if run.finished and folder.name == _id_now(plan, row, seed := run.read_config().seed):
-                points = mean_over_seen(folder)
-                if points.empty:
+                if (points := mean_over_seen(folder)).empty:
                     print(f"{folder} was not tested within its tasks: put it aside and run it here", file=sys.stderr)
-                found.append(points.assign(data=plan.data_title, method=row, seed=seed))
+                else:
+                    found.append(points.assign(data=plan.data_title, method=row, seed=seed))
     columns = [*KEYS, "position", "accuracy"]
     return pd.concat(found)[columns] if found else DataFrame(columns=columns)
 

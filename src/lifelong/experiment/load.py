@@ -1,15 +1,13 @@
 """A finished run's learner and method, read back from its folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from torch import Tensor
 
 from lifelong.config.build import build
 from lifelong.config.checks import check_group
 from lifelong.config.schema import ConfigError
 from lifelong.data.examples import as_input as default_as_input
-from lifelong.data.normalise import Normalise
+from lifelong.data.normalise import AsInput, Normalise
 from lifelong.experiment.parts import make_learner
 from lifelong.methods.method import Method
 from lifelong.models.learner import Learner
@@ -17,9 +15,7 @@ from lifelong.runs.checksum import load_with_checksum
 from lifelong.runs.folder import RunFolder, whole
 
 
-def load(
-    folder: str | Path, trusted: Sequence[str] = (), as_input: Callable[[Tensor], Tensor] | None = None
-) -> Learner:
+def load(folder: str | Path, trusted: Sequence[str] = (), as_input: AsInput | None = None) -> Learner:
     """The learner of a finished run, with its final weights, in eval mode on the CPU.
 
     `trusted`: prefixes a `_target_` in its config.yaml may have besides our own; what the file itself trusts counts
