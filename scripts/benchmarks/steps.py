@@ -52,7 +52,12 @@ class Driver:
         self.pairs = [(torch.rand(BATCH_SIZE, 1, 28, 28), torch.randint(NUM_CLASSES, (BATCH_SIZE,))) for _ in range(8)]
         loader = SimpleNamespace(batch_size=BATCH_SIZE)
         self.trainer: Any = SimpleNamespace(
-            current_epoch=0, estimated_stepping_batches=10**9, num_training_batches=10**9, train_dataloader=loader
+            current_epoch=0,
+            max_steps=-1,
+            accumulate_grad_batches=1,
+            estimated_stepping_batches=10**9,
+            num_training_batches=10**9,
+            train_dataloader=loader,
         )
         self.num_learned = 0
 
