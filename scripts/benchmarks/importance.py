@@ -109,7 +109,8 @@ def measure(settings: Settings) -> Table:
     return Table(
         "Diagonal Fisher information, float32; MLP: 784-1024-512-256-10. "
         '"empirical" takes the true label of each sample, "exact" all ten. × loop: how much faster than a loop over '
-        "single samples; epochs: in epochs of plain training on the same samples in batches of 128.",
+        "single samples; epochs: in epochs of plain training on the same samples in batches of 128. "
+        "bar, at most: what was aimed at, where anything was.",
         {"network, labels": "", "samples/s": ",.0f", "× loop": ".1f", "bar": ".0f", "epochs": ".2f", "at most": ".0f"},
         rows,
     )

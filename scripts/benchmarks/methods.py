@@ -44,8 +44,8 @@ def measure(settings: Settings, widths: Sequence[int] = (400, 400), num_samples:
         f"MLP {shape}, batches of {BATCH_SIZE}, fused Adam, float32, in the task after {NUM_TASKS} others. Step: "
         f"relative to finetune's, in turn, median (lowest–highest) of {repetitions} times {NUM_STEPS} "
         f"steps. Task: seconds to compute and fold in the importance of {num_samples:,} samples. Memory in multiples "
-        "of P, the bytes of the parameters: what the method keeps while it trains and between tasks, its exemplars, "
-        "and the peak of what it takes within a step and gives back, beyond finetune's.",
+        "of P, the bytes of the parameters: what a checkpoint holds of the method amid a task and between tasks, its "
+        "exemplars, and the peak of what it takes within a step and gives back, beyond finetune's.",
         {
             "method": "",
             "step, µs": ",.0f",

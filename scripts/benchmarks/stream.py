@@ -87,10 +87,10 @@ def measure(settings: Settings) -> Table:
     described = "; ".join(f"{name}: {work}" for name, work in works.items())
     return Table(
         f"EWC with the empirical Fisher of all training images over a stream of permuted {data}, one epoch a task, "
-        f"fused Adam at {LR:g}, validation off. {described}. Ours is run_stream as experiment.py wires it, history "
-        "and checkpoints on disk included; the floor is plain PyTorch (scripts/benchmarks/floor.py), which computes "
-        "the same up to rounding. Both test every task before the first and after each. × floor: of the times side by "
-        f"side, median (lowest–highest) of {repetitions}.",
+        f"fused Adam at {LR:g}, validation off. {described}. Ours is run_stream as the package experiment wires it, "
+        "history and checkpoints on disk included; the floor is plain PyTorch (scripts/benchmarks/floor.py), which "
+        "computes the same up to rounding. Both test every task before the first and after each. × floor: of the times "
+        f"side by side, median (lowest–highest) of {repetitions}.",
         {
             "": "",
             "ours, s": ".2f",

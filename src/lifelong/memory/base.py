@@ -30,7 +30,7 @@ class Learned(Protocol):
     as_input: Callable[[Tensor], Tensor]  # images uint8 → what the backbone takes
 
     @property
-    def visible(self) -> Tensor: ...  # (K,) bool: output columns of the task just learned
+    def visible(self) -> Tensor: ...  # (K,) bool: output columns that compete now
 
 
 class ExemplarError(RuntimeError):

@@ -1,4 +1,4 @@
-"""L2: every weight equally important (the notes' "all b equal"): the bound of intransigence."""
+"""L2: every weight equally important, Ω = 1: the bound of intransigence."""
 
 import torch
 

@@ -1,1 +1,1 @@
-"""One file a logger; experiment.py calls each with what it is told `About` the run."""
+"""One file a logger; experiment/ calls each with what it is told `About` the run."""
