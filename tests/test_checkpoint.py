@@ -46,6 +46,7 @@ RESUMED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "an optimiser made anew each epoch": (EVERY, ("method=si", "keep_optimizer=epoch", "scheduler=cosine")),
     "in order, without the last batch": ((1, 2, 4, 7), ("method=si", "shuffle=false", "drop_last=true")),
     "steps instead of epochs": ((2, 3, 6, 7, 8, 10, 13), BY_STEPS),
+    "steps of several epochs": ((3, 4, 6, 9, 13), (*BY_STEPS[:2], "trainer.max_steps=11", "keep_optimizer=epoch")),
     "epochs cut short": ((1, 2, 3, 6), (*EWC, "trainer.limit_train_batches=2", "trainer.max_epochs=4")),
     "a task that ends amid an epoch": ((3, 4, 5, 8), (*EWC, "trainer.max_steps=4")),
     "all tasks at once": ((1, 5, 8, 10), ("method=joint", "method.schedule=once")),
@@ -58,7 +59,13 @@ RESUMED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     },
 }
 """After which steps of a tiny run with such settings."""
-AT_ONCE = ("a task that ends amid an epoch", "epochs cut short", "mixed precision", "derpp, a reservoir")
+AT_ONCE = (
+    "steps of several epochs",
+    "a task that ends amid an epoch",
+    "epochs cut short",
+    "mixed precision",
+    "derpp, a reservoir",
+)
 """Among the tests of `make test`."""
 
 

@@ -42,7 +42,22 @@ def test_tasks_of_as_many_classes_weigh_the_same(scenario: str) -> None:
     fishers = []
     for k in range(3):
         learner.show(stream.visible(k, k))
+        penalty.task = stream.task(k)
         batches = [(x, torch.full_like(y, stream.task(k).classes[0])) for x, y in random_batches(2, 2, seed=k)]
+        fishers.append(penalty.importance_of_task(learner, batches, torch.Generator()))
+        tiny.after_task(penalty, learner, batches)
+    for name, omega in penalty.importance.items():
+        assert_close(omega, torch.stack([F[name] for F in fishers]).mean(0), rtol=1e-5, atol=1e-9)
+
+
+def test_classes_that_come_again_weigh_as_when_they_came_first() -> None:
+    """Class-incremental, 3 × 2 classes and the first two again: α = 6/8, not 6/12 for all columns that are visible."""
+    stream, penalty, learner = tiny.split("class"), make_penalty("ewc_dr"), make_learner(tiny.split("class"))
+    fishers = []
+    for k in (0, 1, 2, 0):
+        learner.show(range(max(2 * k + 2, 6 if len(fishers) == 3 else 0)))
+        penalty.task = stream.task(k)
+        batches = [(x, torch.full_like(y, 2 * k)) for x, y in random_batches(2, 2, seed=len(fishers))]
         fishers.append(penalty.importance_of_task(learner, batches, torch.Generator()))
         tiny.after_task(penalty, learner, batches)
     for name, omega in penalty.importance.items():

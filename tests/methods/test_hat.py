@@ -214,6 +214,14 @@ def test_gates_that_are_hard_forget_nothing(network: str, optimizer: str, tmp_pa
         assert_close(said[-1][task], said[task][task], **EXACT)
 
 
+def test_frozen_weights_need_no_gate(tmp_path: Path) -> None:
+    stream, learner = make_stream(), tiny.make_learner(make_stream(), "mlp", OPTIMIZERS["adam"])
+    frozen = next(learner.backbone.parameters()).requires_grad_(False)
+    before = frozen.clone()
+    tiny.run(stream, learner, HAT(), tmp_path)
+    assert_close(frozen, before, **EXACT)
+
+
 def test_regulariser_of_a_network_that_is_fully_claimed_is_zero() -> None:
     """Not 0/0."""
     method, _ = in_second_task()

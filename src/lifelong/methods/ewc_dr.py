@@ -16,7 +16,7 @@ class EWCDR(EWC):
 
     F is the Fisher of the reversed logits, the mean of (∂ log softmax(−z)_y/∂θ)² over samples, y the true label. It is
     large where the network is sure of y; EWC's is near zero there. A task whose columns were all there before (as in
-    domain-incremental learning) counts them as classes of its own: else α would be 1 and its F lost.
+    domain-incremental learning, or one that comes again) counts its classes anew: else α would be 1 and its F lost.
 
     Args:
         num_samples: as in EWC.
@@ -42,7 +42,8 @@ class EWCDR(EWC):
         visible, held = self.learner.visible, self.importance
         unseen = visible & ~self.seen.to(visible.device)
         known, self.seen = self.num_classes, visible | self.seen.to(visible.device)
-        self.num_classes += int(unseen.sum() or visible.sum())
+        again = len(self.task.classes) if self.task else int(visible.sum())
+        self.num_classes += int(unseen.sum()) or again
         alpha = known / self.num_classes
         self.importance = {n: alpha * held[n] + (1 - alpha) * F if n in held else F for n, F in new.items()}
         self.anchor = weights

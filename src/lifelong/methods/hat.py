@@ -110,6 +110,8 @@ class HAT(Gated, Freezing):
         found = Params()
         for i, names in enumerate(chain(self.learner.backbone)):
             for name in names:
+                if name not in self._params:  # frozen: it does not move
+                    continue
                 p = self._params[name]
                 claim = self._claimed[i].view(-1, *[1] * (p.ndim - 1))
                 if p.ndim > 1 and i > 0:  # pixels of a flattened channel are one unit

@@ -64,11 +64,12 @@ class LwF(Distillation):
 
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
         z_old, T = self._network(batch.x), self.temperature
+        exact = torch.promote_types(z.dtype, torch.float32)  # of half-precision logits the divergence is noise
         each = []
         for head in self._heads:
             columns = torch.cat([head, self._beside])
-            new = (z[:, columns] / T).log_softmax(1)[:, : len(head)]
-            old = (z_old[:, head] / T).log_softmax(1)
+            new = (z[:, columns] / T).log_softmax(1, exact)[:, : len(head)]
+            old = (z_old[:, head] / T).log_softmax(1, exact)
             count = len(columns) if self.reduction == "mean" else 1
             each.append(kl_div(new, old, log_target=True, reduction="batchmean") / count)
         return self.strength * self._share * T**2 * batch.weight * torch.stack(each).sum()

@@ -134,6 +134,13 @@ class Learner(LightningModule):
             loss = loss + term(batch, z)
         return loss
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The mean over a step's batches: Lightning divides by the full number where an epoch's last step has fewer."""
+        size, index = self.trainer.accumulate_grad_batches, self.trainer.fit_loop.epoch_loop.batch_idx
+        if size > 1:
+            loss = loss * (size / min(size, self.trainer.num_training_batches - index + index % size))
+        super().backward(loss, *args, **kwargs)
+
     def on_train_epoch_start(self) -> None:
         """Called as an epoch begins; not again when a run resumes in its midst."""
         for optimizer in self.trainer.optimizers if self.fresh_each_epoch else ():

@@ -149,8 +149,9 @@ class Checkpoints(Callback):
             loader.load_state_dict(saved["loader"])  # Lightning forgets it if an epoch's end was saved
             if loader.position >= trainer.num_training_batches:  # where limit_train_batches ends an epoch
                 loader.position = len(loader)
-            epoch: Any = trainer.fit_loop.epoch_progress.current
-            epoch.completed = epoch.processed  # Lightning forgets that too if there is a max_steps
+            progress: Any = trainer.fit_loop.epoch_progress
+            for epoch in (progress.current, progress.total):
+                epoch.completed = epoch.processed  # Lightning forgets that too if there is a max_steps
             if trainer.fit_loop.restarted_on_epoch_end:  # and then would go on in the epoch that is over
                 trainer.fit_loop.reset_restart_stage()
                 trainer.fit_loop.epoch_loop.restarting = False
