@@ -70,10 +70,14 @@ class StackedLauncher(BasicLauncher):
                 from lifelong.stacked.sweep import train_stacks  # torch and lightning: --help does not wait for them
             composed = sorted(chain(*found))
         configs = {job.number: job.config or self._load(*jobs[job.number - initial_job_idx]) for job in composed}
-        HydraConfig.instance().set_config(configs[initial_job_idx])  # a job's number says which GPU it takes
         prepared = {job.number: job.prepared for job in composed if job.prepared is not None}
-        outcomes = train_stacks(prepared, self.size, self.n_jobs)
-        return [self._ended(config, outcomes.get(number)) for number, config in configs.items()]
+        hydra, before = HydraConfig.instance(), HydraConfig.instance().cfg
+        hydra.set_config(configs[initial_job_idx])  # a job's number says which GPU it takes
+        try:
+            outcomes = train_stacks(prepared, self.size, self.n_jobs)
+            return [self._ended(config, outcomes.get(number)) for number, config in configs.items()]
+        finally:
+            hydra.cfg = before
 
     def _ended(self, config: DictConfig, outcome: Outcome | None) -> JobReturn:
         """What comes of a job, heard by the callbacks: Hydra runs it, unless it has trained in a stack."""
