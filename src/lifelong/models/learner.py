@@ -136,8 +136,8 @@ class Learner(LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """The mean over a step's batches: Lightning divides by the full number where an epoch's last step has fewer."""
-        size, index = self.trainer.accumulate_grad_batches, self.trainer.fit_loop.epoch_loop.batch_idx
-        if size > 1:
+        if (size := self.trainer.accumulate_grad_batches) > 1:
+            index = self.trainer.fit_loop.epoch_loop.batch_idx
             loss = loss * (size / min(size, self.trainer.num_training_batches - index + index % size))
         super().backward(loss, *args, **kwargs)
 
