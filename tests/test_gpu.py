@@ -166,6 +166,14 @@ def test_data_and_state_live_on_the_device(tmp_path: Path, monkeypatch: pytest.M
     assert devices == [{"cuda"}] * 12
 
 
+@pytest.mark.parametrize("overrides", [("packnet", "scenario=task"), ("icarl", "scenario=class", "memory=uniform")])
+def test_state_of_an_extended_run_is_tested_on_the_device(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    name, *options = overrides
+    longer = (*ON_GPU, f"method={name}", *options, "dataset.angles=[0,30,60]")
+    first = run(tmp_path, *longer, "dataset.window=[0,2]")
+    assert run(tmp_path, *longer, f"extend={first.folder}").trained
+
+
 def test_batches_fetched_ahead_from_pinned_memory_are_the_same(tmp_path: Path) -> None:
     resident, ahead = (
         run(tmp_path / name, *ON_GPU, "augment=affine", f"resident_bytes={size}")

@@ -97,6 +97,16 @@ def test_gradient_that_violates_nothing_stays_bit_for_bit(num_tasks: int) -> Non
     assert not torch.equal(edited(method, learner, -g), -g)
 
 
+def test_gradient_that_overflows_in_float16_is_left_to_the_loss_scaler() -> None:
+    """Which skips the step: no error, and no finite gradient in its place."""
+    method, learner, G = prepared(2)
+    g = torch.zeros(G.shape[1], dtype=G.dtype)
+    place = int(G[0].argmax())
+    g[place] = -torch.inf
+    assert G[0, place] > 0
+    assert edited(method, learner, g).isfinite().logical_not().nonzero().flatten().tolist() == [place]
+
+
 def test_with_one_earlier_task_it_is_agem_on_the_same_exemplars() -> None:
     method, learner, G = prepared(1)
     other = AGEM()

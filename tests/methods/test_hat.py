@@ -1,5 +1,6 @@
 """HAT: gates, their gradient, and what earlier tasks claim, against the formulas written out."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.testing import assert_close
 
 import reference
@@ -160,6 +163,25 @@ def test_embeddings_are_drawn_anew_trained_and_bounded(tmp_path: Path) -> None:
     assert len({float(e[0]) for e in seen[::8]}) == 3
     assert all(not torch.equal(a, b) for a, b in pairwise(seen))
     assert max(float(e.abs().max()) for e in seen) <= 6.0
+
+
+def test_overflow_of_another_rank_is_averaged_ahead_of_the_loss_scaler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that all ranks skip the step; a rank that made it would leave e = −6 there."""
+    seen: list[Tensor] = []
+
+    class Look(Callback):
+        def on_train_start(self, *_: Any) -> None:
+            seen.extend(e.detach().clone() for e in method.embeddings.values())
+
+    def with_another_rank(gradients: Iterable[Tensor]) -> None:
+        for g in gradients:
+            g[0] = torch.inf
+
+    monkeypatch.setattr("lifelong.methods.hat.mean_over_ranks_", with_another_rank)
+    method, stream = HAT(), make_stream()
+    scaled = MixedPrecision("16-mixed", "cpu", GradScaler("cpu", init_scale=2.0**10))
+    tiny.fit(make_learner(stream), method, stream.task(0).train, method, Look(), plugins=[scaled])
+    assert_close(list(method.embeddings.values()), seen, rtol=0.0, atol=0.0)
 
 
 # What is claimed ----------------------------------------------------------------------------------------------------

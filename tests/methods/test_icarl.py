@@ -43,6 +43,17 @@ def test_loss_of_a_step_is_the_formula_written_out_in_the_place_of_the_task_loss
     assert_close(learner.training_step(batch, 0).detach(), expected, rtol=1e-10, atol=0.0)
 
 
+def test_at_the_old_weights_half_precision_leaves_no_gradient_on_old_columns() -> None:
+    method, _, batch = in_second_task()
+    z = 4 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    method._network = lambda x: z  # type: ignore[assignment]
+    leaf = z.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (gradient,) = torch.autograd.grad(method.extra_loss(batch, leaf), leaf)
+    assert float(gradient[:, :2].abs().max()) == 0.0
+    assert float(gradient[:, 2:4].abs().max()) > 1e-3
+
+
 def test_first_task_has_no_teacher() -> None:
     stream, method = tiny.split("class"), ICaRL()
     learner = make_learner(stream).double()

@@ -69,6 +69,7 @@ def _on_all_tasks(run: Run, saved: dict[str, Any]) -> dict[str, Any]:
     record["baseline"] = accuracy_row(learner, stream, -1, "test", enter=method.enter).tolist()
     learner.load_state_dict(saved["state_dict"])
     method.load_state_dict(saved["method"])
+    method.move(learner.device)
     missing = [float("nan")] * (stream.num_tasks - record["task"])
     for part in ("test", "val"):
         last = accuracy_row(learner, stream, record["task"] - 1, part, enter=method.enter).tolist()

@@ -48,7 +48,7 @@ class GEM(Replay):
         blocks = [torch.stack([row[i].flatten() for row in G]).double() for i in range(len(g))]
         gram = torch.stack([block @ block.T for block in blocks]).sum(0)
         along = torch.stack([block @ part.flatten().double() for block, part in zip(blocks, g, strict=True)]).sum(0)
-        if bool((along < 0).any()):
+        if bool((along < 0).any() & along.isfinite().all()):  # a step of float16 that overflows is skipped
             gram.diagonal().add_(self.ridge)
             along = along + self.margin * gram.sum(1) if self.bound else along
             for v, row in zip((dual(gram.cpu(), along.cpu()) + self.margin).tolist(), G, strict=True):

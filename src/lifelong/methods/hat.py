@@ -121,8 +121,8 @@ class HAT(Gated, Freezing):
                 found[name] = 1 - claim
         return found
 
-    def edit_gradients(self, grads: Params) -> None:
-        super().edit_gradients(grads)
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Average over ranks, as DDP does with parameters: ahead of the loss scaler, so that all ranks skip a step."""
         mean_over_ranks_(e.grad for e in self.embeddings.values() if e.grad is not None)
 
     def after_step(self, grads: Params, before: Params, after: Params) -> None:

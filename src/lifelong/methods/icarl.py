@@ -52,9 +52,10 @@ class ICaRL(Distillation):
             self._old[list(self.task.classes)] = False
 
     def extra_loss(self, batch: Batch, z: Tensor) -> Tensor:
-        targets = torch.zeros_like(z).scatter_(1, batch.y.unsqueeze(1), 1.0)  # one_hot waits for the device
+        exact = torch.promote_types(z.dtype, torch.float32)  # which the loss computes σ(z) in
+        targets = torch.zeros_like(z, dtype=exact).scatter_(1, batch.y.unsqueeze(1), 1.0)  # one_hot waits on a GPU
         if self.teacher:
-            targets = torch.where(self._old, (self._network(batch.x) / self.temperature).sigmoid(), targets)
+            targets = torch.where(self._old, (self._network(batch.x).to(exact) / self.temperature).sigmoid(), targets)
         shown = self.learner.visible.to(z)
         return batch.weight * binary_cross_entropy_with_logits(z, targets, shown, reduction="sum") / len(z)
 

@@ -30,8 +30,11 @@ class Stateful(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What was restored lies on the CPU. A task resumed after its last step comes here, but starts no training."""
+        self.move(pl_module.device)
+
+    def move(self, device: torch.device) -> None:
         for name in self.state:
-            setattr(self, name, _moved(getattr(self, name), pl_module.device))
+            setattr(self, name, _moved(getattr(self, name), device))
 
 
 def _moved(value: Any, device: torch.device) -> Any:
