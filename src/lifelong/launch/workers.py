@@ -3,11 +3,12 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ def in_workers(work: Callable[[int], Found], num: int) -> Iterator[Iterator[Foun
 
     Yields what they return, in order. `work` keeps to one torch thread: the OpenMP of a process that has used several
     does not outlive a fork, nor does CUDA. A signal that asks this process to stop is passed on, and all workers end
-    before it is raised here.
+    before it is raised here. A worker ends with its work, or with this process.
 
     Raises:
         Interrupted: a signal came.
@@ -42,39 +43,76 @@ def in_workers(work: Callable[[int], Found], num: int) -> Iterator[Iterator[Foun
     if num < 2:
         yield map(work, range(num))
         return
+    with _signals_passed_on():
+        workers = _started(work, num)
+        try:
+            yield _received([*workers])
+        finally:
+            for reader in workers:  # who still sends need not wait for a reader
+                reader.close()
+            for worker in workers.values():
+                worker.join()
+
+
+def _started(work: Callable[[int], Any], num: int) -> dict[Connection, BaseProcess]:
+    """Start the workers, by where their results come in. A signal meanwhile waits until all of them can be told."""
+    fork, workers = get_context("fork"), dict[Connection, BaseProcess]()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        with _signals_passed_on(), ProcessPoolExecutor(num, get_context("fork"), _begin, (work, os.getpid())) as pool:
-            yield pool.map(_done, range(num))
-    except BrokenProcessPool as error:
-        raise WorkerError("a worker process was stopped; the same command continues") from error
+        for i in range(num):
+            reader, writer = fork.Pipe(duplex=False)
+            workers[reader] = fork.Process(target=_do, args=(work, i, [*workers, reader], writer, os.getpid()))
+            workers[reader].start()
+            writer.close()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return workers
 
 
-_work: Callable[[int], Any]
-"""In a worker: what it does. A closure is no message to another process, but a forked one has it."""
-
-
-def _begin(work: Callable[[int], Any], parent: int) -> None:
-    """In a process group of its own a worker gets a terminal's signal once: from its command."""
-    global _work
-    _work = ended_with(parent)(work)
+def _do(work: Callable[[int], Any], i: int, readers: Sequence[Connection], writer: Connection, parent: int) -> None:
+    """The i-th worker. In a process group of its own it gets a terminal's signal once: from its command."""
     os.setpgid(0, 0)
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
-
-
-def _done(i: int) -> Any:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    for reader in readers:
+        reader.close()
+    result: tuple[Any, Any] = (None, None)
     try:
-        return _work(i)
+        with ended_with(parent):
+            result = (work(i), None)
     except Interrupted as stop:
-        sys.stdout.flush()
-        os._exit(128 + stop.signum)  # to an executor it would be a result, and the worker would wait for more to do
+        sys.exit(128 + stop.signum)
+    except Exception as error:
+        result = (None, ExceptionWithTraceback(error, error.__traceback__))
+    with suppress(BrokenPipeError):
+        writer.send(result)
+
+
+def _received(readers: Sequence[Connection]) -> Iterator[Any]:
+    found: dict[Any, Any] = {}
+    while left := [reader for reader in readers if reader not in found]:
+        reader: Any
+        for reader in wait(left):
+            try:
+                found[reader], error = reader.recv()
+            except EOFError:
+                _tell_workers(signal.SIGTERM)
+                raise WorkerError("a worker process was stopped; the same command continues") from None
+            if error is not None:
+                raise error
+    yield from (found[reader] for reader in readers)
+
+
+def _tell_workers(signum: int) -> None:
+    for worker in active_children():
+        os.kill(worker.pid or 0, signum)
 
 
 @contextmanager
 def _signals_passed_on() -> Iterator[None]:
     def stop(signum: int, _: FrameType | None) -> None:
-        for worker in active_children():
-            os.kill(worker.pid or 0, signum)
+        _tell_workers(signum)
         raise Interrupted(signum, "the same command continues")
 
     with handlers_put_back(stop):
