@@ -203,6 +203,20 @@ def test_stopped_outside_a_fit_goes_on_from_the_last_checkpoint(
     assert_same_run(run(tmp_path, *EWC, "checkpoint_seconds=1e-9"), whole)
 
 
+def test_run_that_lacks_its_results_alone_leaves_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the last task's columns, though no task is learned after the resume."""
+    settings = ("method=finetune", "scenario=task")
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "write_result", kill)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", *settings)
+    models = (run(tmp_path / where, *settings).folder / "model.pt" for where in ("killed", "whole"))
+    resumed, whole = (torch.load(path, weights_only=True) for path in models)
+    assert resumed["visible"] == whole["visible"] == list(range(10, 20))
+
+
 def test_handlers_are_as_before_a_run(tmp_path: Path) -> None:
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     run(tmp_path)

@@ -1,5 +1,6 @@
 """Runs stacked along a leading dimension: each member is the run it would be alone."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from lifelong.methods.guards import PenaltyError
 from lifelong.methods.mas import MAS
+from lifelong.methods.method import Method as Finetune
 from lifelong.tracking import DivergedError
 from runs import Said, run
 from stacks import CNN, assert_equal_runs, last_line, member, stacked, without_pictures  # noqa: F401 - a fixture
@@ -128,3 +131,37 @@ def test_members_whose_importance_is_refused_end_alone(tmp_path: Path, monkeypat
     assert said.err.startswith("error: ")
     (told,) = tmp_path.glob("*/*/error.txt")
     assert told.read_text().startswith("PenaltyError: importance")
+
+
+def test_member_of_zero_importance_though_it_has_a_gradient_fails_as_it_does_alone(tmp_path: Path) -> None:
+    """Its outputs have saturated: softmax is 0 or 1 to the bit."""
+    settings = ("method=ewc", "optimizer=sgd", "optimizer.lr=3000")
+    said = stacked(tmp_path / "stack", *settings, "seed=0,1")
+    with pytest.raises(PenaltyError, match="have the outputs saturated"):
+        run(tmp_path / "alone", *settings, "seed=0")
+    (wanted,) = tmp_path.glob("alone/*/*/error.txt")
+    told = tmp_path / "stack" / wanted.relative_to(tmp_path / "alone")
+    assert "train together, 2 runs" in said.out
+    assert told.read_text() == wanted.read_text()
+    assert not (told.parent / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("rates", ["-1,1e-8", "1e-8,-1"])
+def test_job_that_cannot_be_built_ends_no_other_wherever_it_stands(tmp_path: Path, rates: str) -> None:
+    said = stacked(tmp_path, "method=finetune", f"optimizer.eps={rates}", "seed=0,1")
+    assert "train together" in said.out
+    assert last_line(said) == "4 jobs: 2 trained, 0 finished before, 2 failed"
+
+
+def test_jobs_with_an_environment_of_their_own_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    original = Finetune.on_fit_start
+
+    def looking(self: Finetune, *given: Any) -> None:
+        seen.append(os.environ.get("OF_THE_JOB"))
+        original(self, *given)
+
+    monkeypatch.setattr(Finetune, "on_fit_start", looking)
+    said = stacked(tmp_path, "method=finetune", "+hydra.job.env_set.OF_THE_JOB=yes", "seed=0,1")
+    assert last_line(said) == "2 jobs: 2 trained, 0 finished before, 0 failed"
+    assert set(seen) == {"yes"}

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from lifelong.launch.workers import WorkerError, in_workers
 from lifelong.runs.interrupted import Interrupted
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
+
+
+def done(work: Callable[[int], Any], num: int, meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
+    with in_workers(work, num) as found:
+        meanwhile()
+        return list(found)
 
 
 def wait_for(path: Path) -> None:
@@ -28,28 +35,23 @@ def test_results_come_in_order_whatever_their_size_and_the_order_they_are_made_i
         (tmp_path / str(i)).touch()
         return i, bytes(10**6)
 
-    with in_workers(work, 3) as found:
-        assert [(i, len(sent)) for i, sent in found] == [(0, 10**6), (1, 10**6), (2, 10**6)]
+    assert [(i, len(sent)) for i, sent in done(work, 3)] == [(0, 10**6), (1, 10**6), (2, 10**6)]
     assert active_children() == []
 
 
 def test_one_piece_of_work_is_done_in_this_process() -> None:
-    with in_workers(lambda i: os.getpid(), 1) as found:
-        assert list(found) == [os.getpid()]
+    assert done(lambda i: os.getpid(), 1) == [os.getpid()]
 
 
 def test_what_work_raises_is_raised_here_and_the_others_go_on_to_their_end(tmp_path: Path) -> None:
     def work(i: int) -> None:
         if i == 0:
             raise KeyError("a defect")
-        wait_for(tmp_path / "raised")
+        time.sleep(0.5)
         (tmp_path / "end").touch()
 
-    with pytest.raises(KeyError, match="a defect") as raised, in_workers(work, 2) as found:
-        try:
-            list(found)
-        finally:
-            (tmp_path / "raised").touch()
+    with pytest.raises(KeyError, match="a defect") as raised:
+        done(work, 2)
     assert "in work" in str(raised.value.__cause__)  # the worker's own traceback
     assert (tmp_path / "end").exists()
 
@@ -75,10 +77,13 @@ def counting(folder: Path) -> Any:
 
 def test_signal_is_passed_on_once_though_other_workers_have_ended(tmp_path: Path) -> None:
     """A second one would end a run in the midst of its save."""
-    with pytest.raises(Interrupted, match="SIGTERM"), in_workers(counting(tmp_path), 2) as found:
+
+    def stop() -> None:
         wait_for(tmp_path / "ready")
         os.kill(os.getpid(), signal.SIGTERM)
-        list(found)
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        done(counting(tmp_path), 2, stop)
     assert (tmp_path / "heard").read_text() == "1"
     assert active_children() == []
 
@@ -91,6 +96,6 @@ def test_worker_that_is_ended_ends_the_others_which_save_first(tmp_path: Path, s
             os.kill(os.getpid(), signum)
         counting(tmp_path)(i)
 
-    with pytest.raises(WorkerError, match="a worker process was stopped"), in_workers(work, 2) as found:
-        list(found)
+    with pytest.raises(WorkerError, match="a worker process was stopped"):
+        done(work, 2)
     assert (tmp_path / "heard").read_text() == "1"

@@ -106,6 +106,8 @@ class StackedLauncher(BasicLauncher):
         config = None
         with suppress(ConfigError, HydraException, OmegaConfBaseException):
             config = self._load(number, overrides)
+            if config.hydra.job.env_set or config.hydra.job.chdir:  # which a process has once, not by job
+                return Composed(number, config, None)
             HydraConfig.instance().set_config(config)
             own = copy.deepcopy(config)
             with open_dict(own):

@@ -140,9 +140,10 @@ def with_choices(config: DictConfig, hydra: DictConfig) -> DictConfig:
 
 
 def folded(config: DictConfig) -> DictConfig:
-    """A checked configuration with strength_factor multiplied into method.strength: equal products are one run.
+    """A checked configuration with strength_factor multiplied into method.strength.
 
-    A method without a strength is the same run at any factor.
+    A whole product is an integer, and so the run of that strength; one that is written as 1e4 is another than 10000. A
+    method without a strength is the same run at any factor.
     """
     folded: DictConfig = copy.deepcopy(config)
     folded.strength_factor = 1.0

@@ -88,11 +88,16 @@ class Block:
             self.scheduler.load_state_dict(saved[0]["lr_schedulers"][0])
 
     def give_back(self) -> None:
-        """Hand each member's method what the task has made of its state, in memory of its own, and its learner the
-        optimiser's if it is kept; within a task too, of which nothing is changed."""
+        """Hand each member's method what the task has made of its state, in memory of its own, its weights the gradient
+        of the last step, and its learner the optimiser's state if it is kept; within a task too, of which nothing is
+        changed."""
         for name in self.method.state:
             for i, method in enumerate(self.methods):
                 setattr(method, name, _of_member(getattr(self.method, name), i))
+        for i, learner in enumerate(self.learners):
+            for name, p in learner.backbone.named_parameters():
+                g = self.params[name].grad
+                p.grad = None if g is None else g[i].clone()
         for i, learner in enumerate(self.learners if self.keeps_optimizer else ()):
             learner.optimizer_state = self.optimizer_of(i)["state"]
 

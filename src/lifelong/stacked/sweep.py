@@ -129,6 +129,8 @@ def planned(configs: Mapping[int, DictConfig]) -> Plan:
                 continue
             stream = _stream(config, streams)
             key = f"{stack_key(config, where)} {_sizes(stream)}"
+            if key not in plan.groups:  # the first of them stands for all when sizes are chosen
+                build_run(config, stream).make_trainer()
             plan.groups.setdefault(key, {})[number] = Job(request, stream, where)
     return plan
 
