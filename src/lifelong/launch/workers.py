@@ -43,9 +43,10 @@ def in_workers(work: Callable[[int], Found], num: int) -> Iterator[Iterator[Foun
     if num < 2:
         yield map(work, range(num))
         return
+    workers: dict[Connection, BaseProcess] = {}
     with _signals_passed_on():
-        workers = _started(work, num)
         try:
+            _start(workers, work, num)
             yield _received([*workers])
         finally:
             for reader in workers:  # who still sends need not wait for a reader
@@ -54,19 +55,19 @@ def in_workers(work: Callable[[int], Found], num: int) -> Iterator[Iterator[Foun
                 worker.join()
 
 
-def _started(work: Callable[[int], Any], num: int) -> dict[Connection, BaseProcess]:
+def _start(workers: dict[Connection, BaseProcess], work: Callable[[int], Any], num: int) -> None:
     """Start the workers, by where their results come in. A signal meanwhile waits until all of them can be told."""
-    fork, workers = get_context("fork"), dict[Connection, BaseProcess]()
+    fork = get_context("fork")
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         for i in range(num):
             reader, writer = fork.Pipe(duplex=False)
-            workers[reader] = fork.Process(target=_do, args=(work, i, [*workers, reader], writer, os.getpid()))
-            workers[reader].start()
+            worker = fork.Process(target=_do, args=(work, i, [*workers, reader], writer, os.getpid()))
+            worker.start()
             writer.close()
+            workers[reader] = worker
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    return workers
 
 
 def _do(work: Callable[[int], Any], i: int, readers: Sequence[Connection], writer: Connection, parent: int) -> None:
