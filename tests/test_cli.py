@@ -162,7 +162,7 @@ def test_normal_runs_print_nothing_of_their_libraries_and_leave_nothing_but_thei
         )
     outputs = {}
     for logger, process in processes.items():
-        outputs[logger], err = process.communicate(timeout=120)
+        outputs[logger], err = process.communicate(timeout=400)
         said = err.splitlines()
         assert (process.returncode, len(said)) == (0, int(logger == "wandb"))
         assert all(line.startswith("W&B is offline (WANDB_MODE=offline): the rows are in runs/") for line in said)
