@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import table
+from lifelong.plots.report.page import write_report
 from run_folders import finished, unfinished
 
 
@@ -58,3 +59,11 @@ def test_orders_of_no_finished_run_are_no_table(tmp_path: Path, capsys: pytest.C
     unfinished(tmp_path, "seed=0")
     rows, out = terminal(capsys, str(tmp_path), "--orders")
     assert (rows, out.count("unfinished: ")) == ([], 1)
+
+
+def test_damaged_runs_alone_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (unfinished(tmp_path) / "config.yaml").write_text("a: 1")
+    for more in ([], ["--orders"]):
+        rows, out = terminal(capsys, str(tmp_path), *more)
+        assert (rows, out.count("damaged: ")) == ([], 1)
+    assert "0 of 1 runs finished" in write_report(tmp_path).read_text(encoding="utf-8")

@@ -59,6 +59,8 @@ def slug(title: str) -> str:
 
 def _titles(stream: DataFrame) -> Series:
     """dataset · source · scenario, and whatever else the streams of that name differ in."""
+    if stream.empty:
+        return Series(dtype=object)
     sources = stream[[key for key in stream if key.startswith("dataset.source") and key.endswith("._target_")]]
     source = sources.apply(lambda row: "+".join(filter(None, row)), axis=1)
     head = stream["dataset._target_"] + " · " + source + " · " + stream["scenario"] + "-incremental"
