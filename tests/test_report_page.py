@@ -54,6 +54,15 @@ def test_report_leaves_page_figures_and_tables(written: Path) -> None:
     assert f"{slugs[1]}-within.svg" not in names  # evaluated at the ends of epochs alone
 
 
+def test_streams_of_long_titles_have_files_of_their_own(tmp_path: Path) -> None:
+    for num in (25, 30):
+        finished(tmp_path, f"dataset.angles={list(range(num))}".replace(" ", ""))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    for end in (".tex", "-matrices.svg", "-matrices.png"):
+        assert sum(name.endswith(end) for name in files(tmp_path)) == 2
+    assert len(set(re.findall('<h2 id="(rotated[^"]*)"', page))) == 2
+
+
 def test_page_needs_nothing_but_itself_lists_what_is_missing_and_trusts_no_text(written: Path) -> None:
     page = (written / "report" / "index.html").read_text()
     assert set(re.findall(r'(?:src|href)="([^":#]*)[:#"]', page)) <= {"data", ""}

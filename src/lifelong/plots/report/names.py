@@ -4,6 +4,9 @@ The runs of an entry differ in the seed alone, and nothing else is ever averaged
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterable
+from hashlib import sha256
 
 from pandas import DataFrame, Series
 
@@ -52,9 +55,11 @@ def entry_name(line: str, strength: float) -> str:
     return f"{line}, λ = {strength:g}" if strength else line
 
 
-def slug(title: str) -> str:
-    """The title fit for the name of a file."""
-    return re.sub(r"[^\w.+-]+", "-", title).strip("-")[:100]
+def slugs(titles: Iterable[str]) -> dict[str, str]:
+    """Each title fit for the name of a file; those that would be the same end in a hash of the whole title."""
+    short = {title: re.sub(r"[^\w.+-]+", "-", title).strip("-")[:100] for title in titles}
+    times = Counter(short.values())
+    return {t: s if times[s] == 1 else f"{s}-{sha256(t.encode()).hexdigest()[:8]}" for t, s in short.items()}
 
 
 def _titles(stream: DataFrame) -> Series:

@@ -11,7 +11,7 @@ from pandas import DataFrame
 
 from lifelong.plots.figures import save_figure
 from lifelong.plots.report.analysed import ANALYSED
-from lifelong.plots.report.names import slug
+from lifelong.plots.report.names import slugs
 from lifelong.plots.report.plots import curves_figure, matrices_figure, plane_figure, strength_figure, within_figure
 from lifelong.plots.report.runs import missing, notes, problems, read_runs
 from lifelong.plots.report.significance import pairs_needed
@@ -48,7 +48,8 @@ def write_report(folder: Path) -> Path:
     runs = read_runs(folder)
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
-    shown = [_section(members, target) for title, members in runs.groupby("section") if title]
+    names = slugs(title for title in runs["section"].unique() if title)
+    shown = [_section(members, target / names[title]) for title, members in runs.groupby("section") if title]
     nested = ["config", "matrix", "tasks", "analysis"]
     flat = runs.drop(columns=nested, errors="ignore").assign(path=runs["path"].map(str))
     tables = {"runs.csv": flat.to_csv(index=False)}
@@ -71,10 +72,10 @@ def write_report(folder: Path) -> Path:
     return target / PAGE
 
 
-def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
-    """What the page says of a section; its figures are written as SVG and PNG."""
+def _section(runs: DataFrame, stem: Path) -> dict[str, Any]:
+    """What the page says of a section; its figures are written as SVG and PNG, STEM-name each."""
     title = str(runs["section"].iloc[0])
-    said: dict[str, Any] = {"title": title, "slug": slug(title), "missing": missing(runs), "rows": []}
+    said: dict[str, Any] = {"title": title, "slug": stem.name, "missing": missing(runs), "rows": []}
     finished = runs[runs["state"] == "finished"]
     if finished.empty:
         return said
@@ -91,7 +92,7 @@ def _section(runs: DataFrame, target: Path) -> dict[str, Any]:
         "single": (entries["seeds"] == 1).any(),
         "latex": latex(table, best, title),
         "compared": _comparison(best_runs(runs)),
-        "figures": _figures(runs, target / said["slug"]),
+        "figures": _figures(runs, stem),
         "cost_headings": list(costs),
         "costs": costs.to_numpy().tolist(),
         "devices": ", ".join(sorted(set(finished["device"].astype(str)))) if "device" in finished else "unknown",
