@@ -6,7 +6,7 @@ below, the losses at the true points of that path. Writes <out>/landscape.png an
 
 Beside the options of train.py (dataset=permuted dataset.num_tasks=2, seed=1 …; the stream must have two tasks):
 methods; out, a folder; samples of a task that the losses are means over (500); points along a side of the grid (41).
-A penalty acts by its proximal step, so that any strength can be drawn.
+A penalty acts by its proximal step, so that any strength can be drawn. Not kfac_ewc: its quadratic is not diagonal.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,7 @@ from lifelong.experiment.load import load
 from lifelong.experiment.parts import make_stream
 from lifelong.experiment.run import run_experiment
 from lifelong.methods.penalty import Penalty
+from lifelong.methods.quadratic import Diagonal
 from lifelong.models.learner import Learner
 from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.landscape import Footprints, Plane, losses, penalty_on
@@ -107,7 +108,7 @@ def walk(method: str, overrides: Sequence[str], root: str, num_samples: int) -> 
     """Train `name:strength`, or `name` at its default strength.
 
     Raises:
-        ConfigError: a setting outside what is allowed, or a stream of other than two tasks.
+        ConfigError: a setting outside what is allowed, a stream of other than two tasks, or a penalty not diagonal.
     """
     name, colon, strength = method.partition(":")
     chosen = [f"method={name}", *([f"method.strength={strength}"] if colon else [])]
@@ -116,12 +117,14 @@ def walk(method: str, overrides: Sequence[str], root: str, num_samples: int) -> 
     if "step" in config.method:
         config.method.step = "proximal"
     check(config)
+    penalty = build(config.method, "method")
+    if isinstance(penalty, Penalty) and not isinstance(penalty.quadratic, Diagonal):
+        raise ConfigError(f"methods must have diagonal penalties to be drawn, got {name}")
     stream = make_stream(config)
     if stream.num_tasks != 2:
         raise ConfigError(f"dataset must have two tasks to be drawn, got {stream.num_tasks}")
     footprints = Footprints(EVERY)
     result = run_experiment(config, callbacks=[footprints])
-    penalty = build(config.method, "method")
     scale = penalty.coefficient * penalty.strength if isinstance(penalty, Penalty) else 0.0
     said = f"{name}, λ = {config.method.strength:g}" if scale else name
     whole = [stream.task(j).train for j in range(2)]

@@ -126,6 +126,7 @@ def test_script_walks_as_train_does(tmp_path: Path) -> None:
         (["methods="], "methods must not be empty"),
         (["methods=ewk:1"], "method must be one of"),
         (["methods=ewc:strong"], "method.strength must be a valid number"),
+        (["methods=kfac_ewc:100"], "methods must have diagonal penalties to be drawn, got kfac_ewc"),
         (["dataset.angles=[0,10,20]"], "dataset must have two tasks to be drawn, got 3"),
         (["dataset=permuted"], "dataset must have two tasks to be drawn, got 5"),
     ],
