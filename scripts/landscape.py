@@ -97,6 +97,14 @@ class Walk:
         self.learner.show(self.stream.visible(1, task))
         return losses(self.learner, points, self.samples[task])
 
+    def plane(self, best: Tensor) -> Plane:
+        """Through both ends of the path and `best`; raises ConfigError if they lie on a line."""
+        try:
+            return Plane.through(self.path[0], self.path[-1], best)
+        except ValueError as error:
+            what = "end off the line from task 1's weights to joint training's"
+            raise ConfigError(f"methods must {what}, got {self.name}") from error
+
     @cached_property
     def along(self) -> list[Tensor]:
         """Both losses and the penalty at the true points of the path, (N,) each."""
@@ -135,7 +143,7 @@ def walk(method: str, overrides: Sequence[str], root: str, num_samples: int) -> 
 
 def landscape_figure(walks: Sequence[Walk], best: Tensor, num_points: int) -> Figure:
     """A column per method, its plane above and its losses below, all to one scale; best: (P,) after joint training."""
-    planes = [Plane.through(walk.path[0], walk.path[-1], best) for walk in walks]
+    planes = [walk.plane(best) for walk in walks]
     ends = sides([plane.coordinates(torch.cat([w.path, best[None]])) for w, plane in zip(walks, planes, strict=True)])
     names, width = walks[0].stream.names, 2.9
     height = width * (ends[1][1] - ends[1][0]) / (ends[0][1] - ends[0][0])
@@ -199,7 +207,7 @@ def row(walk: Walk, best: Tensor) -> list[str]:
     start, end = walk.path[0], walk.path[-1]
     change = [f"{float(along[0]):.2f} → {float(along[-1]):.2f}" for along in walk.along[:2]]
     accuracy = [f"{100 * a:.1f} → {100 * b:.1f}" for a, b in walk.matrix.T.tolist()]
-    height = float(Plane.through(start, end, best).height(walk.path).max())
+    height = float(walk.plane(best).height(walk.path).max())
     return [walk.name, *change, *accuracy, f"{float((end - start).norm()):.2f}", f"{height:.2f}"]
 
 
@@ -213,8 +221,8 @@ def main(arguments: Sequence[str]) -> Path:
     groups = {override.partition("=")[0] for override in overrides}
     small = [setting for group, settings in SMALL.items() if group not in groups for setting in settings]
     with TemporaryDirectory() as root:
-        methods = [*own["methods"].split(","), "joint"]
-        *walks, joint = [walk(method, [*small, *overrides], root, samples) for method in methods]
+        methods = [*own["methods"].split(","), "joint"]  # a root each: a run that is finished is not trained again
+        *walks, joint = [walk(m, [*small, *overrides], f"{root}/{i}", samples) for i, m in enumerate(methods)]
     best = joint.path[-1]
     path = Path(own["out"]) / "landscape.png"
     path.parent.mkdir(parents=True, exist_ok=True)

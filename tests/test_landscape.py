@@ -106,6 +106,20 @@ def test_script_draws_each_method_at_its_strengths(tmp_path: Path, capsys: pytes
     assert all(name in said for name in ("finetune", "ewc, λ = 1000", "si, λ = 1000"))
 
 
+SHORT = ["points=2", "samples=5", "trainer.max_epochs=1", "dataset.source.test_fraction=0.9"]
+
+
+def test_script_draws_a_method_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    landscape.main([*SHORT, "methods=ewc,ewc:1000", f"out={tmp_path}"])
+    one, other = [line for line in capsys.readouterr().out.splitlines() if "ewc, λ = 1000" in line]
+    assert one == other
+
+
+def test_script_names_the_method_that_has_no_plane(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="methods must end off the line from task 1's weights to joint"):
+        landscape.main([*SHORT, "methods=joint", f"out={tmp_path}"])
+
+
 def test_script_walks_as_train_does(tmp_path: Path) -> None:
     options = ["dataset/source=digits", "dataset.angles=[0,30]", "backbone.widths=[8]"]
     options += ["trainer=cpu", "trainer.max_epochs=1"]
