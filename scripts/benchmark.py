@@ -15,7 +15,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import torch
 
 from benchmarks import device, growth, importance, methods, stacked, stream
 from benchmarks.table import Settings, Table
+from lifelong.data.sources.idx import idx
 from lifelong.runs.environment import commit
 from studies.pages import renew
 
@@ -48,7 +49,27 @@ def machine() -> str:
     return f"`{shlex.join(['python', *sys.argv])}`, on cpu {cpu}, {load}, {software}, date {date.today()}."
 
 
-def main() -> None:
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Ends the command in a line on stderr if an option is outside what is allowed."""
+    own = parser.parse_args(arguments)
+    for key in ("repetitions", "threads"):
+        if (number := getattr(own, key)) is not None and number < 1:
+            parser.error(f"--{key} must be an integer >= 1, got {number}")
+    if own.device == "cuda" and set(own.sections) != {"device"}:
+        parser.error("--device cuda is for --sections device alone")
+    if own.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a CUDA device, none found")
+    if own.save and not (own.save / "performance.md").is_file():
+        parser.error(f"--save must be a folder with performance.md, got {str(own.save)!r}")
+    try:
+        if own.fashion_mnist:
+            idx(str(own.fashion_mnist))
+    except ValueError as error:
+        parser.error(str(error).replace("dataset.source.path", "--fashion-mnist"))
+    return own
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=[s for s in SECTIONS if s not in ON_REQUEST])
     parser.add_argument("--repetitions", type=int, help="default: what each section takes")
@@ -57,21 +78,17 @@ def main() -> None:
     parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER", help="of the four IDX files; else synthetic")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of section device; others: cpu")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="renew the tables of its performance.md")
-    arguments = parser.parse_args()
-    if arguments.device == "cuda" and set(arguments.sections) != {"device"}:
-        parser.error("--device cuda is for --sections device alone")
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda needs a CUDA device, none found")
-    torch.set_num_threads(arguments.threads)
+    own = parsed(parser, arguments)
+    torch.set_num_threads(own.threads)
     ran_on = machine()
     print(ran_on)
-    shrink = 10 if arguments.quick else 1
-    settings = Settings(arguments.repetitions, shrink, arguments.fashion_mnist, arguments.device)
-    for section in arguments.sections:
+    shrink = 10 if own.quick else 1
+    settings = Settings(own.repetitions, shrink, own.fashion_mnist, own.device)
+    for section in own.sections:
         table = SECTIONS[section](settings)
         print(f"\n== {section} ==\n{table.markdown()}", flush=True)
-        if arguments.save:
-            renew(arguments.save / "performance.md", {section: f"{table.markdown()}\n\n{ran_on}"})
+        if own.save:
+            renew(own.save / "performance.md", {section: f"{table.markdown()}\n\n{ran_on}"})
 
 
 if __name__ == "__main__":

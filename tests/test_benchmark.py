@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
+import benchmark
 import tiny
 from benchmarks import device, growth, importance, methods, stream
 from benchmarks.steps import Driver
@@ -96,3 +98,29 @@ def test_runs_take_turns_after_a_warm_up() -> None:
     results = in_turn({name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}, 2)
     assert calls == list("ababab")
     assert results == {"a": [3, 5], "b": [4, 6]}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--repetitions", "-1", "--repetitions must be an integer >= 1, got -1"),
+        ("--threads", "0", "--threads must be an integer >= 1, got 0"),
+        ("--save", "nowhere", "--save must be a folder with performance.md, got 'nowhere'"),
+        ("--fashion-mnist", "nowhere", "--fashion-mnist must be a folder with train-images-idx3-ubyte"),
+    ],
+)
+def test_option_is_refused_before_anything_is_measured(
+    option: str,
+    value: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, "SECTIONS", {"stream": pytest.fail})
+    with pytest.raises(SystemExit):
+        benchmark.main(["--sections", "stream", option, value])
+    said = capsys.readouterr()
+    assert message in said.err.splitlines()[-1]
+    assert not said.out
