@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 import lifelong
+from lifelong.config.checks import check
 from lifelong.config.groups import choices
 from lifelong.config.schema import ConfigError
 from lifelong.data.source import Source
-from lifelong.experiment.errors import composed
+from lifelong.experiment.errors import composed, explain
 from lifelong.experiment.run import run_experiment
 from runs import TINY, command, composed_tiny, refused
 
@@ -38,6 +40,13 @@ REFUSALS = {
     "method=[ewc,si]": f"method must be one of {METHODS}, got '[ewc,si]'",
     "~method": f"method must be one of {METHODS}, got null",
     "dataset/source=mnist5": "dataset/source must be one of ",
+    "logger=false": "logger must be one of csv, mlflow, none, tensorboard, trackio, wandb, got false",
+    "logger=[csv,5]": "logger must be one of csv, mlflow, none, tensorboard, trackio, wandb, got '[csv,5]'",
+    "dataset=5": "dataset must be one of domains, permuted, rotated, split, got 5",
+    "-m seed=0,1 memory=200": f"memory must be one of {', '.join(choices('memory'))}, got 200",
+    "-m memory=none,200": f"memory must be one of {', '.join(choices('memory'))}, got 200",
+    "hydra/launcher=5": "hydra/launcher must be the name of a choice, got 5",
+    "+dataset/source@dataset.sources.a=7": "dataset/source@dataset.sources.a must be one of arrays, ",
     "logger=[csv,none]": "logger must be one of csv, mlflow, none, tensorboard, trackio, wandb, got '[csv,none]'",
     "logger.projekt=x": "logger.projekt must be one of csv, mlflow, none, tensorboard, trackio, wandb, got 'x'",
     "seed": "override 'seed' must be written key=value: ",
@@ -50,6 +59,10 @@ REFUSALS = {
     "seed=abc": "seed=abc: Value 'abc' of type 'str' could not be converted to Integer",
     "method.strength=abc": "method.strength must be a valid number, got 'abc'",
     "trainer.max_epochs=abc": "trainer.max_epochs must be a valid integer or null, got 'abc'",
+    "as_published=null": "as_published=null: field 'as_published' is not Optional",
+    "+as_published.ewc=3": "+as_published.ewc=3: Cannot assign int to Dict[str, Any]",
+    "+choices.foo=bar": "choices must be left out: the choices of the groups fill it in, got {'foo': 'bar'}",
+    "+dataset.sources=5": "dataset.sources must be sources by name, each +dataset/source@dataset.sources.NAME=CHOICE, ",
     "logger=wandb logger.wandb.tags=3": "logger.wandb.tags must be a valid list, got 3",
     # outside what is allowed
     "method.strength=-1": "method.strength must be a finite number >= 0, got -1",
@@ -203,10 +216,17 @@ def test_value_that_is_not_allowed_is_refused_before_anything_is_written(setting
         ("~logger", "logger", {}),
         ("method=si method.damping=0.1", "method.damping", 0.1),
         ("rerun=yes", "rerun", True),
+        ("dataset={order:[1,0]}", "dataset.order", [1, 0]),
     ],
 )
 def test_what_is_clear_is_accepted(override: str, key: str, value: Any) -> None:
     assert OmegaConf.select(composed(override.split()), key) == value
+
+
+def test_scenario_that_an_entry_by_method_lacks_is_named() -> None:
+    with pytest.raises(InterpolationResolutionError) as error:
+        check(composed(["experiment=vandeven2022_split", "scenario=foo"]))
+    assert explain(error.value) == "scenario must be one of task, domain, class here, got 'foo'"
 
 
 def test_sweep_of_an_experiment_that_does_not_start_is_told(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lifelong.config.build import partial_of
 from lifelong.config.credentials import exposed, refusal
-from lifelong.config.groups import FREEZE, choices, groups_of, is_wired
+from lifelong.config.groups import FREEZE, SOURCES, choices, groups_of, is_wired
 from lifelong.config.options import must_be, type_error, unknown_key
 from lifelong.config.schema import COMPATS, OBJECTIVES, Config, ConfigError
 
@@ -33,6 +33,10 @@ BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     FREEZE: (
         lambda v: isinstance(v, ListConfig) and all(isinstance(name, str) for name in v),
         "a list of names of the backbone's modules or parameters",
+    ),
+    SOURCES: (
+        lambda v: isinstance(v, DictConfig) and bool(v),
+        "sources by name, each +dataset/source@dataset.sources.NAME=CHOICE",
     ),
     "resident_bytes": (lambda v: v > 0, "a number > 0"),
     "name": (

@@ -33,7 +33,7 @@ def groups_of(config: DictConfig) -> list[str]:
     """The keys of all parts of this configuration, each named source and each logger a part of its own."""
     loggers = [f"{LOGGER}.{name}" for name in config.logger]
     sources = OmegaConf.select(config, SOURCES)
-    if sources is None:
+    if not OmegaConf.is_dict(sources):
         return [*GROUPS, *loggers]
     return [*(group for group in GROUPS if group != SOURCE), *(f"{SOURCES}.{name}" for name in sources), *loggers]
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
+
 from lifelong.config.credentials import exposed, refusal
 from lifelong.config.groups import GROUPS, LOGGER, choices
 from lifelong.config.options import must_be
@@ -19,7 +22,7 @@ def checked(overrides: Sequence[str]) -> list[str]:
     letters beyond ASCII gets quotes.
 
     Raises:
-        ConfigError: a secret of the environment, or a group that is null or several.
+        ConfigError: a secret of the environment, or a group that is no name or several.
     """
     return list(_completed(overrides))
 
@@ -30,16 +33,27 @@ def _completed(overrides: Sequence[str]) -> Iterator[str]:
         plain = key.lstrip("+~")
         if variable := exposed(override):
             raise ConfigError(refusal(plain, variable))
-        if "/" in plain or plain in (*ROOTS, *SEVERAL):
-            _check_choice(plain, value)
-        elif key.partition(".")[0] in ROOTS and equals:
+        chooses = "/" in plain or plain in (*ROOTS, *SEVERAL)
+        if equals and not chooses and key.partition(".")[0] in ROOTS:
             key = f"++{key}"
         quoted = not value.isascii() and value[0] not in "'\"[{"
-        yield f"{key}='{value}'" if quoted else f"{key}{equals}{value}"
+        completed = f"{key}='{value}'" if quoted else f"{key}{equals}{value}"
+        if chooses:
+            _check_choice(plain, completed)
+        yield completed
 
 
-def _check_choice(group: str, value: str) -> None:
-    names = value.strip("[]").split(",")
-    several = value.startswith("[") and (group not in SEVERAL or (len(names) > 1 and "none" in names))
-    if value == "null" or (several and not group.startswith("hydra/")):
-        raise ConfigError(must_be(group, f"one of {', '.join(choices(group))}", None if value == "null" else value))
+def _check_choice(group: str, override: str) -> None:
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    value, of_hydra = parsed.value(), group.startswith("hydra/")
+    if parsed.is_delete():
+        return
+    for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
+        names = choice if isinstance(choice, list) else [choice]
+        named = isinstance(choice, dict) or all(isinstance(name, str | QuotedString | Glob) for name in names)
+        several = isinstance(choice, list) and (group not in SEVERAL or (len(names) > 1 and "none" in names))
+        if not named or (several and not of_hydra):
+            known = [] if of_hydra else choices(group.partition("@")[0])
+            what = f"one of {', '.join(known)}" if known else "the name of a choice"
+            plain = choice is None or isinstance(choice, int | float)
+            raise ConfigError(must_be(group, what, choice if plain else override.partition("=")[2]))

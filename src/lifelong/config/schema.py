@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from lifelong.config.groups import CONFIGS, is_wired
+from lifelong.config.options import must_be
 
 OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting")
 """What hyperparameters may be chosen by: validation data alone."""
@@ -52,7 +53,7 @@ class Recipes:
     experiment: Any = None  # the protocol of a study, in the place of many keys
     sweep: Any = None  # values to go through with -m; several: sweep=[methods,seeds]
     compat: str = "published"  # of a paper's experiment: published, methods as its code has them | right, our defaults
-    as_published: Any = field(default_factory=dict)  # method → its options under compat=published, emptied then
+    as_published: dict[str, dict[str, Any]] = field(default_factory=dict)  # method → its options under compat=published
     strength_factor: float = 1.0  # of method.strength: one grid fits methods whose strengths are orders apart
     choices: dict[str, str] = field(default_factory=dict)  # group → the name of its yaml; filled in when composed
 
@@ -100,13 +101,17 @@ def by_method(table: DictConfig, *, _root_: DictConfig) -> Any:
     `others` stands for all methods that are not named; an entry may be a table by scenario: {task: 1, class: 10}.
 
     Raises:
-        ConfigError: the chosen method has none.
+        ConfigError: the chosen method has none, or the scenario.
     """
     name = choice(_root_, "method")
     if name not in table and "others" not in table:
         raise ConfigError(f"method must be one of {', '.join(table)} here, got {name!r}")
     entry = table[name] if name in table else table["others"]
-    return entry[_root_.scenario] if isinstance(entry, Mapping) else entry
+    if not isinstance(entry, Mapping):
+        return entry
+    if _root_.scenario not in entry:
+        raise ConfigError(must_be("scenario", f"one of {', '.join(entry)} here", _root_.scenario))
+    return entry[_root_.scenario]
 
 
 def by_compat(published: Any, right: Any, *, _root_: DictConfig) -> Any:
@@ -124,7 +129,12 @@ def with_choices(config: DictConfig, hydra: DictConfig) -> DictConfig:
 
     A `_target_` that the command line sets is a name of its own. Under compat=published the chosen method gets its
     options of `as_published`, but for those that the command line sets; one may be a table by scenario.
+
+    Raises:
+        ConfigError: the configuration has names already.
     """
+    if config.choices:
+        raise ConfigError(must_be("choices", "left out: the choices of the groups fill it in", dict(config.choices)))
     given = dict(o.lstrip("+").partition("=")[::2] for o in hydra.overrides.task)
     for key, name in hydra.runtime.choices.items():
         group = key.rpartition("@")[2].replace("/", ".")

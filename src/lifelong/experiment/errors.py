@@ -92,7 +92,7 @@ def _explain_composition(error: BaseException) -> str:
         return f"override {error.override!r} must be written key=value: {one_line(error)}"
     own: BaseException | None = error
     while own and not isinstance(own, ConfigError):
-        own = own.__cause__
+        own = own.__cause__ or own.__context__
     cause = error.__cause__
     if own or not isinstance(cause, OmegaConfBaseException):
         key, text = getattr(error, "full_key", None), one_line(own or error).partition("; full_key")[0]
