@@ -1,5 +1,6 @@
 """TensorBoard's event files, read back: what they hold is what the history says."""
 
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lifelong.tracking import About
+from lifelong.tracking.loggers.tensorboard import EventFiles
 from runs import run, run_killed
 from wandb_session import history, points
 
@@ -17,7 +20,7 @@ event_accumulator = pytest.importorskip(
 
 
 def events(folder: Path) -> Any:
-    """Of all files: what a killed run wrote after its checkpoint is purged, as TensorBoard itself does."""
+    """Of all files, as TensorBoard reads them."""
     read = event_accumulator.EventAccumulator(str(folder / "tensorboard"), size_guidance=dict.fromkeys(
         ("scalars", "images", "tensors", "compressedHistograms", "histograms"), 0))  # fmt: skip
     return read.Reload()
@@ -54,5 +57,27 @@ def test_run_that_starts_over_has_its_own_rows_alone(tmp_path: Path) -> None:
 def test_killed_and_resumed_run_has_each_row_once(tmp_path: Path) -> None:
     """Killed two rows after its last checkpoint, which is of step 8."""
     run_killed(tmp_path, "logger=tensorboard", "checkpoint_steps=4", step=10)
+    result = run(tmp_path, "logger=tensorboard", "checkpoint_steps=4")
+    assert curves(events(result.folder)) == points(history(result))
+
+
+def test_logger_begins_with_the_rows_of_the_history_each_once(tmp_path: Path) -> None:
+    """Whether it logged them before, and more at the last one's step, or the run had another logger."""
+    about = About(tmp_path, "ewc-0", "ewc", "ewc", {})
+    rows = [{"step": step, "train/loss": 1 / step} for step in (10, 20, 30)]
+    (tmp_path / "history.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    for _ in range(2):
+        logger = EventFiles(about)
+        logger.log_metrics({"val/accuracy/rot0": 0.5}, 30)
+        logger.close("failed")
+    logger = EventFiles(about)
+    logger.log_metrics({"train/loss": 1 / 40}, 40)
+    logger.close("success")
+    assert curves(events(tmp_path)) == points([*rows, {"step": 40, "train/loss": 1 / 40}])
+    assert len(list((tmp_path / "tensorboard").glob("events.out*"))) == 1
+
+
+def test_run_that_is_resumed_with_another_logger_has_all_its_rows(tmp_path: Path) -> None:
+    run_killed(tmp_path, "checkpoint_steps=4", step=10)
     result = run(tmp_path, "logger=tensorboard", "checkpoint_steps=4")
     assert curves(events(result.folder)) == points(history(result))

@@ -10,17 +10,20 @@ from lifelong.tracking.history import Row, numbers, read_history
 class EventFiles(TensorBoardLogger, Gallery):
     """Lightning's TensorBoardLogger on the stream's own step axis: one event file, however many Trainers come and go.
 
-    What a resumed run had written after its checkpoint is purged; all of it, where a run starts over.
+    A resumed run begins anew, with its history, which has no costs, pictures and histograms.
 
     Raises:
         ModuleNotFoundError: neither tensorboard nor tensorboardX is installed.
     """
 
     def __init__(self, about: About) -> None:
-        steps = [row["step"] for row in read_history(about.folder / "history.jsonl")]
-        purge = max(steps, default=-1) + 1
-        super().__init__(about.folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
+        for events in (about.folder / "tensorboard").glob("events.out*"):
+            events.unlink()
+        # purge_step: a TensorBoard that is running forgets them, too
+        super().__init__(about.folder, name="", version="tensorboard", default_hp_metric=False, purge_step=0)
         self.about = about
+        for row in read_history(about.folder / "history.jsonl"):
+            self.log_metrics(numbers(row), row["step"])
 
     def log_task(self, row: Row, step: int, matrix: Matrix, importance: dict[str, Histogram]) -> None:
         self.log_metrics(dict(row), step)
