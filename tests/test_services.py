@@ -1,5 +1,7 @@
 """MLflow and Trackio, read back from their local databases: what they hold is what the history says."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from lifelong.tracking import About
+from lifelong.tracking.loggers.mlflow import MLflow, renamed
 from runs import TINY, command, run, run_killed
 from wandb_session import history, points
 
 KILLED = ("checkpoint_steps=4",)
+NAMES = ("猫-犬", "鳥-魚", "a+b", "ab", "+b", "b+", "b")
+"""Of tasks."""
 
 
 @pytest.mark.parametrize("name", ["mlflow", "trackio"])
@@ -44,6 +50,30 @@ def test_mlflow_has_each_row_of_the_history_once(tmp_path: Path, killed: bool) -
     pictures = [Path(file.path).name for file in client.list_artifacts(kept.info.run_id, "accuracy_matrix")]
     assert pictures[-1] == "00000012.png"
     assert (tmp_path / "mlflow" / kept.info.run_id / "artifacts" / "accuracy_matrix" / pictures[-1]).exists()
+
+
+def test_names_for_mlflow_are_of_its_letters_and_no_two_the_same() -> None:
+    names = [*NAMES, "a b", "a 2b b", "a20b", "a+2b", "a2b"]
+    found = list(renamed(dict.fromkeys(names, 0.0)))
+    assert len(set(found)) == len(names)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_/. -]+", name) for name in found)
+    assert list(renamed({"test/accuracy/classes_0-4.5": 1.0})) == ["test/accuracy/classes_0-4.5"]
+
+
+@pytest.mark.system
+def test_mlflow_keeps_tasks_apart_of_whatever_names(tmp_path: Path) -> None:
+    """In the history that it begins with, in a row, and in the summary."""
+    tracking = pytest.importorskip("mlflow.tracking", reason="needs the extra `mlflow`")
+    row = {f"test/accuracy/{name}": float(i) for i, name in enumerate(NAMES)}
+    (tmp_path / "history.jsonl").write_text(json.dumps({"step": 1, **row}) + "\n")
+    logger = MLflow(About(tmp_path, "ewc-0", "ewc", "ewc", {"root": str(tmp_path)}), "lifelong", None, {})
+    logger.log_metrics(row, 2)
+    logger.summarise(row)
+    client = tracking.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (kept,) = client.search_runs([client.get_experiment_by_name("lifelong").experiment_id])
+    found = [client.get_metric_history(kept.info.run_id, key) for key in kept.data.metrics]
+    logged = sorted([(metric.step, metric.value) for metric in metrics] for metrics in found)
+    assert logged == sorted([[(0, v)] for v in row.values()] + [[(1, v), (2, v)] for v in row.values()])
 
 
 @pytest.mark.system

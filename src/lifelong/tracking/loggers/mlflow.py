@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,11 +63,11 @@ class MLflow(Forgiving, MLFlowLogger, Gallery):
             client.delete_run(run.info.run_id)
         super().log_hyperparams(self.about.flat_config)
         for row in read_history(self.about.folder / "history.jsonl"):
-            super().log_metrics(numbers(row), row["step"])
+            super().log_metrics(renamed(numbers(row)), row["step"])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         log = super().log_metrics
-        self.attempt(lambda: log(metrics, step))
+        self.attempt(lambda: log(renamed(metrics), step))
 
     def log_task(self, row: Row, step: int, matrix: Matrix, importance: dict[str, Histogram]) -> None:
         self.log_metrics(numbers(row), step)
@@ -83,3 +84,8 @@ class MLflow(Forgiving, MLFlowLogger, Gallery):
     def close(self, status: str) -> None:
         end = super().finalize
         self.attempt(lambda: end(status))
+
+
+def renamed(metrics: Mapping[str, float]) -> dict[str, float]:
+    """With what Lightning would strip of a name, and spaces, by code point (a+b: "a 2b b"): no two become one."""
+    return {re.sub(r"[^a-zA-Z0-9_/.-]", lambda c: f" {ord(c[0]):x} ", key): value for key, value in metrics.items()}
