@@ -13,7 +13,10 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lifelong.plots.figures import COLOURS, Point, accuracy_curves_figure, accuracy_matrix_figure
+from lifelong.experiment import result
+from lifelong.plots.figures import COLOURS, Point, Turn, accuracy_curves_figure, accuracy_matrix_figure
+from lifelong.runs.folder import RunFolder
+from lifelong.runs.record import Record
 from runs import run
 
 TITLE = "split_cifar100 · ewc · strength 100 · seed 0"
@@ -30,16 +33,16 @@ def matrix(num_tasks: int) -> torch.Tensor:
     return torch.rand(num_tasks, num_tasks, dtype=torch.float64)
 
 
-def curves(num_tasks: int) -> tuple[list[Point], list[tuple[int, int]]]:
+def curves(num_tasks: int) -> tuple[list[Point], list[Turn]]:
     """Ten evaluations while learning each task, of the tasks met so far."""
-    boundaries = [(i * STEPS, (i + 1) * STEPS) for i in range(num_tasks)]
+    turns = [(name, i * STEPS, (i + 1) * STEPS) for i, name in enumerate(names_of(num_tasks))]
     points = [
         Point(step=step, task=task, accuracy=torch.rand(()).item())
-        for i, (first, last) in enumerate(boundaries)
+        for i, (_, first, last) in enumerate(turns)
         for step in range(first + 10, last + 1, 10)
         for task in range(i + 1)
     ]
-    return points, boundaries
+    return points, turns
 
 
 @cache
@@ -48,8 +51,8 @@ def drawn(kind: str, num_tasks: int, title: str = TITLE) -> Figure:
     if kind == "matrix":
         figure = accuracy_matrix_figure(matrix(num_tasks), names_of(num_tasks), title)
     else:
-        points, boundaries = curves(num_tasks)
-        figure = accuracy_curves_figure(points, names_of(num_tasks), boundaries, title)
+        points, turns = curves(num_tasks)
+        figure = accuracy_curves_figure(points, names_of(num_tasks), turns, title)
     figure.canvas.draw()
     return figure
 
@@ -131,9 +134,9 @@ def test_matrix_figure_refuses_a_matrix_that_does_not_fit_the_names(shape: tuple
 
 @num_tasks_of_each_size
 def test_curves_figure_draws_the_points_of_every_task_on_a_line_of_its_own(num_tasks: int) -> None:
-    points, boundaries = curves(num_tasks)
+    points, turns = curves(num_tasks)
     shuffled = [points[i] for i in torch.randperm(len(points))]
-    axes = accuracy_curves_figure(shuffled, names_of(num_tasks), boundaries, TITLE).axes[0]
+    axes = accuracy_curves_figure(shuffled, names_of(num_tasks), turns, TITLE).axes[0]
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     assert list(lines) == names_of(num_tasks)
     for task, line in enumerate(lines.values()):
@@ -157,8 +160,8 @@ def test_curves_figure_separates_and_names_the_tasks(num_tasks: int) -> None:
 def test_figures_of_an_unfinished_stream_show_the_tasks_so_far() -> None:
     axes = accuracy_matrix_figure(matrix(5)[:2], names_of(5), TITLE).axes[0]
     assert (texts_of(axes.get_yticklabels()), len(axes.texts)) == (names_of(2), 10)
-    points, boundaries = curves(2)
-    axes = accuracy_curves_figure(points, names_of(5), boundaries, TITLE).axes[0]
+    points, turns = curves(2)
+    axes = accuracy_curves_figure(points, names_of(5), turns, TITLE).axes[0]
     shown = (axes.child_axes[0].get_xticklabels(), axes.get_legend().get_texts())
     assert [texts_of(labels) for labels in shown] == [names_of(2)] * 2
 
@@ -169,6 +172,26 @@ def test_figures_of_a_run_carry_its_title_and_no_hash(tmp_path: Path, monkeypatc
     monkeypatch.setattr("lifelong.experiment.result.accuracy_matrix_figure", draw)
     run(tmp_path, "method=ewc", "seed=3")
     assert [call.args[2] for call in draw.call_args_list] == ["ewc λ=1000 · rotated digits · seed 3"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([0, 6, 12, 18], [("a", 0, 6), ("b", 6, 12), ("c", 12, 18)]),
+        ([0, 6, 6, 18], [("a", 0, 6), ("c", 6, 18)]),
+        ([0, 18, 18, 18], [("all tasks", 0, 18)]),
+    ],
+)
+@pytest.mark.usefixtures("pictures")
+def test_turns_keep_their_names_where_others_have_no_steps(
+    ends: list[int], expected: list[Turn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Mock(wraps=accuracy_curves_figure)
+    monkeypatch.setattr("lifelong.experiment.result.accuracy_curves_figure", drawn)
+    folder = RunFolder(tmp_path)
+    folder.history.write_text('{"step": 18, "val/accuracy/a": 0.5}\n')
+    result.draw(folder, ["a", "b", "c"], matrix(3), Record(boundaries=list(pairwise(ends))), TITLE)
+    assert drawn.call_args.args[2] == expected
 
 
 @pytest.mark.system

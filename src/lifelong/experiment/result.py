@@ -158,7 +158,9 @@ def draw(folder: RunFolder, names: list[str], matrix: Tensor, record: Record, ti
     """accuracy_matrix.png, accuracy_curves.png and, of a run that was evaluated within tasks, within_tasks.png."""
     save_figure(accuracy_matrix_figure(matrix, names, title), folder.path / "accuracy_matrix.png")
     rows = read_history(folder.history)
-    turns = [(first, last) for first, last in record.boundaries if first < last]  # joint at once has one alone
+    turns = [(name, *steps) for name, steps in zip(names, record.boundaries, strict=True) if steps[0] < steps[1]]
+    if len(turns) == 1 < len(names):  # joint at once
+        turns = [("all tasks", *turns[0][1:])]
     for file, prefix, accuracy in (
         ("accuracy_curves.png", "val/accuracy/", "validation accuracy"),
         ("within_tasks.png", WITHIN, "accuracy on a fixed subset"),

@@ -37,6 +37,10 @@ class Point(TypedDict):
     accuracy: float
 
 
+Turn = tuple[str, int, int]
+"""What was learned, and its first and last step."""
+
+
 def accuracy_matrix_figure(R: Tensor, names: Sequence[str], title: str) -> Figure:
     """Heat map of R (rows so far, T), accuracies in [0, 1]: a row per task learned, a column per task tested on.
 
@@ -66,21 +70,20 @@ def accuracy_matrix_figure(R: Tensor, names: Sequence[str], title: str) -> Figur
 def accuracy_curves_figure(
     points: Sequence[Point],
     names: Sequence[str],
-    boundaries: Sequence[tuple[int, int]],
+    turns: Sequence[Turn],
     title: str,
     accuracy: str = "validation accuracy",
 ) -> Figure:
     """Accuracy on every task against the optimiser steps of the stream, a line per task; accuracy: what it is called.
 
-    boundaries: (first, last) step of each task learned so far, in order; they are drawn as separators with the task's
-    name on top.
+    turns: what was learned so far, in order; they are drawn as separators with the name on top.
     """
     curves = {task: _curve(points, task) for task in sorted({point["task"] for point in points})}
     legend = CHARACTER * max(len(names[task]) for task in curves)
-    top = CHARACTER * max(len(name) for name in names[: len(boundaries)])
-    start = min(boundaries[0][0], *(steps[0] for steps, _ in curves.values()))
-    end = max(boundaries[-1][1], *(steps[-1] for steps, _ in curves.values()))
-    slanted = top > 6 * min(last - first for first, last in boundaries) / max(end - start, 1)
+    top = CHARACTER * max(len(name) for name, _, _ in turns)
+    start = min(turns[0][1], *(steps[0] for steps, _ in curves.values()))
+    end = max(turns[-1][2], *(steps[-1] for steps, _ in curves.values()))
+    slanted = top > 6 * min(last - first for _, first, last in turns) / max(end - start, 1)
     height = max(3.2, 0.215 * len(curves) + 0.5) + (0.8 * top if slanted else 0.2) + 1.0
     figure = empty_figure(8.2 + legend, height, title)
     axes = figure.add_subplot()
@@ -93,7 +96,7 @@ def accuracy_curves_figure(
     axes.set_ylabel(f"{accuracy} (%)")
     axes.grid(axis="y", color="0.9")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, title="tested on", handlelength=3)
-    _mark_tasks(axes, names, boundaries, slanted=slanted)
+    _mark_turns(axes, turns, slanted=slanted)
     return figure
 
 
@@ -161,14 +164,14 @@ def line_style(index: int) -> dict[str, Any]:
     }
 
 
-def _mark_tasks(axes: Axes, names: Sequence[str], boundaries: Sequence[tuple[int, int]], *, slanted: bool) -> None:
-    for index, (first, last) in enumerate(boundaries):
+def _mark_turns(axes: Axes, turns: Sequence[Turn], *, slanted: bool) -> None:
+    for index, (_, first, last) in enumerate(turns):
         if index:
             axes.axvline(first, color="0.6", linewidth=0.8, zorder=1)
         if index % 2:
             axes.axvspan(first, last, color="0.96", zorder=0)
     top = axes.secondary_xaxis("top")
-    centres = [(first + last) / 2 for first, last in boundaries]
-    top.set_xticks(centres, names[: len(boundaries)], **(SLANTED | {"ha": "left"} if slanted else {}))
+    centres = [(first + last) / 2 for _, first, last in turns]
+    top.set_xticks(centres, [name for name, _, _ in turns], **(SLANTED | {"ha": "left"} if slanted else {}))
     top.tick_params(length=0)
     top.set_xlabel("while learning")
