@@ -35,7 +35,7 @@ def test_runs_are_read_in_every_state(tmp_path: Path) -> None:
     assert runs["seed"].tolist()[:4] == [0, 1, 2, 3]
     assert pd.isna(runs["seed"].iloc[4])
     assert runs["reason"].tolist()[1:3] == [
-        "interrupted or still running: 0 tasks learned",
+        "interrupted or still running; tasks learned: 0",
         "DivergedError: train/loss is nan",
     ]
 

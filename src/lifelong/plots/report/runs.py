@@ -96,7 +96,7 @@ def _why_unfinished(path: Path) -> tuple[str, str]:
         lines = error.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return "failed", lines[0] if lines else "its error.txt is empty"
     num_learned = history.read_text(encoding="utf-8").count('"test/average_accuracy"') if history.exists() else 0
-    return "unfinished", f"interrupted or still running: {num_learned} tasks learned"
+    return "unfinished", f"interrupted or still running; tasks learned: {num_learned}"
 
 
 def _intransigence(runs: DataFrame) -> Series:
