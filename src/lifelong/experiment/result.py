@@ -56,8 +56,8 @@ def write_result(config: DictConfig, run: Run, folder: RunFolder, *, drawn: bool
     stream, learner, record = run.stream, run.learner, run.record
     matrix, baseline, val = (torch.tensor(a, dtype=torch.float64) for a in (record.test, record.baseline, record.val))
     found = measures(val)  # what hyperparameters may be chosen by; nan without validation data
-    last = run.stream.task(run.stream.num_tasks - 1)  # after which the run may have been resumed, without a fit
-    run.learner.show(run.stream.visible(run.method.learned(run.stream, last), last.index))
+    last = stream.task(stream.num_tasks - 1)  # after which the run may have been resumed, without a fit
+    learner.show(stream.visible(run.method.learned(stream, last), last.index))
     write_model(run, folder.model)
     folder.write_text(folder.matrix, to_csv(matrix, stream.names))
     if not val.isnan().any():
