@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from omegaconf import DictConfig
 from pandas import DataFrame
 from torch import Tensor
 
@@ -112,8 +113,8 @@ class Walk:
         return [self.losses(0, self.path), self.losses(1, self.path), self.scale * penalty]
 
 
-def walk(method: str, overrides: Sequence[str], root: str, num_samples: int) -> Walk:
-    """Train `name:strength`, or `name` at its default strength.
+def asked(method: str, overrides: Sequence[str]) -> tuple[str, DictConfig]:
+    """Returns the name and what to train for `name:strength`, or for `name` at its default strength.
 
     Raises:
         ConfigError: a setting outside what is allowed, a stream of other than two tasks, or a penalty not diagonal.
@@ -121,16 +122,22 @@ def walk(method: str, overrides: Sequence[str], root: str, num_samples: int) -> 
     name, colon, strength = method.partition(":")
     chosen = [f"method={name}", *([f"method.strength={strength}"] if colon else [])]
     config = composed([*overrides, *chosen, "logger=none"])
-    config.root, config.progress = root, False
+    config.progress = False
     if "step" in config.method:
         config.method.step = "proximal"
     check(config)
     penalty = build(config.method, "method")
     if isinstance(penalty, Penalty) and not isinstance(penalty.quadratic, Diagonal):
         raise ConfigError(f"methods must have diagonal penalties to be drawn, got {name}")
-    stream = make_stream(config)
-    if stream.num_tasks != 2:
-        raise ConfigError(f"dataset must have two tasks to be drawn, got {stream.num_tasks}")
+    if (tasks := make_stream(config).num_tasks) != 2:
+        raise ConfigError(f"dataset must have two tasks to be drawn, got {tasks}")
+    return name, config
+
+
+def walk(name: str, config: DictConfig, root: str, num_samples: int) -> Walk:
+    """Train what `asked` returns, in a folder in root."""
+    config.root = root
+    stream, penalty = make_stream(config), build(config.method, "method")
     footprints = Footprints(EVERY)
     result = run_experiment(config, callbacks=[footprints])
     scale = penalty.coefficient * penalty.strength if isinstance(penalty, Penalty) else 0.0
@@ -220,9 +227,10 @@ def main(arguments: Sequence[str]) -> Path:
             raise ConfigError(f"{key} must not be empty")
     groups = {override.partition("=")[0] for override in overrides}
     small = [setting for group, settings in SMALL.items() if group not in groups for setting in settings]
+    wanted = [asked(method, [*small, *overrides]) for method in [*own["methods"].split(","), "joint"]]
     with TemporaryDirectory() as root:
-        methods = [*own["methods"].split(","), "joint"]  # a root each: a run that is finished is not trained again
-        *walks, joint = [walk(m, [*small, *overrides], f"{root}/{i}", samples) for i, m in enumerate(methods)]
+        # a root each: a run that is finished is not trained again
+        *walks, joint = [walk(*a, f"{root}/{i}", samples) for i, a in enumerate(wanted)]
     best = joint.path[-1]
     path = Path(own["out"]) / "landscape.png"
     path.parent.mkdir(parents=True, exist_ok=True)

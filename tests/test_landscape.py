@@ -123,7 +123,7 @@ def test_script_names_the_method_that_has_no_plane(tmp_path: Path) -> None:
 def test_script_walks_as_train_does(tmp_path: Path) -> None:
     options = ["dataset/source=digits", "dataset.angles=[0,30]", "backbone.widths=[8]"]
     options += ["trainer=cpu", "trainer.max_epochs=1"]
-    found = landscape.walk("mas:3", options, str(tmp_path), 10)
+    found = landscape.walk(*landscape.asked("mas:3", options), str(tmp_path), 10)
     assert found.scale == 3
     assert torch.equal(found.path[-1], weights_of(found.learner.backbone))
     assert torch.equal(found.path[0], found.footprints.anchors[1])
@@ -140,11 +140,14 @@ def test_script_walks_as_train_does(tmp_path: Path) -> None:
         (["methods="], "methods must not be empty"),
         (["methods=ewk:1"], "method must be one of"),
         (["methods=ewc:strong"], "method.strength must be a valid number"),
-        (["methods=kfac_ewc:100"], "methods must have diagonal penalties to be drawn, got kfac_ewc"),
+        (["methods=ewc,kfac_ewc:100"], "methods must have diagonal penalties to be drawn, got kfac_ewc"),
         (["dataset.angles=[0,10,20]"], "dataset must have two tasks to be drawn, got 3"),
         (["dataset=permuted"], "dataset must have two tasks to be drawn, got 5"),
     ],
 )
-def test_script_refuses_before_it_trains(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_script_refuses_before_it_trains(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landscape, "run_experiment", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(ConfigError, match=message):
         landscape.main([*arguments, f"out={tmp_path}"])
