@@ -24,7 +24,7 @@ from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import interval, number, plus_minus
-from studies.pages import collected, markdown, read_csv, renew, renewed, write_csv
+from studies.pages import collected, kept, markdown, read_csv, renew, renewed, write_csv
 from studies.protocols import BOUNDS, DATA, command_line, launch, sweep
 
 ACCURACY, CRITERION = "average_accuracy", "val_average_accuracy"
@@ -67,8 +67,8 @@ class Ablation:
         found = [DataFrame(columns=list(columns))]
         for arm in self.arms:
             place = runs / "ablations" / self.name / folder(arm)
-            if place.exists():
-                rows, x = read_runs(place), ""
+            if any(place.rglob("config.yaml")):  # some job of its sweep has begun
+                rows, x = kept(read_runs(place)), ""
                 if self.orders:
                     x = rows["config"].map(lambda config: config["dataset.order"])
                 elif self.decades:

@@ -1,8 +1,8 @@
 """Test a finished run's weights on any stream: python scripts/evaluate.py run=runs/a/RUN dataset=permuted.
 
-What is not said is as in the run: the stream itself, its source, scenario, val_fraction and seed. Normalisation is the
-run's; so are the output columns it sees, but for scenario=task, where each task is told. The result is written beside
-the run, to RUN/evaluations/<dataset>-<hash>.json.
+What is not said is as in the run: the stream itself, its source, scenario, active_classes, val_fraction and seed.
+Normalisation is the run's; so are the output columns it sees (all of them, if the run was told its tasks), but for
+scenario=task, where each task is told. The result is written beside the run, to RUN/evaluations/<dataset>-<hash>.json.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pandas import DataFrame
 
-from lifelong.config.checks import check
+from lifelong.config.checks import OF_STREAM, check
 from lifelong.config.groups import choices
 from lifelong.config.schema import ConfigError, choice
 from lifelong.data.stream import Task, TaskStream
@@ -29,7 +29,7 @@ from lifelong.runs.identity import flattened, identity, source_names
 from own_options import run_script
 from terminal import print_table
 
-ROOT_KEYS = ("scenario", "val_fraction", "seed")
+ROOT_KEYS = (*OF_STREAM, "seed")
 ALLOWED = ("dataset", *ROOT_KEYS, "resident_bytes", "trusted")
 
 
@@ -56,7 +56,7 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
             base.append(f"{'+' * (group not in there)}dataset/source{at}={name}")
     config = composed([*base, *overrides])
     OmegaConf.set_struct(config, False)
-    config.update({key: run[key] for key in ROOT_KEYS if key not in keys})
+    config.update({key: run[key] for key in ROOT_KEYS if key not in keys and key in run})
     config.choices.update(sources)
     given = [f"{key}." for key in (*keys, *(f"dataset.{key}" for key in ROOT_KEYS if key in keys)) if key != "dataset"]
     for key, value in flattened(OmegaConf.to_container(run.dataset), "dataset.").items():  # type: ignore[arg-type]
@@ -101,10 +101,13 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
     """
     paths = RunFolder(folder)
     paths.read_metrics()
-    config = stream_config(paths.read_config(), overrides)
+    run = paths.read_config()
+    config = stream_config(run, overrides)
     stream = make_stream(config)
     learner = load(folder, config.trusted, stream.as_input)
     check_fits(stream, learner, tuple(load_with_checksum(paths.model)["input_shape"]))
+    if run.scenario == "task":  # model.pt shows the last task's columns
+        learner.show(range(len(learner.visible)))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
     found = accuracies(learner, stream, load_method(folder, learner, config.trusted).enter)
     result = {

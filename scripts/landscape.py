@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lifelong.config.build import build
 from lifelong.config.checks import check
-from lifelong.config.schema import ConfigError
+from lifelong.config.schema import ConfigError, folded
 from lifelong.data.examples import Examples
 from lifelong.data.seeds import derived_generator
 from lifelong.data.stream import TaskStream
@@ -131,7 +131,7 @@ def asked(method: str, overrides: Sequence[str]) -> tuple[str, DictConfig]:
         raise ConfigError(f"methods must have diagonal penalties to be drawn, got {name}")
     if (tasks := make_stream(config).num_tasks) != 2:
         raise ConfigError(f"dataset must have two tasks to be drawn, got {tasks}")
-    return name, config
+    return name, folded(config)
 
 
 def walk(name: str, config: DictConfig, root: str, num_samples: int) -> Walk:
@@ -144,7 +144,7 @@ def walk(name: str, config: DictConfig, root: str, num_samples: int) -> Walk:
     said = f"{name}, λ = {config.method.strength:g}" if scale else name
     whole = [stream.task(j).train for j in range(2)]
     samples = [e.subset(torch.randperm(len(e), generator=derived_generator(0, 0))[:num_samples]) for e in whole]
-    learner = load(result.folder, as_input=stream.as_input)
+    learner = load(result.folder, config.trusted, stream.as_input)
     return Walk(said, stream, learner, footprints, scale, result.matrix, samples)
 
 

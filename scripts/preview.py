@@ -29,7 +29,11 @@ def main(arguments: Sequence[str]) -> Path:
     stream = make_stream(config)
     stream.resident_bytes = 0  # only the images that are shown are made
     title = " ".join(o for o in overrides if o.startswith(("dataset=", "dataset/", "scenario="))) or "training images"
-    save_figure(preview_figure(stream, samples, title=title), path)
+    try:
+        figure = preview_figure(stream, samples, title=title)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    save_figure(figure, path)
     return path
 
 

@@ -25,7 +25,7 @@ from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import DASH, number
 from lifelong.runs.identity import added, flattened, identifier, setting
-from studies.pages import collected, markdown, read_csv, renew, renewed, write_csv
+from studies.pages import collected, kept, markdown, read_csv, renew, renewed, write_csv
 from studies.protocols import DATA, ROOT, Protocol, command_line, composition, default_strength, protocol, with_seed
 from studies.tables import TRIED, all_methods, page_tables
 from terminal import print_table
@@ -36,7 +36,7 @@ SITE = ["protocol", "data", "method"]
 
 def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol, compat: str, row: str) -> DataFrame:
     """The finished and the failed of `runs` as rows of a file in docs/data."""
-    known = runs[runs["state"].isin(["finished", "failed"])]
+    known = kept(runs)
     has_strength = default_strength(plan.method(row)) is not None
     bases = _bases(known, plan, compat, row)
     changes = [_changed(*pair) for pair in zip(bases, known["config"], strict=True)]
@@ -123,6 +123,8 @@ def at_commit(commit: str) -> DataFrame:
 def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Both tables with the rows found below `runs` in the place of those of the same cell."""
     for folder in sorted(runs.glob("results/*/*/*/*/")):
+        if not any(folder.rglob("config.yaml")):  # no job of its sweep has begun
+            continue
         name, data, compat, row = folder.parts[-4:]
         found, plan = read_runs(folder), protocol(name, data)
         chose = found["path"].map(lambda path: path.parent.name == "choose")

@@ -10,8 +10,9 @@ import compare
 import evaluate
 import lifelong
 from lifelong.config.schema import ConfigError
+from lifelong.experiment.parts import make_stream
 from lifelong.experiment.run import Result
-from lifelong.runs.folder import RunFolderError
+from lifelong.runs.folder import RunFolder, RunFolderError
 from runs import TINY, run
 
 pytestmark = pytest.mark.xdist_group("after training")  # whose runs are made once
@@ -76,6 +77,24 @@ def test_stream_the_run_never_saw_keeps_its_source(plain: Result) -> None:
     assert path.name.startswith("permuted-")
     assert result["source"] == "digits"
     assert result["accuracy_per_task"][0] == first["accuracy_per_task"][0]  # its first permutation is the identity
+
+
+def test_run_that_was_told_its_tasks_sees_all_columns_where_it_is_not(tmp_path: Path) -> None:
+    tiny = [override for override in TINY if not override.startswith("dataset.angles")]
+    told = lifelong.run(*tiny, "dataset=split", "scenario=task", f"root={tmp_path}")
+    _, result = evaluate.evaluate(told.folder, ["scenario=class"])
+    learner, stream = lifelong.load(told.folder), make_stream(RunFolder(told.folder).read_config())
+    learner.show(range(10))
+    for found, task in zip(result["accuracy_per_task"], map(stream.task, range(5)), strict=True):
+        answers = learner(learner.as_input(task.test.inputs)).argmax(1)
+        assert found == pytest.approx((answers == task.test.labels).double().mean().item())
+    assert result["accuracy_per_task"][0] > 0
+
+
+def test_run_is_known_from_within_its_folder(plain: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(plain.folder)
+    assert evaluate.evaluate(Path(), [])[1]["run_id"] == plain.folder.name
+    assert compare.finished_run(plain.folder)["setting"] == plain.metrics["setting"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -109,6 +110,10 @@ VALUES = {
     "dataset.angles=[0,nan]": "dataset.angles must be a non-empty list of finite numbers (degrees) or random, got",
     "dataset.order=[0,0]": "dataset.order must be ",
     "dataset.window=[1,1]": "dataset.window must be [first, stop] with 0 <= first < stop <= ",
+    "dataset.scenario=class": "dataset.scenario must be left to the root key scenario ('domain'), got 'class'",
+    "scenario=task dataset.scenario=domain": "dataset.scenario must be left to the root key scenario ('task'), got 'do",
+    "dataset.active_classes=all": "dataset.active_classes must be left to the root key active_classes ('seen'), got ",
+    "dataset.val_fraction=0.5": "dataset.val_fraction must be left to the root key val_fraction (0.1), got 0.5",
     "val_fraction=-0.1": "val_fraction must be a number in [0, 1), got -0.1",
     "val_fraction=0.999": "val_fraction must leave every class a training example, got 0.999",
     "dataset.source.test_fraction=2": "dataset.source.test_fraction must be a number in (0, 1), got 2",
@@ -127,6 +132,8 @@ VALUES = {
     "checkpoint_steps=0": "checkpoint_steps must be an integer >= 1 or null, got 0",
     "trainer.check_val_every_n_epoch=5": "trainer.check_val_every_n_epoch must be left out, as Lightning's",
     "trainer.limit_train_batches=0": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or",
+    "trainer.limit_train_batches=0.3": "trainer.limit_train_batches must be an integer >= 1, or a share of an epoch "
+    "that leaves a batch of the smallest task's 3, got 0.3",
     "trainer.limit_train_batches=1.5": "trainer.limit_train_batches must be an integer >= 1, a number in (0.0, 1.0] or",
     "name=../x": "name must be a folder name of letters, digits, '_', '-', '.', got '../x'",
     "strength_factor=-1": "strength_factor must be a finite number >= 0, got -1.0",
@@ -221,6 +228,22 @@ def test_value_that_is_not_allowed_is_refused_before_anything_is_written(setting
 )
 def test_what_is_clear_is_accepted(override: str, key: str, value: Any) -> None:
     assert OmegaConf.select(composed(override.split()), key) == value
+
+
+def test_one_source_beside_several_is_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        check(composed(["dataset=domains", "+dataset.source.path=elsewhere"]))
+    message = "dataset.source must be left out where dataset.sources has the sources, got path"
+    assert str(error.value) == message
+
+
+def test_augmentation_of_features_is_one_line(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", inputs=np.zeros((40, 8), np.float32), labels=np.arange(40) % 4)
+    with pytest.raises(ConfigError, match=r"^augment takes images alone, uint8 .* got float32 .8,. of source f$"):
+        lifelong.run(
+            *("dataset=split", "dataset/source=arrays", f"dataset.source.path={tmp_path}/f.npz", "augment=affine"),
+            *("logger=none", "trainer=cpu", f"root={tmp_path}/runs"),
+        )
 
 
 def test_scenario_that_an_entry_by_method_lacks_is_named() -> None:

@@ -11,6 +11,7 @@ from lifelong.config.schema import ConfigError
 from lifelong.experiment.load import load
 from lifelong.experiment.run import run_experiment
 from lifelong.models.learner import Learner
+from lifelong.models.mlp import MLP
 from lifelong.plots.landscape import Footprints, Plane, losses, penalty_on, weights_of
 from runs import assert_same_run, composed_tiny, run
 from tiny import make_learner, split
@@ -123,13 +124,23 @@ def test_script_names_the_method_that_has_no_plane(tmp_path: Path) -> None:
 def test_script_walks_as_train_does(tmp_path: Path) -> None:
     options = ["dataset/source=digits", "dataset.angles=[0,30]", "backbone.widths=[8]"]
     options += ["trainer=cpu", "trainer.max_epochs=1"]
-    found = landscape.walk(*landscape.asked("mas:3", options), str(tmp_path), 10)
-    assert found.scale == 3
+    found = landscape.walk(*landscape.asked("mas:1", [*options, "strength_factor=3"]), str(tmp_path), 10)
+    assert (found.name, found.scale) == ("mas, λ = 3", 3)
     assert torch.equal(found.path[-1], weights_of(found.learner.backbone))
     assert torch.equal(found.path[0], found.footprints.anchors[1])
     last = [float(values[-1]) for values in found.along]
     penalty = 3 * (found.path[-1] - found.path[0]).square() @ found.footprints.importances[1]
     assert last == pytest.approx([*(float(found.losses(task, found.path[-1:])) for task in range(2)), float(penalty)])
+
+
+class Own(MLP):
+    """A backbone of one's own."""
+
+
+def test_script_draws_a_backbone_that_is_trusted(tmp_path: Path) -> None:
+    own = [f"backbone._target_={__name__}.Own", f"trusted=[{__name__}]"]
+    options = ["dataset/source=digits", "dataset.angles=[0,30]", "trainer=cpu", "trainer.max_epochs=1", *own]
+    assert landscape.walk(*landscape.asked("finetune", options), str(tmp_path), 10).name == "finetune"
 
 
 @pytest.mark.parametrize(

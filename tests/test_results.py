@@ -13,9 +13,11 @@ from pandas import DataFrame
 import results
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed
+from lifelong.plots.report.runs import read_runs
 from lifelong.runs.identity import identifier
-from results import at_commit, changes, current, of_further_seeds
-from studies.pages import power, read_csv, renew
+from results import at_commit, changes, collect, current, of_further_seeds
+from run_folders import finished, unfinished
+from studies.pages import kept, power, read_csv, renew
 from studies.protocols import DATA, Published, protocol, with_seed
 from studies.tables import distance, overview, page_tables, results_table
 
@@ -83,6 +85,19 @@ def test_what_is_found_again_replaces_its_rows_alone(tuning: Path, docs: Path, t
     assert kept.name in set(rows["run_id"])
     assert gone.name not in set(rows["run_id"])
     assert set(rows["method"]) == {"finetune", "ewc", "joint"}
+
+
+def test_cell_whose_sweep_has_not_begun_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "results" / "hsu_split_class" / "mnist" / "right" / "ewc").mkdir(parents=True)
+    before = [read_csv(DATA / f"{name}.csv") for name in ("results", "tuning")]
+    for old, new in zip(before, collect(tmp_path, *before), strict=True):
+        assert set(new["run_id"]) == set(old["run_id"])
+
+
+def test_seed_is_an_integer_beside_a_run_whose_seed_is_not_known(tmp_path: Path) -> None:
+    finished(tmp_path, "seed=3")
+    (unfinished(tmp_path, "seed=4") / "config.yaml").write_text("a: [")
+    assert kept(read_runs(tmp_path))["seed"].map(str).tolist() == ["3"]
 
 
 def test_docs_hold_the_tables_that_their_files_make(tmp_path: Path) -> None:

@@ -50,9 +50,14 @@ def write_csv(path: Path, rows: DataFrame) -> None:
         file.write(rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
+def kept(runs: DataFrame) -> DataFrame:
+    """The finished and the failed of `runs`; their seeds are integers, though a damaged run has none."""
+    return runs[runs["state"].isin(["finished", "failed"])].astype({"seed": int})
+
+
 def collected(runs: DataFrame, columns: Sequence[str], **more: Any) -> DataFrame:
     """The finished and the failed of `runs` as rows of a file in docs/data, with `more` columns."""
-    rows = runs[runs["state"].isin(["finished", "failed"])]
+    rows = kept(runs)
     more |= {"run_id": [path.name for path in rows["path"]], "code": [_code(path) for path in rows["path"]]}
     return rows.assign(failed=rows["reason"], **more).reindex(columns=list(columns))
 

@@ -68,6 +68,17 @@ def test_classes_are_sorted_by_name_or_as_numbers_whatever_they_are_called(
     assert image_folder(str(tmp_path / "named"), cache=cache).classes == classes
 
 
+@pytest.mark.parametrize("beside", ["val", "."])
+def test_a_train_folder_without_a_test_folder_is_no_class(tmp_path: Path, cache: str, beside: str) -> None:
+    for i in range(5):
+        for part in ("train", beside):
+            draw(tmp_path / "parts" / part / "a" / f"{i}.png", i)
+    with pytest.raises(
+        ValueError, match=r"path must hold train/<class> and test/<class>, or <class> alone, got .*train"
+    ):
+        image_folder(str(tmp_path / "parts"), cache=cache)
+
+
 def test_other_and_hidden_files_are_left_out_and_deeper_folders_are_read(folder: Path, cache: str) -> None:
     (folder / "cat" / "notes.txt").write_text("no image")
     (folder / "cat" / ".thumb.png").write_text("no image")

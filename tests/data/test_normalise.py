@@ -38,8 +38,9 @@ def test_mean_and_std_are_those_of_the_pixels_per_channel() -> None:
     torch.testing.assert_close(torch.tensor(std, dtype=torch.float64), pixels.std((0, 2, 3), correction=0))
 
 
-def test_normalised_pixels_have_zero_mean_and_unit_variance() -> None:
-    x = first_task(stream())(IMAGES).double()
+@pytest.mark.parametrize("as_input", [as_input, lambda images: images / 127.5 - 1])
+def test_normalised_pixels_have_zero_mean_and_unit_variance(as_input: Any) -> None:
+    x = first_task(stream(as_input=as_input))(IMAGES).double()
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(x.var((0, 2, 3), correction=0), torch.ones(3, dtype=torch.float64), atol=1e-6, rtol=0)
 
@@ -52,6 +53,10 @@ def test_normalised_pixels_have_zero_mean_and_unit_variance() -> None:
         (lambda: Normalise([0.0], [0.0]), r"normalise.mean must be finite and normalise.std > 0"),
         (lambda: Normalise([float("nan")], [1.0]), r"normalise.mean must be finite and normalise.std > 0"),
         (lambda: first_task(stream(IMAGES * 0 + 7)), r"normalise must be none: a channel of task a is constant"),
+        (
+            lambda: first_task(stream(IMAGES * 0 + 7, lambda i: i / 3)),
+            r"normalise must be none: a channel of task a is",
+        ),
         (lambda: first_task(stream(IMAGES / 255)), r"normalise takes images .* got float32 \(3, 4, 5\) of"),
         (lambda: given(stream(IMAGES[:, 0, 0]), [0], [1]), r"normalise takes images .* got uint8 \(5,\)"),
     ],

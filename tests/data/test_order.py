@@ -38,6 +38,7 @@ def test_shuffle_is_drawn_by_the_seed_unless_it_names_one() -> None:
 def test_names_are_fit_for_keys_and_headers() -> None:
     names = ["a, b/c", "a, b/c", "rot-20.5", "é"]
     assert plain_names(names) == ["a_b_c", "a_b_c_1", "rot-20.5", "é"]
+    assert plain_names(["a b", "a_b_1", "a_b", "a_b"]) == ["a_b", "a_b_1", "a_b_2", "a_b_3"]
 
 
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])

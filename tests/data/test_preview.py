@@ -77,6 +77,14 @@ def test_the_script_draws_what_train_would_learn(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_script_has_no_picture_of_features(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", inputs=np.zeros((40, 8), np.float32), labels=np.arange(40) % 4)
+    with pytest.raises(ConfigError, match=r"^the preview takes images alone"):
+        main(
+            ["dataset=split", "dataset/source=arrays", f"dataset.source.path={tmp_path}/f.npz", f"out={tmp_path}/p.png"]
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lifelong.config.build import partial_of
 from lifelong.config.credentials import exposed, refusal
 from lifelong.config.groups import FREEZE, SOURCES, choices, groups_of, is_wired
-from lifelong.config.options import must_be, type_error, unknown_key
+from lifelong.config.options import must_be, spelled, type_error, unknown_key
 from lifelong.config.schema import COMPATS, OBJECTIVES, Config, ConfigError
 
 TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
@@ -20,6 +20,8 @@ TRUSTED = ("lifelong.", "torch.", "lightning.", "torchmetrics.")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Weights in float32: in half precision small steps and small importances round away, and importance, evaluation and
 saved models are float32, not float64."""
+OF_STREAM = ("scenario", "active_classes", "val_fraction")
+"""Root keys that the stream takes from there, and all that tells of it, too."""
 UNUSED = ("check_val_every_n_epoch", "val_check_interval", "limit_val_batches", "limit_test_batches",
           "limit_predict_batches", "num_sanity_val_steps")  # fmt: skip
 BORDERS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -95,11 +97,23 @@ def check(config: DictConfig) -> None:
         node = OmegaConf.select(config, parent) if parent else config
         if node is not None and name in node and not allows(node[name]):
             raise ConfigError(must_be(key, description, node[name]))
+    check_dataset(config)
     epochs, steps = config.trainer.get("max_epochs"), config.trainer.get("max_steps", -1)
     if epochs in (None, -1) and steps == -1 and config.epochs_per_task is None:
         raise ConfigError(must_be("trainer.max_epochs", BORDERS["trainer.max_epochs"][1], epochs))
     if variable := exposed(OmegaConf.to_yaml(config, resolve=True)):
         raise ConfigError(refusal("the configuration", variable))
+
+
+def check_dataset(config: DictConfig) -> None:
+    """Raises ConfigError if the stream would be another than the root keys say, or if it has one source too many."""
+    for key in OF_STREAM:
+        if config.dataset.get(key, config[key]) != config[key]:
+            got = spelled(config.dataset[key])
+            raise ConfigError(f"dataset.{key} must be left to the root key {key} ({spelled(config[key])}), got {got}")
+    if "source" in config.dataset and "sources" in config.dataset:
+        found = ", ".join(map(str, config.dataset.source))
+        raise ConfigError(f"dataset.source must be left out where dataset.sources has the sources, got {found}")
 
 
 def check_group(config: DictConfig, group: str, trusted: Sequence[str] = ()) -> None:

@@ -40,19 +40,25 @@ def none(stream: TaskStream) -> AsInput:
 
 
 def first_task(stream: TaskStream) -> AsInput:
-    """By mean and std of the first task's training pixels: later tasks are not known when the first is learned.
+    """By mean and std of the first task's training images, as the source's as_input gives them.
+
+    Later tasks are not known when the first is learned.
 
     Raises ValueError for a channel without variance, or a source of anything but images.
     """
     stream.check_images("normalise")
-    mean, std = mean_and_std(stream.task(0).train)
+    train = stream.task(0).train
+    mean, std = mean_and_std(train) if stream.as_input is as_input else moments(train, stream.as_input)
     if min(std) == 0:
         raise ValueError(f"normalise must be none: a channel of task {stream.names[0]} is constant, got std {std}")
     return Normalise(mean, std, stream.as_input)
 
 
 def given(stream: TaskStream, mean: Sequence[float], std: Sequence[float]) -> AsInput:
-    """By numbers known beforehand, of pixels in [0, 1]; raises ValueError unless there is one for each channel."""
+    """By numbers known beforehand, of what the source's as_input gives: pixels in [0, 1].
+
+    Raises ValueError unless there is one for each channel, or for a source of anything but images.
+    """
     stream.check_images("normalise")
     num_channels = stream.input_shape[0]
     for key, values in (("mean", mean), ("std", std)):
@@ -73,3 +79,17 @@ def mean_and_std(examples: Examples) -> tuple[list[float], list[float]]:
     mean = share @ values
     std = (share * (values - mean[:, None]).square()).sum(1).sqrt()
     return mean.tolist(), std.tolist()
+
+
+def moments(examples: Examples, as_input: AsInput) -> tuple[list[float], list[float]]:
+    """Likewise of as_input(image), whatever it gives: sums in float64 of what each channel differs from one value."""
+    value, sums, num = None, torch.zeros(2, 1, dtype=torch.float64), 0
+    for chunk in examples.chunks(CHUNK):
+        x = as_input(chunk.inputs).to("cpu", torch.float64)
+        value = x[:1, :, :1, :1] if value is None else value
+        away = x - value
+        sums = sums + torch.stack([away.sum((0, 2, 3)), away.square().sum((0, 2, 3))])
+        num += away[:, 0].numel()
+    assert value is not None, "a task has examples"
+    mean, square = sums / num
+    return (value.flatten() + mean).tolist(), (square - mean.square()).clamp(min=0).sqrt().tolist()

@@ -1,8 +1,8 @@
 """In which order a stream visits its tasks, and what they are called there."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain, count
 
 import torch
 
@@ -47,9 +47,8 @@ def is_integers(value: object) -> bool:
 def plain_names(names: Iterable[str]) -> list[str]:
     """Names fit for metric keys and table headers: letters, digits, _ . + - alone, and the second of a kind with _1
     behind it, the third with _2."""
-    seen: Counter[str] = Counter()
-    result = []
+    result: list[str] = []
     for name in (re.sub(r"[^\w.+-]+", "_", name) for name in names):
-        result.append(name + (f"_{seen[name]}" if seen[name] else ""))
-        seen[name] += 1
+        candidates = chain([name], (f"{name}_{i}" for i in count(1)))
+        result.append(next(candidate for candidate in candidates if candidate not in result))
     return result

@@ -96,23 +96,31 @@ def check_together(config: DictConfig, run: Run) -> None:
         raise ConfigError(
             f"early_stopping must be none without validation data to watch, got val_fraction={config.val_fraction}"
         )
-    if run.augment is not None:
-        stream.check_images("augment")
     if not run.shuffle and run.memory.replay == "balanced" and not run.method.replays:
         raise ConfigError("shuffle must be true with memory.replay=balanced, which draws its batches, got false")
     device = trial_trainer(config).strategy.root_device
     num_cells = sum(len(stream.task(i).classes) for i in range(stream.num_tasks // stream.cycles))
     try:
+        if run.augment is not None:
+            stream.check_images("augment")
         optimizer = run.learner.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
         build(config.scheduler, "scheduler", optimizer=optimizer, num_steps=2)
         check_precision(config.trainer.precision, device, optimizer, clips=bool(config.trainer.gradient_clip_val))
-        num_batches(min(stream.num_train[base] for base in stream.order), run.batch_size, run.drop_last)
+        fewest = num_batches(min(stream.num_train[base] for base in stream.order), run.batch_size, run.drop_last)
+        check_share(config.trainer.get("limit_train_batches"), fewest)
         run.method.check(stream, run.learner.backbone)
         run.memory.check(run.learner.backbone, num_cells=num_cells, batch_size=config.batch_size)
         set_tf32(config.tf32, device)
         run.learner.compiled = compiled(run.learner.backbone, device) if config.compile else None
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def check_share(limit: int | float | None, fewest: int) -> None:
+    """Raises ValueError for a share of an epoch that leaves the task of the fewest batches without one."""
+    if isinstance(limit, float) and int(limit * fewest) < 1:
+        allowed = f"an integer >= 1, or a share of an epoch that leaves a batch of the smallest task's {fewest}"
+        raise ValueError(f"trainer.limit_train_batches must be {allowed}, got {limit}")
 
 
 def initial_learner(config: DictConfig, stream: TaskStream) -> Learner:

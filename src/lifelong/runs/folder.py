@@ -126,7 +126,7 @@ class RunFolder:
         """Raises RunFolderError if metrics.json is damaged."""
         with whole(self.metrics):
             metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
-            if metrics["run_id"] != self.path.name:
+            if metrics["run_id"] != self.path.resolve().name:
                 raise ValueError(f"it belongs to {metrics['run_id']}")
             return metrics
 

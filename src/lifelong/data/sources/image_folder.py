@@ -30,7 +30,8 @@ def image_folder(
         cache: see `cache.cached`.
 
     Raises:
-        ValueError: no such folder, a class without images, an image that cannot be read, a setting not allowed.
+        ValueError: no such folder, a train folder of classes without a test folder of classes beside it, a class
+            without images, an image that cannot be read, a setting not allowed.
     """
     from PIL import Image
 
@@ -38,6 +39,9 @@ def image_folder(
     if not folder.is_dir():
         raise ValueError(f"dataset.source.path must be a folder, got {path!r}")
     has_test = all((folder / part).is_dir() and _folders(folder / part) for part in PARTS)
+    if not has_test and (folder / "train").is_dir() and _folders(folder / "train"):
+        got = ", ".join(_folders(folder))
+        raise ValueError(f"dataset.source.path must hold train/<class> and test/<class>, or <class> alone, got {got}")
     fraction = fraction_held_out(test_fraction, has_test, "beside a test folder")
     parts = [folder / part for part in PARTS] if has_test else [folder]
     classes = _folders(parts[0])

@@ -79,7 +79,7 @@ def read_run(path: Path) -> dict[str, Any]:
         with whole(paths.config):
             config = paths.read_config()
             row["config"], row["seed"] = flattened(setting(config)), config.seed
-            row["setting"] = run_id("setting", row["config"])
+            row["setting"] = run_id("setting", setting(config))
         if paths.finished:
             metrics, (names, rows) = paths.read_metrics(), paths.read_matrix()
             return {**metrics, **row, "tasks": names, "matrix": np.array(rows), "analysis": paths.read_analysis()}
