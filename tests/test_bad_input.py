@@ -237,6 +237,15 @@ def test_one_source_beside_several_is_refused() -> None:
     assert str(error.value) == message
 
 
+def test_optimizer_that_asks_for_several_gradients_a_step_is_refused(tmp_path: Path) -> None:
+    own = ["optimizer._target_=torch.optim.LBFGS", "~optimizer.fused", "method=si"]
+    line = refused(command(*TINY, f"root={tmp_path}/runs", *own))
+    assert line == (
+        "optimizer must be one whose step takes the gradient that is there, got LBFGS, whose step computes several "
+        "gradients"
+    )
+
+
 def test_augmentation_of_features_is_one_line(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", inputs=np.zeros((40, 8), np.float32), labels=np.arange(40) % 4)
     with pytest.raises(ConfigError, match=r"^augment takes images alone, uint8 .* got float32 .8,. of source f$"):

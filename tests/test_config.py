@@ -19,7 +19,7 @@ from lifelong.config.groups import FREEZE, GROUPS, choices
 from lifelong.config.options import complaint, parameters, type_error
 from lifelong.config.schema import Config, ConfigError, Watching
 from lifelong.experiment.errors import composed, explain
-from lifelong.runs.identity import changed_code, code_hashes, identity, source_files
+from lifelong.runs.identity import changed_code, code_hashes, identifier, identity, source_files
 from lifelong.runs.interrupted import Interrupted
 from runs import composed_once
 
@@ -207,6 +207,17 @@ def test_changed_method_outside_the_package_is_told_with_what_to_do(
     assert told.startswith("the code of method own_method.Own has changed since")
     assert "rerun=true" in told
     assert "\n" not in told
+
+
+def test_target_that_an_experiment_sets_is_another_run(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    optimizers = {"plain": "{}", "sgd": "{_target_: torch.optim.SGD}", "same": "{_target_: torch.optim.Adam}"}
+    for name, text in optimizers.items():
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\noptimizer: {text}\n")
+    own = f"hydra.searchpath=[{tmp_path}]"
+    plain, sgd, same = (composed([own, f"experiment={name}"]) for name in ("plain", "sgd", "same"))
+    assert identifier(plain) == identifier(same) != identifier(sgd)
+    assert (plain.choices.optimizer, sgd.choices.optimizer) == ("adam", "torch.optim.SGD")
 
 
 def test_method_code_is_that_of_the_class_and_its_bases_and_code_is_all_of_ours() -> None:

@@ -200,10 +200,12 @@ def run(
     callbacks: Iterable[Callback] = (),
     on_row: Callable[[Task], None] = lambda task: None,
     seed: int = 0,
+    keep_optimizer: bool = False,
     **trainer: Any,
 ) -> Tensor:
     """Learn the stream as train.py does; returns the accuracy matrix (T, T)."""
     run = Run(stream, learner, penalty, memory or Memory(), make_trainer, batch_size=16, seed=seed, on_row=on_row)
+    run.keep_optimizer = keep_optimizer
     files = CheckpointFiles(folder / "last.ckpt", {})
     run.checkpoints = Checkpoints(files, run.record, run.memory, lambda: 0, every_seconds=1e9)
     run.make_trainer = partial(make_trainer, penalty, *callbacks, run.checkpoints, **trainer)

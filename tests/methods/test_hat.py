@@ -165,6 +165,18 @@ def test_embeddings_are_drawn_anew_trained_and_bounded(tmp_path: Path) -> None:
     assert max(float(e.abs().max()) for e in seen) <= 6.0
 
 
+def test_optimizer_that_is_kept_knows_nothing_of_embeddings_drawn_anew(tmp_path: Path) -> None:
+    method, known = HAT(), []
+
+    class Look(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            asked = (pl_module.backbone.head.weight, *method.embeddings.values())
+            known.append([p in trainer.optimizers[0].state for p in asked])
+
+    learned(method, tmp_path, callbacks=[Look()], keep_optimizer=True)
+    assert known == [[False, False], [True, False], [True, False]]
+
+
 def test_overflow_of_another_rank_is_averaged_ahead_of_the_loss_scaler(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that all ranks skip the step; a rank that made it would leave e = −6 there."""
     seen: list[Tensor] = []
@@ -259,7 +271,7 @@ def test_regulariser_of_a_network_that_is_fully_claimed_is_zero() -> None:
     "backbone",
     [
         ResNet18((1, 8, 8), 6, width=4),
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6)),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 8), nn.ReLU()),
     ],
 )
 def test_network_that_is_no_chain_is_refused(backbone: nn.Module) -> None:

@@ -76,13 +76,12 @@ def test_task_that_comes_first_in_another_order_is_gated_too(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("method", ["xdg", "hat"])
-def test_gates_refuse_units_that_may_lie_in_either_dimension(method: str) -> None:
-    gated, stream = make_penalty(method), make_stream()
-    gated.learner = make_learner(stream)
-    gated.gate_for(0)
-    (relu,) = (module for module in gated.learner.modules() if isinstance(module, nn.ReLU))
-    with pytest.raises(ValueError, match=r"backbone must have units .* behind each nn.ReLU, got shape \(2, 3, 4\)"):
-        relu(torch.zeros(2, 3, 4))
+def test_gates_refuse_units_that_may_lie_in_either_dimension_before_training(method: str) -> None:
+    backbone = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (4, 16)), nn.ReLU(), nn.Flatten())
+    backbone.add_module("head", nn.Linear(64, 6))
+    with pytest.raises(ValueError, match=r"backbone must have units .* behind each nn.ReLU, got shape \(1, 4, 16\)"):
+        make_penalty(method).check(make_stream(), backbone)
+    assert not any(module._forward_hooks for module in backbone.modules())
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import reference
 import tiny
 from lifelong.methods.mas import MAS
-from tiny import drive, learn_by_hand, make_learner, random_batches
+from tiny import drive, make_learner, random_batches
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
 
@@ -84,4 +84,4 @@ def test_local_importance_is_the_mean_product_of_the_units_a_weight_connects() -
 
 def test_local_importance_of_a_convolution_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^method.local must be false for a backbone with other than linear layers"):
-        learn_by_hand(MAS(1.0, local=True), make_learner(tiny.split(), "cnn"), 0)
+        MAS(1.0, local=True).check(tiny.split(), make_learner(tiny.split(), "cnn").backbone)

@@ -34,7 +34,7 @@ def test_forgetting_is_exactly_zero_in_a_run(tmp_path: Path) -> None:
 
 
 class Disturbed(Callback):
-    """The first two tasks end elsewhere."""
+    """The first two tasks end elsewhere, and with another optimiser."""
 
     def __init__(self, method: Separate) -> None:
         self.method = method
@@ -42,11 +42,16 @@ class Disturbed(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self.method.task is not None and self.method.task.index < 2:
             tiny.moved_off(pl_module)
+            for state in trainer.optimizers[0].state.values():
+                state["exp_avg"].add_(1.0)
 
 
-def test_task_is_learned_as_if_no_other_had_been(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", [False, True])
+def test_task_is_learned_as_if_no_other_had_been(keep: bool, tmp_path: Path) -> None:
+    """Not even the optimiser that is kept knows of one."""
     one, other = Separate(), Separate()
-    said = [learned(one, tmp_path, "cnn")[2], learned(other, tmp_path, "cnn", callbacks=[Disturbed(other)])[2]]
+    runs = [(one, []), (other, [Disturbed(other)])]
+    said = [learned(m, tmp_path, "cnn", callbacks=also, keep_optimizer=keep)[2] for m, also in runs]
     assert_close(said[1][2][2], said[0][2][2], **EXACT)
     assert not torch.equal(said[1][1][1], said[0][1][1])
 

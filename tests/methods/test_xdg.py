@@ -91,6 +91,19 @@ def test_network_without_gates_to_set_is_refused() -> None:
         method.check(stream, nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 6)))
 
 
+@pytest.mark.parametrize(("share", "fits"), [(1.0, False), (0.97, False), (0.96, True)])
+def test_layer_keeps_a_unit(share: float, fits: bool) -> None:
+    """Of 16 units 0.97 leaves round(0.48)."""
+    stream = make_stream()
+    backbone = make_learner(stream).backbone
+    if fits:
+        XdG(share).check(stream, backbone)
+        return
+    message = f"method.share must leave each layer some of its units, got {share}, by which layer 1 has none of 16"
+    with pytest.raises(ValueError, match=message):
+        XdG(share).check(stream, backbone)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1, True])
 def test_impossible_share_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=r"^method\.share must be a finite number >= 0 and <= 1, got"):

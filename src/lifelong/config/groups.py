@@ -1,5 +1,7 @@
 """The parts of a run that Python builds one by one, and where the configuration has them."""
 
+import re
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -45,6 +47,18 @@ def is_wired(key: str) -> bool:
 
 def choices(group: str) -> list[str]:
     """The names a group can be given, e.g. of `dataset.source`."""
-    folder = "dataset/source" if group.startswith(f"{SOURCES}.") else group.replace(".", "/")
-    folder = LOGGER if group.startswith(f"{LOGGER}.") else folder
-    return sorted(p.stem for p in (CONFIGS / folder).glob("*.yaml"))
+    return sorted(p.stem for p in _folder(group).glob("*.yaml"))
+
+
+@cache
+def usual_target(group: str, name: str) -> str | None:
+    """The `_target_` that a choice's yaml of this package has; None without such a yaml, or if another one gives it."""
+    file = _folder(group) / f"{name}.yaml"
+    found = re.search(r"^_target_: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
+    return found[1] if found else None
+
+
+def _folder(group: str) -> Path:
+    if group.startswith(f"{LOGGER}."):
+        return CONFIGS / LOGGER
+    return CONFIGS / ("dataset/source" if group.startswith(f"{SOURCES}.") else group.replace(".", "/"))

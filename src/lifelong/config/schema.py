@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from lifelong.config.groups import CONFIGS, is_wired
+from lifelong.config.groups import CONFIGS, is_wired, usual_target
 from lifelong.config.options import must_be
 
 OBJECTIVES = ("val_average_accuracy", "val_learning_accuracy", "val_forgetting")
@@ -127,8 +127,9 @@ def choice(config: DictConfig, group: str) -> str:
 def with_choices(config: DictConfig, hydra: DictConfig) -> DictConfig:
     """The configuration with the names of its choices, which Hydra keeps to itself.
 
-    A `_target_` that the command line sets is a name of its own. Under compat=published the chosen method gets its
-    options of `as_published`, but for those that the command line sets; one may be a table by scenario.
+    A `_target_` that the command line sets, or another yaml than the choice's, is a name of its own. Under
+    compat=published the chosen method gets its options of `as_published`, but for those that the command line sets; one
+    may be a table by scenario.
 
     Raises:
         ConfigError: the configuration has names already.
@@ -139,7 +140,9 @@ def with_choices(config: DictConfig, hydra: DictConfig) -> DictConfig:
     for key, name in hydra.runtime.choices.items():
         group = key.rpartition("@")[2].replace("/", ".")
         if is_wired(group) and OmegaConf.select(config, group) is not None:
-            config.choices[group] = given.get(f"{group}._target_", name)
+            target = OmegaConf.select(config, f"{group}._target_")
+            own = name if usual_target(group, name) in (None, target) else target
+            config.choices[group] = given.get(f"{group}._target_", own)
     if config.compat == "published":
         for name, value in config.as_published.get(config.choices.get("method", ""), {}).items():
             value = value.get(config.scenario) if isinstance(value, Mapping) else value

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -135,7 +136,11 @@ def initial_learner(config: DictConfig, stream: TaskStream) -> Learner:
 def make_learner(config: DictConfig, input_shape: tuple[int, ...], num_classes: int, groups: Tensor | None) -> Learner:
     backbone = build(config.backbone, "backbone", input_shape=tuple(input_shape), num_classes=num_classes)
     make_optimizer = factory(config.optimizer, "optimizer")
-    make_optimizer([torch.nn.Parameter(torch.zeros(1))])  # refuses impossible settings before any training
+    optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])  # refuses impossible settings before any training
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is Parameter.empty:
+        what = f"{type(optimizer).__name__}, whose step computes several gradients"
+        raise ConfigError(f"optimizer must be one whose step takes the gradient that is there, got {what}")
     learner = Learner(backbone, make_optimizer, num_classes, groups)
     try:
         learner.freeze_parts(config.backbone.get("freeze") or [])

@@ -19,10 +19,7 @@ def local_mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = No
     Raises:
         ValueError: no sample in `batches`, or a trainable parameter that is not of a linear layer on (B, in) inputs.
     """
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    named = {f"{name}.{p}" for name, layer in layers.items() for p, _ in layer.named_parameters(recurse=False)}
-    if others := sorted(set(trainable(model)) - named):
-        raise ValueError(f"method.local must be false for a backbone with other than linear layers, got {others[0]}")
+    layers = linear_layers(model)
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def on_linear(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -50,6 +47,15 @@ def local_mas(model: nn.Module, batches: Batches, *, visible: Tensor | None = No
         sums = zero_sums(model)
         count = over_batches(batches, work, sums)
     return {name: (sums[name] / count).to(p.dtype) for name, p in trainable(model).items()}
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """By name; raises ValueError for a trainable parameter that is of none of them."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    named = {f"{name}.{p}" for name, layer in layers.items() for p, _ in layer.named_parameters(recurse=False)}
+    if others := sorted(set(trainable(model)) - named):
+        raise ValueError(f"method.local must be false for a backbone with other than linear layers, got {others[0]}")
+    return layers
 
 
 def _add(sums: Params, name: str, y_out: Tensor, y_in: Tensor) -> None:

@@ -61,6 +61,12 @@ class HAT(Gated, Freezing):
         self.embeddings = {i: e.detach().to(learner.device).requires_grad_() for i, e in enumerate(held)}
         return list(self.embeddings.values())
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:  # keep_optimizer=true keeps what it knows of weights, and these are drawn anew
+            for e in self.embeddings.values():
+                trainer.optimizers[0].state.pop(e, None)
+        super().on_train_start(trainer, pl_module)
+
     @torch.no_grad()
     def before_task(self, task: Task) -> None:
         for i, e in self.embeddings.items():

@@ -1,6 +1,7 @@
 """What methods share that give each task a part of the network to itself, so that it is told at test time."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lifelong.data.stream import Task, TaskStream
+from lifelong.importance.traceless import leaving_no_trace
 from lifelong.methods.method import Method, Params
 
 
@@ -92,6 +94,19 @@ class Gated(Isolation):
         super().check(stream, backbone)
         if not any(isinstance(module, nn.ReLU) for module in backbone.modules()):
             raise ValueError(f"backbone must have nn.ReLU modules with {type(self).__name__}, whose gates follow them")
+        with leaving_no_trace(backbone), torch.no_grad(), ExitStack() as hooks:
+            for layer, relu in enumerate(m for m in backbone.modules() if isinstance(m, nn.ReLU)):
+                hooks.callback(relu.register_forward_hook(partial(self._look, layer)).remove)
+            backbone(stream.as_input(stream.task(0).train.inputs[:1]))
+
+    def _look(self, layer: int, module: nn.Module, inputs: Any, units: Tensor) -> None:
+        if units.ndim == 3:  # (B, T, D) of tokens and (B, C, L) of a signal look alike
+            shape = tuple(units.shape)
+            raise ValueError(f"backbone must have units (B, U) or (B, C, H, W) behind each nn.ReLU, got shape {shape}")
+        self.check_layer(layer, units.shape[1])
+
+    def check_layer(self, layer: int, num_units: int) -> None:
+        """Raise ValueError, in one line, if so many units behind the layer-th nn.ReLU cannot be gated."""
 
     def gate_for(self, base: int | None) -> None:
         """Put up the gates of a base task, in the place of any others; None: take them down."""
@@ -104,9 +119,6 @@ class Gated(Isolation):
             self._hooks_of_gates = [m.register_forward_hook(hook) for m, hook in zip(relus, passes, strict=True)]
 
     def _pass(self, base: int, layer: int, module: nn.Module, inputs: Any, units: Tensor) -> Tensor:
-        if units.ndim == 3:  # (B, T, D) of tokens and (B, C, L) of a signal look alike
-            shape = tuple(units.shape)
-            raise ValueError(f"backbone must have units (B, U) or (B, C, H, W) behind each nn.ReLU, got shape {shape}")
         gate = self.gate(base, layer, units.shape[1])
         return units if gate is None else units * gate.to(units).view(-1, *[1] * (units.ndim - 2))
 

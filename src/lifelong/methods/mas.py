@@ -4,9 +4,11 @@ import sys
 from typing import Any
 
 import torch
+from torch import nn
 
+from lifelong.data.stream import TaskStream
 from lifelong.importance import mas
-from lifelong.importance.local import local_mas
+from lifelong.importance.local import linear_layers, local_mas
 from lifelong.methods.guards import check_choice, check_number
 from lifelong.methods.method import Batches, Learned, Params
 from lifelong.methods.penalty import Penalty
@@ -44,6 +46,11 @@ class MAS(Penalty):
             raise ValueError("method.local must be false with method.batch or method.outputs=mean, got True")
         check_number("gamma", gamma, low=0, high=1)
         self.local, self.batch, self.outputs, self.gamma = local, batch, outputs, gamma
+
+    def check(self, stream: TaskStream, backbone: nn.Module) -> None:
+        super().check(stream, backbone)
+        if self.local:
+            linear_layers(backbone)
 
     def importance_of_task(self, learner: Learned, batches: Batches, generator: torch.Generator) -> Params:
         visible = learner.visible

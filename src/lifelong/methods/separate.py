@@ -1,5 +1,6 @@
 """Separate networks: the upper bound of isolation, whose memory grows with the tasks."""
 
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lifelong.data.stream import Task
@@ -11,7 +12,8 @@ INITIAL = -1
 
 
 class Separate(Isolation):
-    """A network for each task, from one initialisation: no forgetting, and no transfer. Holds T + 1 networks."""
+    """A network for each task, from one initialisation: no forgetting, and no transfer, whatever keep_optimizer
+    is. Holds T + 1 networks."""
 
     state = ("networks",)
 
@@ -21,6 +23,11 @@ class Separate(Isolation):
     def __init__(self) -> None:
         self.networks = {}
         self._live = Params()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:  # with keep_optimizer=true it knows the network before
+            trainer.optimizers[0].state.clear()
+        super().on_train_start(trainer, pl_module)
 
     def before_task(self, task: Task) -> None:
         if not self.networks:

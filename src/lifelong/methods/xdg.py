@@ -28,6 +28,13 @@ class XdG(Gated):
         self.share, self.seeds = share, {}
         self._gates: dict[tuple[int, int], Tensor] = {}
 
+    def check_layer(self, layer: int, num_units: int) -> None:
+        if round(self.share * num_units) >= num_units:
+            raise ValueError(
+                f"method.share must leave each layer some of its units, got {self.share}, by which layer {layer + 1} "
+                f"has none of {num_units}"
+            )
+
     def before_task(self, task: Task) -> None:
         self.seeds.setdefault(task.base, torch.tensor(self.seed))
 

@@ -117,4 +117,6 @@ def _build(config: DictConfig, strategy: Any, replaced: Mapping[str, Any] = NOTH
 
 def is_first_started(config: DictConfig) -> bool:
     """Whether this process is rank 0, told by its environment before any rank has met another; true of a single one."""
-    return config.trainer.get("strategy", "auto") == "auto" or not rank_zero_only.rank  # type: ignore[attr-defined]
+    ranks = (config.trainer.get("strategy", "auto"), config.trainer.get("devices"), config.trainer.get("num_nodes", 1))
+    alone = ranks == ("auto", 1, 1)
+    return alone or not rank_zero_only.rank  # type: ignore[attr-defined]
