@@ -25,7 +25,7 @@ from lifelong.plots.figures import COLOURS, empty_figure, save_figure
 from lifelong.plots.report.runs import read_runs
 from lifelong.plots.report.tables import interval, number, plus_minus
 from studies.pages import collected, kept, markdown, read_csv, renew, renewed, write_csv
-from studies.protocols import BOUNDS, DATA, command_line, launch, sweep
+from studies.protocols import BOUNDS, DATA, ROOT, command_line, launch, sweep
 
 ACCURACY, CRITERION = "average_accuracy", "val_average_accuracy"
 
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--run", action="store_true", help="run the sweeps")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--stacked", action="store_true", help="hydra/launcher=stacked")
-    parser.add_argument("--root", default="runs")
+    parser.add_argument("--root", default="runs", help="where runs go, seen from the checkout")
     parser.add_argument("--docs", type=Path, default=DATA.parent, help="where the pages and data/ are")
     args = parser.parse_args(arguments)
     ablations = read_ablations()
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     path = args.docs / "data" / "ablations.csv"
     rows, tables = read_csv(path), defaultdict[str, dict[str, str]](dict)
     for name, ablation in ablations.items():
-        found = ablation.rows(Path(args.root), list(rows))
+        found = ablation.rows(ROOT / args.root, list(rows))
         rows = renewed(rows, found, ["ablation", "arm"])
         of = rows[rows["ablation"] == name]
         own = pd.concat([of[of["arm"] == arm] for arm in ablation.arms])

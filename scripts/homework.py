@@ -24,7 +24,7 @@ from lifelong.plots.report.runs import WITHIN, accuracy_curves
 from lifelong.runs.folder import RunFolder
 from lifelong.runs.identity import identifier
 from studies.pages import read_csv, renewed, write_csv
-from studies.protocols import DATA, Protocol, protocol, with_seed
+from studies.protocols import DATA, ROOT, Protocol, protocol, with_seed
 
 NAME, COMPAT, KEYS = "homework", "published", ["data", "method", "seed"]
 EPOCH = {"mnist": 469, "mnist5k": 32}
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--every", type=int, help="optimiser steps between points of the first figure; an epoch's")
     parser.add_argument("--run", action="store_true", help="run the sweeps")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--root", type=Path, default=Path("runs"))
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="where runs go, seen from the checkout")
     parser.add_argument("--docs", type=Path, default=DATA.parent, help="where the pages and data/ are")
     args = parser.parse_args(arguments)
     rows = [row for row in protocol(NAME, args.data).rows_of(COMPAT) if row != "joint"]
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         where = ["--root", str(args.root), "--docs", str(args.docs)]
         ablations.main([NAME, "--run", "--stacked", "--jobs", str(args.jobs), *where])
     path = args.docs / "data" / f"{NAME}.csv"
-    if len(points := curves(args.data, rows, args.root)):
+    if len(points := curves(args.data, rows, ROOT / args.root)):
         held = read_csv(path) if path.exists() else points[:0]
         write_csv(path, renewed(held[held["data"].isin(points["data"])], points, KEYS))  # one figure: of one data set
     save_figure(figure(read_csv(path)), args.docs / f"{NAME}.png")

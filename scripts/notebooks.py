@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 import nbformat
 from nbclient import NotebookClient
 
+from lifelong.experiment.errors import one_line_errors
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -28,4 +30,5 @@ def main(paths: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(name) for name in sys.argv[1:]] or NOTEBOOKS)
+    with one_line_errors():
+        main([Path(name) for name in sys.argv[1:]] or NOTEBOOKS)

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
 
 from lifelong.config.checks import check_group
-from lifelong.experiment.errors import one_line_errors
+from lifelong.experiment.errors import explain, one_line_errors
 from lifelong.experiment.loggers import log_again
 from lifelong.runs.folder import RunFolder
 from lifelong.tracking.loggers.wandb import is_uploaded, try_online_again
@@ -26,7 +25,17 @@ from lifelong.tracking.loggers.wandb import is_uploaded, try_online_again
 
 def upload(folder: Path) -> tuple[str, str]:
     """Upload the run unless it is there: what became of it, and why if it was not uploaded."""
-    config: Any = OmegaConf.load(folder / "config.yaml")
+    try:
+        return _uploaded(folder)
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        return "not uploaded", message
+
+
+def _uploaded(folder: Path) -> tuple[str, str]:
+    config: Any = RunFolder(folder).read_config()
     if is_uploaded(folder):
         return "uploaded before", ""
     if "wandb" not in config.logger:

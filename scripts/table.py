@@ -37,6 +37,7 @@ def order_tables(runs: DataFrame) -> dict[str, DataFrame]:
         return {}
     configs = [{key: value for key, value in config.items() if key != ORDER} for config in runs["config"]]
     runs = named(runs.assign(config=configs, order=runs["order"].map(order_name)))
+    runs = runs.drop_duplicates([*ENTRY, "order", "seed"])  # one order may be spelled in several ways
     found: dict[str, list[dict[str, str]]] = {}
     for (section, line, strength), members in runs.groupby(ENTRY):
         means = members.groupby("order")[ORDER_MEASURES].mean()

@@ -17,14 +17,13 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lifelong.config.schema import COMPATS, ConfigError
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_run
 from lifelong.runs.identity import identifier
-from studies.protocols import Protocol, default_strength, launch, protocol, sweep, with_seed
+from studies.protocols import ROOT, Protocol, default_strength, launch, protocol, sweep, with_seed
 
 CRITERION = "val_average_accuracy"
 Scores = dict[int, float]
@@ -85,7 +84,7 @@ class Tuning:
     def run(self, row: str, strength: float | None, seed: int, *, choosing: bool) -> dict[str, Any] | None:
         """The row of a run that is finished or failed, else None."""
         config = with_seed(self.arguments(row, None, choosing=choosing), seed, strength)
-        folder = Path(self.root) / config.name / identifier(config)
+        folder = ROOT / self.root / config.name / identifier(config)
         found = read_run(folder) if (folder / "config.yaml").exists() else {"state": "absent"}
         return found if found["state"] in ("finished", "failed") else None
 
@@ -122,6 +121,8 @@ class Tuning:
         best = best_decade(scores)
         at_edge = ", at the end of what may be tried" if abs(best) == self.reach else ""
         strength = strength_at(self.plan.method(row), best)
+        if scores[best] == -math.inf:
+            return f"{row}: λ = {strength:g}, the default: at none of {len(scores)} strengths did all runs end well"
         return f"{row}: λ = {strength:g}, {CRITERION} {100 * scores[best]:.1f}{at_edge}"
 
 
@@ -159,7 +160,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--stacked", action="store_true", help="hydra/launcher=stacked")
     parser.add_argument("--around", type=int, default=1, help="decades either way that are tried in any case")
     parser.add_argument("--reach", type=int, default=6, help="decades the grid may grow either way")
-    parser.add_argument("--root", default="runs")
+    parser.add_argument("--root", default="runs", help="where runs go, seen from the checkout")
     parser.add_argument("overrides", nargs="*", help="further settings of every run")
     args = parser.parse_intermixed_args(arguments)
     if args.choose_seeds < 1:
@@ -172,11 +173,24 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def check_overrides(tuning: Tuning, rows: Sequence[str]) -> None:
+    """Raises ConfigError for an override of what is set here, or that leaves nothing to choose a strength by."""
+    chosen = [row for row in rows if tuning.has_choice(row)]
+    taken = ["strength_factor", *(["method.strength"] if chosen else [])]
+    for override in tuning.overrides:
+        if (key := override.partition("=")[0].lstrip("+")) in taken:
+            raise ConfigError(f"{key} must be left out, as the column has its own strengths, got {override}")
+    for row in chosen:
+        if not with_seed(tuning.arguments(row, None, choosing=True), 0).val_fraction:
+            raise ConfigError(f"val_fraction must be > 0 where strengths are chosen by {CRITERION}, got 0 for {row}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parsed(arguments)
     plan, choosing = protocol(args.protocol, args.data), args.seeds[: args.choose_seeds]
     where = (args.around, args.reach, args.overrides, args.root, args.jobs, args.stacked)
     tuning = Tuning(plan, args.compat, choosing, *where)
+    check_overrides(tuning, args.methods)
     before: list[list[str]] = []
     while commands := [c for row in args.methods for c in tuning.commands(row, args.seeds)]:
         if commands == before:

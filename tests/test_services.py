@@ -77,14 +77,38 @@ def test_mlflow_keeps_tasks_apart_of_whatever_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
+def test_jobs_that_start_together_make_one_database(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
+    own = (
+        "import sys; from pathlib import Path; from lifelong.tracking import About;"
+        "from lifelong.tracking.loggers.mlflow import MLflow; root, name = sys.argv[1:];"
+        "(Path(root) / name).mkdir(); (Path(root) / name / 'history.jsonl').touch(); print(flush=True); input();"
+        "MLflow(About(Path(root) / name, name, name, 'ewc', {'root': root}), 'lifelong', None, {})"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", own, str(tmp_path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for name in ("a", "b")
+    ]
+    for process in started:
+        assert process.stdout.readline()  # both are ready
+    for process in started:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    assert [process.wait() for process in started] == [0, 0]
+
+
+@pytest.mark.system
 def test_mlflow_that_does_not_answer_is_said_before_training_and_one_that_goes_away_does_not_stop_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
     uri = "http://127.0.0.1:9"
-    said = command(*TINY, f"root={tmp_path / 'a'}", "logger=mlflow", f"logger.mlflow.tracking_uri={uri}")
-    assert said.err.startswith(f"error: logger.mlflow: {uri} cannot be used")
-    assert (said.code, said.err.count("\n")) == (1, 1)
+    for wrong in (uri, "foo://bar"):
+        said = command(*TINY, f"root={tmp_path / 'a'}", "logger=mlflow", f"logger.mlflow.tracking_uri='{wrong}'")
+        assert said.err.startswith(f"error: logger.mlflow: {wrong} cannot be used")
+        assert (said.code, said.err.count("\n")) == (1, 1)
     calls = iter(range(3))
     from lightning.pytorch.loggers import MLFlowLogger
 

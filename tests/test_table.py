@@ -55,6 +55,15 @@ def test_orders_are_averaged_over_seeds_first(tmp_path: Path, capsys: pytest.Cap
     assert table.order_name([1, 0, 2]) == "1 0 2"
 
 
+def test_seed_whose_order_is_spelled_in_two_ways_counts_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for spelled in ("null", "given", "[0,1,2]"):
+        finished(tmp_path, "seed=0", f"dataset.order={spelled}", order=[0, 1, 2], average_accuracy=0.5, forgetting=None)
+    rows, _ = terminal(capsys, str(tmp_path), "--orders")
+    assert [row[2:4] for row in rows] == [["given", "1"], ["all 1", ""]]
+
+
 def test_orders_of_no_finished_run_are_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unfinished(tmp_path, "seed=0")
     rows, out = terminal(capsys, str(tmp_path), "--orders")

@@ -1,6 +1,7 @@
 """Strengths are chosen on validation data, and the reported seeds are trained with them."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import tune
 from lifelong.config.schema import ConfigError
 from lifelong.plots.report.runs import read_runs
-from studies.protocols import protocol
+from lifelong.runs.identity import identifier
+from studies.protocols import protocol, with_seed
 from tune import next_decades
 from tuned import SMALL, tuned
 
@@ -68,6 +70,45 @@ def test_published_column_has_nothing_to_choose(tmp_path: Path, capsys: pytest.C
 
 def test_seeds_are_numbers_and_ranges() -> None:
     assert tune.seeds_of("3,0-2,7") == [3, 0, 1, 2, 7]
+
+
+OWN = "must be left out, as the column has its own strengths, got "
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("strength_factor=0.1", f"strength_factor {OWN}strength_factor=0.1"),
+        ("method.strength=3", f"method.strength {OWN}method.strength=3"),
+        (
+            "val_fraction=0",
+            "val_fraction must be > 0 where strengths are chosen by val_average_accuracy, got 0 for ewc",
+        ),
+    ],
+)
+def test_override_that_undoes_the_choice_is_one_line(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        tuned(tmp_path, override, methods="finetune,ewc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strength_that_nothing_chose_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuning = tune.Tuning(protocol("hsu_split_class", "digits"), "right", (0,), 1, 1, SMALL, "runs")
+    monkeypatch.setattr(tune.Tuning, "scores", lambda self, row: dict.fromkeys((-1, 0, 1), -math.inf))
+    assert tuning.said("ewc") == "ewc: λ = 1000, the default: at none of 3 strengths did all runs end well"
+
+
+def test_runs_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative --root is the checkout's, where the runs go."""
+    tuning = tune.Tuning(protocol("hsu_split_class", "digits"), "published", (0,), 1, 1, (), "runs")
+    config = with_seed(tuning.arguments("ewc", None, choosing=False), 0)
+    folder = tmp_path / "checkout" / "runs" / config.name / identifier(config)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(tune, "read_run", lambda path: {"state": "finished", "path": path})
+    assert tuning.run("ewc", None, 0, choosing=False) == {"state": "finished", "path": folder}
 
 
 @pytest.mark.system

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,36 @@ def test_run_whose_server_went_away_is_uploaded_later(tmp_path: Path, server: Se
     server.status = 200
     assert synced(tmp_path) == (0, [1, 0, 0, 0])
     assert scalars(server.runs[result.folder.name].rows) == history(result)
+
+
+def test_trial_whose_server_went_away_stays_its_agents(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "trial1")
+    result = run_with_fault(tmp_path, *SHORT, server=server, fault={"status": 500})
+    server.status = 200
+    for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):
+        monkeypatch.delenv(name)
+    assert synced(tmp_path) == (0, [1, 0, 0, 0])
+    assert list(server.runs) == ["trial1"]
+    assert scalars(server.runs["trial1"].rows) == history(result)
+    assert synced(tmp_path) == (0, [0, 1, 0, 0])
+
+
+def test_run_that_cannot_be_read_does_not_end_the_upload_of_others(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    result = run(tmp_path, *WANDB, "name=b")
+    config = (result.folder / "config.yaml").read_text()
+    stranger = config.replace("lifelong.tracking.loggers.wandb.WandbLogger", "my_package.Logger")
+    assert stranger != config
+    for name, text in {"a": stranger, "a2": "logger: [", "a3": None}.items():
+        shutil.copytree(result.folder, tmp_path / name / result.folder.name)
+        path = tmp_path / name / result.folder.name / "config.yaml"
+        path.unlink() if text is None else path.write_text(text)
+    assert synced(tmp_path) == (1, [1, 0, 3, 0])
 
 
 def test_dashboard_twice_is_one_view_and_needs_an_account(server: Server) -> None:

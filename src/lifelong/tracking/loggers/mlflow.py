@@ -4,8 +4,10 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
+from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lifelong.tracking.about import About
@@ -45,10 +47,12 @@ class MLflow(Forgiving, MLFlowLogger, Gallery):
         uri = tracking_uri or given or local
         pictures = (root / "mlflow").as_uri() if uri == local else None  # else they lie in ./mlruns
         own = {**tags, RUN_ID: about.run_id, "method": about.method}
-        super().__init__(experiment, about.title, uri, tags=own, artifact_location=pictures)
         self.about = about
+        alone = FileLock(root / "mlflow.db.lock") if uri == local else nullcontext()  # one job makes the tables
         try:
-            self._begin()
+            with alone:
+                super().__init__(experiment, about.title, uri, tags=own, artifact_location=pictures)
+                self._begin()
         except Exception as error:
             raise ConnectionError(f"{uri} cannot be used: {one_line(error)}") from error
         finally:  # MLflow sets it, for the next run of this process too
