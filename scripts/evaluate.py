@@ -16,6 +16,7 @@ from pandas import DataFrame
 from lifelong.config.checks import OF_STREAM, check
 from lifelong.config.groups import choices
 from lifelong.config.schema import ConfigError, choice
+from lifelong.data.preview import class_names
 from lifelong.data.stream import Task, TaskStream
 from lifelong.experiment.errors import composed
 from lifelong.experiment.load import load, load_method
@@ -79,6 +80,24 @@ def check_fits(stream: TaskStream, learner: Learner, input_shape: tuple[int, int
         )
 
 
+def columns(stream: TaskStream) -> list[set[str]]:
+    """What each output column stands for, in the words of the source."""
+    found: list[set[str]] = [set() for _ in range(stream.num_classes)]
+    for task in map(stream.task, range(stream.num_tasks)):
+        for column, word in class_names(stream, task).items():
+            found[column].add(word)
+    return found
+
+
+def note_of_columns(stream: TaskStream, own: TaskStream) -> str | None:
+    """A line if a column stands for classes here that it did not stand for in the run's own stream."""
+    for column, (here, there) in enumerate(zip(columns(stream), columns(own), strict=False)):
+        if not here <= there:
+            now, then = (", ".join(sorted(words)) for words in (here, there))
+            return f"note: output column {column} stands for {now} here and for {then} in the run: is scenario right?"
+    return None
+
+
 def accuracies(learner: Learner, stream: TaskStream, enter: Callable[[Task | None], object]) -> list[float]:
     """(T,) test accuracy in [0, 1] on every task, which is entered before."""
     shown = learner.visible.nonzero().flatten().tolist()
@@ -132,7 +151,14 @@ def main(arguments: Sequence[str]) -> None:
     folders = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
     if len(folders) != 1 or not folders[0]:
         raise ConfigError(f"run must be the folder of one finished run, got {', '.join(folders) or 'nothing'}")
-    path, result = evaluate(Path(folders[0]), [a for a in arguments if not a.startswith("run=")])
+    overrides = [a for a in arguments if not a.startswith("run=")]
+    path, result = evaluate(Path(folders[0]), overrides)
+    if overrides:
+        run = RunFolder(Path(folders[0])).read_config()
+        stream, own = (make_stream(stream_config(run, o)) for o in (overrides, []))
+        stream.resident_bytes = own.resident_bytes = 0  # names alone are looked at
+        if note := note_of_columns(stream, own):
+            print(note)
     sizes, found = result["num_examples_per_task"], [*result["accuracy_per_task"], result["average_accuracy"]]
     table = DataFrame({"task": [*result["tasks"], "mean"], "examples": [*map(str, sizes), ""]})
     table["test accuracy (%)"] = [f"{100 * accuracy:.1f}" for accuracy in found]

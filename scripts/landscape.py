@@ -155,7 +155,8 @@ def landscape_figure(walks: Sequence[Walk], best: Tensor, num_points: int) -> Fi
     names, width = walks[0].stream.names, 2.9
     height = width * (ends[1][1] - ends[1][0]) / (ends[0][1] - ends[0][0])
     title = f"From task 1 ({names[0]}) to task 2 ({names[1]}), axes in distances between weights"
-    figure = empty_figure(width * len(walks) + 1.6, height + 3.7, title)
+    in_a_row = 4 if len(walks) > 3 else len(walks)  # entries of the legend
+    figure = empty_figure(width * len(walks) + 1.6, height + 3.7 + 0.8 * (in_a_row < 4), title)
     figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]
     rows = figure.subplots(2, len(walks), squeeze=False, sharex="row", sharey="row", height_ratios=[height, 2])
     for above, below, walk, plane in zip(*rows, walks, planes, strict=True):
@@ -175,7 +176,7 @@ def landscape_figure(walks: Sequence[Walk], best: Tensor, num_points: int) -> Fi
         Line2D([], [], color="black", linewidth=2.2, label="path of task 2, projected"),
         *(Line2D([], [], label=word, **style) for word, style in CURVES.items()),
     ]
-    figure.legend(handles=legend, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=legend, loc="outside lower center", ncols=in_a_row, frameon=False)
     return figure
 
 

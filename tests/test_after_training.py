@@ -91,6 +91,14 @@ def test_run_that_was_told_its_tasks_sees_all_columns_where_it_is_not(tmp_path: 
     assert result["accuracy_per_task"][0] > 0
 
 
+def test_columns_that_stand_for_other_classes_are_told(plain: Result, capsys: pytest.CaptureFixture[str]) -> None:
+    """Domain-incremental tasks number their classes from 0; in the class scenario all ten keep their columns."""
+    note = "note: output column 0 stands for 0, 2, 4, 6, 8 here and for 0 in the run: is scenario right?"
+    for overrides, told in ((["dataset=split"], True), (["dataset=split", "scenario=class"], False)):
+        evaluate.main([f"run={plain.folder}", *overrides])
+        assert (note in capsys.readouterr().out) == told
+
+
 def test_run_is_known_from_within_its_folder(plain: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(plain.folder)
     assert evaluate.evaluate(Path(), [])[1]["run_id"] == plain.folder.name

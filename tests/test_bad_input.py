@@ -49,6 +49,8 @@ REFUSALS = {
     "hydra/launcher=5": "hydra/launcher must be the name of a choice, got 5",
     "+dataset/source@dataset.sources.a=7": "dataset/source@dataset.sources.a must be one of arrays, ",
     "logger=[csv,none]": "logger must be one of csv, mlflow, none, tensorboard, trackio, wandb, got '[csv,none]'",
+    "logger=[csv,wandbb]": "logger must be one of csv, mlflow, none, tensorboard, trackio, wandb, got 'wandbb'",
+    "-m sweep=[seeds,method]": f"sweep must be one of {', '.join(choices('sweep'))}, got 'method'",
     "logger.projekt=x": "logger.projekt must be one of csv, mlflow, none, tensorboard, trackio, wandb, got 'x'",
     "seed": "override 'seed' must be written key=value: ",
     "seed=[1": "override 'seed=[1' must be written key=value: ",

@@ -15,7 +15,7 @@ from lifelong.config.groups import CONFIGS, choices
 from lifelong.config.schema import ConfigError
 from lifelong.runs.interrupted import Interrupted
 from lifelong.tracking import read_history
-from runs import TINY, Said, command
+from runs import TINY, Said, command, refused
 from wandb_log import rows
 
 TRAIN = Path(script.__file__)
@@ -58,6 +58,19 @@ def test_folder_of_the_user_adds_choices_whose_options_are_known(tmp_path: Path)
     assert "  strength: 5\n  labels: sampled\n" in said.out
     said = command("--config-dir", str(tmp_path), "method=mine", "method.lables=sampled")
     assert said.err.startswith("error: unknown key 'method.lables' (did you mean labels?): method has ")
+
+
+@pytest.mark.parametrize("more", [[], ["--cfg", "job"]])
+def test_folder_of_the_user_that_would_be_passed_over_is_refused(tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "ewc.yaml").write_text("_target_: lifelong.methods.ewc.EWC\nstrength: 7\n")
+    assert refused(command("--config-dir", str(tmp_path), "method=ewc", *more)) == (
+        "--config-dir must hold yamls of other names than ours, which come first, got method/ewc.yaml"
+    )
+    assert (
+        refused(command("--config-dir", f"{tmp_path}/no", *more))
+        == f"--config-dir must be a folder, got '{tmp_path}/no'"
+    )
 
 
 def test_flags_may_stand_amid_overrides() -> None:

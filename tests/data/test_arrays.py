@@ -156,7 +156,11 @@ def test_a_file_that_is_not_named_arrays_is_refused_by_name(tmp_path: Path, make
         arrays(make(tmp_path))
 
 
-@pytest.mark.parametrize("path", ["/none/mine.npz", "", "/", __file__])
-def test_a_path_that_is_no_such_file_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"^dataset.source.path must be an .npz or .pt file, got"):
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("", "an .npz or .pt file"), ("/", "an .npz or .pt file"), (__file__, "an .npz or .pt file"),
+     ("/none/mine.npz", "a file that is there")],
+)  # fmt: skip
+def test_a_path_that_is_no_such_file_is_refused(path: str, allowed: str) -> None:
+    with pytest.raises(ValueError, match=rf"^dataset.source.path must be {allowed}, got '{path}'$"):
         arrays(path)

@@ -10,6 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from lifelong.config.groups import choices
 from lifelong.config.options import must_be, unknown_key
 from lifelong.config.overrides import checked
 from lifelong.config.schema import ConfigError, compose, one_line
@@ -83,7 +84,7 @@ def _explain_missing(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).removesuffix(".yaml").rpartition("/")
     if name in PLUGINS:
         return f"{name} of Hydra is not installed: pip install 'lifelong[{PLUGINS[name]}]'"
-    return must_be(group, f"one of {', '.join(error.options or [])}", name)
+    return must_be(group, f"one of {', '.join(error.options or choices(group.replace('/', '.')))}", name)
 
 
 def _explain_composition(error: BaseException) -> str:

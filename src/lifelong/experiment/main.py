@@ -30,6 +30,7 @@ def main() -> None:
         register()
         arguments = get_args_parser().parse_intermixed_args(sys.argv[1:])
         given = arguments.overrides
+        check_own(arguments.config_dir)
         if arguments.cfg == "job" and not (arguments.package or arguments.multirun):
             own = [f"hydra.searchpath=['{Path(arguments.config_dir).resolve()}']"] if arguments.config_dir else []
             print(OmegaConf.to_yaml(composed([*given, *own]), resolve=True), end="")  # Hydra knows no as_published
@@ -47,6 +48,19 @@ def main() -> None:
             raise ConfigError("no trial of the sweep succeeded: the lines above say why") from error
         if Jobs.current:
             Jobs.current.sum_up()
+
+
+def check_own(config_dir: str | None) -> None:
+    """Raises ConfigError if --config-dir is no folder, or has a yaml by the name of one of ours, which comes first."""
+    if config_dir is None:
+        return
+    folder = Path(config_dir)
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir must be a folder, got {config_dir!r}")
+    for file in sorted(folder.rglob("*.yaml")):
+        name = file.relative_to(folder)
+        if (CONFIGS / name).exists():
+            raise ConfigError(f"--config-dir must hold yamls of other names than ours, which come first, got {name}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")  # type: ignore[untyped-decorator]

@@ -112,7 +112,7 @@ def connectivity_figure(found: Measure, names: Sequence[str], title: str) -> Fig
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=names[j], **{**line_style(j - 1), "marker": ""}) for j in range(1, len(names))]
-    figure.legend(handles=handles, loc="outside right upper", title="to the end of", frameon=False)
+    figure.legend(handles=handles, loc="outside right center", title="to the end of", frameon=False)
     return figure
 
 

@@ -44,8 +44,10 @@ def arrays(path: str, classes: Sequence[str] | None = None, test_fraction: float
         ValueError: a file that cannot be read or holds something else, labels without a name, a setting not allowed.
     """
     file = Path(path).expanduser().resolve()
-    if file.suffix not in (".npz", ".pt") or not file.is_file():
+    if file.suffix not in (".npz", ".pt"):
         raise ValueError(f"dataset.source.path must be an .npz or .pt file, got {path!r}")
+    if not file.is_file():
+        raise ValueError(f"dataset.source.path must be a file that is there, got {path!r}")
     content = _content(file)
     kind = "images" if "images" in content else "inputs"
     has_test = f"test_{kind}" in content
