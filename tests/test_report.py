@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from pandas import DataFrame
 
+from lifelong.plots.report import plots
 from lifelong.plots.report.page import write_report
 from lifelong.plots.report.plane import pareto_front
 from lifelong.plots.report.plots import mean_curves
@@ -183,6 +184,16 @@ def test_of_two_evaluations_after_one_step_the_curve_has_the_later_one(tmp_path:
     curve = accuracy_curves(path, WITHIN)
     assert curve.loc[(curve["task"] == "rot0") & (curve["position"] == 2), "accuracy"].tolist() == [0.25]
     assert accuracy_curves(finished(tmp_path, "method=si"), WITHIN).empty
+
+
+def test_task_that_was_tested_once_is_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished(tmp_path, "seed=0")
+    curve = DataFrame({"task": ["rot0", "rot0", "rot30"], "position": [1, 2, 2], "accuracy": [90.0, 80.0, 85.0]})
+    monkeypatch.setattr(plots, "mean_curves", lambda members, prefix: curve)
+    figure = plots.curves_figure(read_runs(tmp_path))
+    assert figure is not None
+    lines = [(line.get_marker(), len(np.asarray(line.get_xdata()))) for line in figure.axes[0].lines]
+    assert lines == [("", 2), ("o", 1)]
 
 
 def test_measures_within_tasks_are_shown_if_a_run_has_them(tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ def _curves_figure(what: str, runs: DataFrame, prefix: str, label: str) -> Figur
     for axes, (name, found) in zip(panels, curves.items(), strict=False):
         for task, points in found.groupby("task", sort=False):
             kind = kinds.get(task, line_style(0))
+            if points["position"].nunique() == 1:  # tested once, at the right edge: a line would not be seen
+                kind = kind | {"marker": "o", "markersize": 6, "mew": 0, "clip_on": False, "zorder": 3}
             sns.lineplot(points, x="position", y="accuracy", errorbar=interval, err_kws={"alpha": 0.12, "lw": 0},
                          ax=axes, **kind)  # fmt: skip
         axes.set_title(_folded(name, WIDTH / num_columns - 0.6), fontsize=9)
