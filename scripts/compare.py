@@ -19,7 +19,7 @@ from lifelong.plots.report.names import entry_name
 from lifelong.plots.report.runs import BYTES, MEASURES, PHASES, read_run, tabulated
 from lifelong.plots.report.significance import LEVEL, pairs_needed
 from lifelong.plots.report.tables import DASH, comparison_table, number, shown_measures
-from lifelong.runs.folder import RunFolderError
+from lifelong.runs.folder import RunFolder, RunFolderError
 from terminal import print_table
 
 Run = dict[str, Any]
@@ -27,6 +27,7 @@ Run = dict[str, Any]
 
 def finished_run(path: Path) -> Run:
     """Raises RunFolderError if there is none, or it is not finished."""
+    RunFolder(path).read_config()
     run = read_run(path)
     if run["state"] != "finished":
         raise RunFolderError(f"{path} is {run['state']}: {run['reason']}")

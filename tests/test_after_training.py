@@ -13,6 +13,7 @@ from lifelong.config.schema import ConfigError
 from lifelong.experiment.parts import make_stream
 from lifelong.experiment.run import Result
 from lifelong.runs.folder import RunFolder, RunFolderError
+from run_folders import unfinished
 from runs import TINY, run
 
 pytestmark = pytest.mark.xdist_group("after training")  # whose runs are made once
@@ -129,8 +130,12 @@ def test_command_says_where_the_result_is(plain: Result, capsys: pytest.CaptureF
 
 
 def test_run_that_is_not_finished_is_not_tested(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"metrics.json is missing: the run is not finished"):
+    with pytest.raises(RunFolderError, match=f"^{tmp_path} is no run folder: config.yaml and metrics.json are"):
         evaluate.evaluate(tmp_path, [])
+    unfinished(tmp_path, "seed=0")
+    (folder,) = (path.parent for path in tmp_path.rglob("config.yaml"))
+    with pytest.raises(RunFolderError, match=r"metrics.json is missing: the run is not finished"):
+        evaluate.evaluate(folder, [])
     with pytest.raises(ConfigError, match="run must be the folder of one finished run, got nothing"):
         evaluate.main(["dataset=permuted"])
 
@@ -162,7 +167,7 @@ def test_comparison_of_three_has_no_difference_and_keeps_runs_of_one_name_apart(
 
 
 def test_comparison_refuses_what_is_no_finished_run_and_a_single_one(plain: Result, tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=f"^{tmp_path} is damaged: .*config.yaml"):
+    with pytest.raises(RunFolderError, match=f"^{tmp_path} is no run folder: config.yaml and metrics.json are"):
         compare.main([str(plain.folder), str(tmp_path)])
     with pytest.raises(ConfigError, match=f"^RUN must be two or more run folders, got {plain.folder}$"):
         compare.main([str(plain.folder)])

@@ -166,6 +166,9 @@ def whole(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        own = RunFolder(path.parent)
+        if path in (own.config, own.metrics) and not (own.config.exists() or own.metrics.exists()):
+            raise RunFolderError(f"{own.path} is no run folder: config.yaml and metrics.json are missing") from error
         raise RunFolderError(f"{path} is missing: the run is not finished, or rerun=true trains it again") from error
     except (OSError, RunFolderError):
         raise
