@@ -100,6 +100,7 @@ def test_seed_is_an_integer_beside_a_run_whose_seed_is_not_known(tmp_path: Path)
     assert kept(read_runs(tmp_path))["seed"].map(str).tolist() == ["3"]
 
 
+@pytest.mark.system  # composes all rows that are the same in both columns
 def test_docs_hold_the_tables_that_their_files_make(tmp_path: Path) -> None:
     """`make results` without runs changes nothing."""
     shutil.copytree(DATA, tmp_path / "data")
