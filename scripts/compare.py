@@ -27,7 +27,7 @@ Run = dict[str, Any]
 
 def finished_run(path: Path) -> Run:
     """Raises RunFolderError if there is none, or it is not finished."""
-    RunFolder(path).read_config()
+    RunFolder(path).read_config()  # says so if this is no run folder
     run = read_run(path)
     if run["state"] != "finished":
         raise RunFolderError(f"{path} is {run['state']}: {run['reason']}")

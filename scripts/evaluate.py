@@ -89,8 +89,16 @@ def columns(stream: TaskStream) -> list[set[str]]:
     return found
 
 
-def note_of_columns(stream: TaskStream, own: TaskStream) -> str | None:
-    """A line if a column stands for classes here that it did not stand for in the run's own stream."""
+def note_of_columns(stream: TaskStream, run: DictConfig) -> str | None:
+    """A line if a column stands for classes here that it did not stand for in the run's own stream.
+
+    None, too, if the run's own stream cannot be made any more.
+    """
+    try:
+        own = make_stream(stream_config(run, []))
+    except ConfigError:  # its data have moved, say
+        return None
+    own.resident_bytes = 0  # names alone are looked at
     for column, (here, there) in enumerate(zip(columns(stream), columns(own), strict=False)):
         if not here <= there:
             now, then = (", ".join(sorted(words)) for words in (here, there))
@@ -112,7 +120,7 @@ def accuracies(learner: Learner, stream: TaskStream, enter: Callable[[Task | Non
 
 
 def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    """Test the run; returns where the result is written, and the result.
+    """Test the run, and tell of columns that stand for other classes; returns where the result is, and the result.
 
     Raises:
         RunFolderError: the run is not finished, or its files are damaged.
@@ -129,6 +137,8 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
         learner.show(range(len(learner.visible)))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
     found = accuracies(learner, stream, load_method(folder, learner, config.trusted).enter)
+    if overrides and (note := note_of_columns(stream, run)):
+        print(note)
     result = {
         "run_id": folder.resolve().name,
         "dataset": choice(config, "dataset"),
@@ -151,14 +161,7 @@ def main(arguments: Sequence[str]) -> None:
     folders = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
     if len(folders) != 1 or not folders[0]:
         raise ConfigError(f"run must be the folder of one finished run, got {', '.join(folders) or 'nothing'}")
-    overrides = [a for a in arguments if not a.startswith("run=")]
-    path, result = evaluate(Path(folders[0]), overrides)
-    if overrides:
-        run = RunFolder(Path(folders[0])).read_config()
-        stream, own = (make_stream(stream_config(run, o)) for o in (overrides, []))
-        stream.resident_bytes = own.resident_bytes = 0  # names alone are looked at
-        if note := note_of_columns(stream, own):
-            print(note)
+    path, result = evaluate(Path(folders[0]), [a for a in arguments if not a.startswith("run=")])
     sizes, found = result["num_examples_per_task"], [*result["accuracy_per_task"], result["average_accuracy"]]
     table = DataFrame({"task": [*result["tasks"], "mean"], "examples": [*map(str, sizes), ""]})
     table["test accuracy (%)"] = [f"{100 * accuracy:.1f}" for accuracy in found]

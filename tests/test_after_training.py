@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,6 +99,18 @@ def test_columns_that_stand_for_other_classes_are_told(plain: Result, capsys: py
     for overrides, told in ((["dataset=split"], True), (["dataset=split", "scenario=class"], False)):
         evaluate.main([f"run={plain.folder}", *overrides])
         assert (note in capsys.readouterr().out) == told
+
+
+def test_run_whose_own_data_have_moved_is_tested_on_others(tmp_path: Path) -> None:
+    tiny = [override for override in TINY if not override.startswith("dataset")]
+    file = tmp_path / "there.npz"
+    images, labels = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8).numpy(), torch.arange(60).numpy() % 4
+    np.savez(file, images=images, labels=labels)
+    own = ["dataset=split", "scenario=class", "dataset/source=arrays", f"dataset.source.path={file}"]
+    folder = lifelong.run(*tiny, *own, f"root={tmp_path}").folder
+    moved = file.rename(tmp_path / "moved.npz")
+    _, result = evaluate.evaluate(folder, [f"dataset.source.path={moved}"])
+    assert len(result["accuracy_per_task"]) == 2
 
 
 def test_run_is_known_from_within_its_folder(plain: Result, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,12 +92,12 @@ class Gated(Isolation):
 
     def check(self, stream: TaskStream, backbone: nn.Module) -> None:
         super().check(stream, backbone)
-        if not any(isinstance(module, nn.ReLU) for module in backbone.modules()):
+        if not (relus := _relus(backbone)):
             raise ValueError(f"backbone must have nn.ReLU modules with {type(self).__name__}, whose gates follow them")
         with leaving_no_trace(backbone), torch.no_grad(), ExitStack() as hooks:
-            for layer, relu in enumerate(m for m in backbone.modules() if isinstance(m, nn.ReLU)):
+            for layer, relu in enumerate(relus):
                 hooks.callback(relu.register_forward_hook(partial(self._look, layer)).remove)
-            backbone(stream.as_input(stream.task(0).train.inputs[:1]))
+            backbone(stream.as_input(stream.task(0).train.subset(torch.tensor([0])).inputs))
 
     def _look(self, layer: int, module: nn.Module, inputs: Any, units: Tensor) -> None:
         if units.ndim == 3:  # (B, T, D) of tokens and (B, C, L) of a signal look alike
@@ -114,7 +114,7 @@ class Gated(Isolation):
             hook.remove()
         self._hooks_of_gates = []
         if base is not None:
-            relus = [module for module in self.learner.backbone.modules() if isinstance(module, nn.ReLU)]
+            relus = _relus(self.learner.backbone)
             passes = [partial(self._pass, base, layer) for layer in range(len(relus))]
             self._hooks_of_gates = [m.register_forward_hook(hook) for m, hook in zip(relus, passes, strict=True)]
 
@@ -134,3 +134,7 @@ class Gated(Isolation):
         super().on_train_end(trainer, pl_module)
         self._in_work = None
         self.gate_for(None)
+
+
+def _relus(backbone: nn.Module) -> list[nn.ReLU]:
+    return [module for module in backbone.modules() if isinstance(module, nn.ReLU)]

@@ -78,8 +78,8 @@ def read_run(path: Path) -> dict[str, Any]:
     try:
         with whole(paths.config):
             config = paths.read_config()
-            row["config"], row["seed"] = flattened(setting(config)), config.seed
-            row["setting"] = run_id("setting", setting(config))
+            plain = setting(config)
+            row |= {"config": flattened(plain), "seed": config.seed, "setting": run_id("setting", plain)}
         if paths.finished:
             metrics, (names, rows) = paths.read_metrics(), paths.read_matrix()
             return {**metrics, **row, "tasks": names, "matrix": np.array(rows), "analysis": paths.read_analysis()}
