@@ -204,9 +204,9 @@ def test_stopped_outside_a_fit_goes_on_from_the_last_checkpoint(
 
 
 def test_run_that_lacks_its_results_alone_leaves_the_same_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the last task's columns, though no task is learned after the resume."""
+    """Of the last task's columns, though no task is learned after the resume. It says that it continues."""
     settings = ("method=finetune", "scenario=task")
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "write_result", kill)
@@ -214,6 +214,7 @@ def test_run_that_lacks_its_results_alone_leaves_the_same_model(
             run(tmp_path / "killed", *settings)
     models = (run(tmp_path / where, *settings).folder / "model.pt" for where in ("killed", "whole"))
     resumed, whole = (torch.load(path, weights_only=True) for path in models)
+    assert "continues, 2 of 2 tasks learned" in capsys.readouterr().out
     assert resumed["visible"] == whole["visible"] == list(range(10, 20))
 
 

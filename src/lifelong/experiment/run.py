@@ -164,8 +164,11 @@ def watched(run: Run, request: Request) -> Iterator[Tracker]:
     history = History(folder.history) if is_first() else NoHistory()
     every = (config.checkpoint_seconds, config.checkpoint_steps)
     run.checkpoints = checkpoints = Checkpoints(files, run.record, run.memory, history.position, *every)
-    history.truncate(checkpoints.load(run.learner, method) or 0)
+    taken_up = checkpoints.load(run.learner, method)
+    history.truncate(taken_up or 0)
     if is_first():  # and nothing before a checkpoint is accepted
+        if taken_up is not None:
+            print(f"continues, {run.record.task} of {stream.num_tasks} tasks learned: {folder.path}", flush=True)
         folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     loggers = make_loggers(config, folder) if is_first() else []
     n, num_samples = config.evaluate_every_n_steps, config.evaluate_samples
