@@ -25,5 +25,5 @@ def test_the_pages_package_runs_from_a_folder_of_its_own(tmp_path: Path, monkeyp
     said = command(*shlex.split(line), "progress=false")
     assert (said.code, said.err) == (0, "")
     (metrics,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/default/*/metrics.json"))
-    assert (metrics["method"], metrics["source"], metrics["num_tasks"]) == ("winner", "words", 2)
+    assert (metrics["method"], metrics["source"], metrics["num_tasks"]) == ("largest", "words", 2)
     assert metrics["average_accuracy"] > 0.9  # each task's words tell its classes apart
