@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=1000, help="of a task, at most, for cka and plasticity (1000)")
     parser.add_argument("--points", type=int, default=11, help="on a line of connectivity, its ends included (11)")
     parser.add_argument("--steps", type=int, default=200, help="on shuffled labels, for plasticity (200)")
-    parser.add_argument("--trusted", nargs="*", default=[], help="further prefixes that a _target_ may have")
+    parser.add_argument("--trusted", action="append", default=[], help="a further prefix that a _target_ may have")
     own = parser.parse_args(arguments)
     measures = own.measures.split(",") if own.measures else MEASURES
     if unknown := [measure for measure in measures if measure not in MEASURES]:

@@ -2,7 +2,8 @@
 
 What is not said is as in the run: the stream itself, its source, scenario, active_classes, val_fraction and seed.
 Normalisation is the run's; so are the output columns it sees (all of them, if the run was told its tasks), but for
-scenario=task, where each task is told. The result is written beside the run, to RUN/evaluations/<dataset>-<hash>.json.
+scenario=task, where each task is told. --config-dir is as for training, if the data are your own. The result is written
+beside the run, to RUN/evaluations/<dataset>-<hash>.json.
 """
 
 import json
@@ -15,6 +16,7 @@ from pandas import DataFrame
 
 from lifelong.config.checks import OF_STREAM, check
 from lifelong.config.groups import choices
+from lifelong.config.overrides import SEARCH_PATH
 from lifelong.config.schema import ConfigError, choice
 from lifelong.data.preview import class_names
 from lifelong.data.stream import Task, TaskStream
@@ -40,21 +42,22 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: an override of what is not the stream's, or outside what is allowed.
     """
+    search = of_search(overrides)
+    overrides = [override for override in overrides if override not in search]
     keys = [override.partition("=")[0].lstrip("+~").rpartition("@")[2].replace("/", ".") for override in overrides]
     for key in keys:
         if key.split(".")[0] not in ALLOWED:
             allowed = f"only {', '.join(ALLOWED)} may be"
             raise ConfigError(f"{key} must not be set: weights are tested as they are, {allowed}")
-    base = [] if "dataset" in keys else [f"dataset={choice(run, 'dataset')}"]
+    base = [*search] if "dataset" in keys else [*search, f"dataset={known(run, 'dataset', search)}"]
     there = composed([*base, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]).choices
     may_stay = there if "dataset" in keys else run.choices
     sources = {
         g: name for g, name in run.choices.items() if g.startswith("dataset.") and g in may_stay and g not in keys
     }
-    for group, name in sources.items():
-        if name in choices("dataset.source"):
-            at = "" if group == "dataset.source" else f"@{group}"
-            base.append(f"{'+' * (group not in there)}dataset/source{at}={name}")
+    for group in sources:
+        at = "" if group == "dataset.source" else f"@{group}"
+        base.append(f"{'+' * (group not in there)}dataset/source{at}={known(run, group, search)}")
     config = composed([*base, *overrides])
     OmegaConf.set_struct(config, False)
     config.update({key: run[key] for key in ROOT_KEYS if key not in keys and key in run})
@@ -66,6 +69,19 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
             OmegaConf.update(config, key, value, force_add=True)
     check(config)
     return config
+
+
+def of_search(overrides: Sequence[str]) -> list[str]:
+    """What --config-dir came to."""
+    return [override for override in overrides if override.startswith(f"{SEARCH_PATH}=")]
+
+
+def known(run: DictConfig, group: str, search: Sequence[str]) -> str:
+    """The run's choice of a group; raises ConfigError if it is none of ours and there is no --config-dir."""
+    name = choice(run, group)
+    if search or name in choices("dataset" if group == "dataset" else "dataset.source"):
+        return name
+    raise ConfigError(f"{group} is the run's own {name!r}: give --config-dir and PYTHONPATH as for training")
 
 
 def check_fits(stream: TaskStream, learner: Learner, input_shape: tuple[int, int, int]) -> None:
@@ -89,13 +105,13 @@ def columns(stream: TaskStream) -> list[set[str]]:
     return found
 
 
-def note_of_columns(stream: TaskStream, run: DictConfig) -> str | None:
+def note_of_columns(stream: TaskStream, run: DictConfig, search: Sequence[str]) -> str | None:
     """A line if a column stands for classes here that it did not stand for in the run's own stream.
 
     None, too, if the run's own stream cannot be made any more.
     """
     try:
-        own = make_stream(stream_config(run, []))
+        own = make_stream(stream_config(run, search))
     except ConfigError:  # its data have moved, say
         return None
     own.resident_bytes = 0  # names alone are looked at
@@ -137,7 +153,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
         learner.show(range(len(learner.visible)))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
     found = accuracies(learner, stream, load_method(folder, learner, config.trusted).enter)
-    if overrides and (note := note_of_columns(stream, run)):
+    if overrides and (note := note_of_columns(stream, run, of_search(overrides))):
         print(note)
     result = {
         "run_id": folder.resolve().name,

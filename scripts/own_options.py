@@ -1,9 +1,11 @@
 """Command lines of scripts that take options of their own beside those of train.py."""
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lifelong.config.overrides import search_path
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import one_line_errors
 
@@ -22,12 +24,20 @@ def whole_number(own: Mapping[str, str], key: str, least: int) -> int:
     return int(own[key])
 
 
+def with_search_path(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with `--config-dir DIR` as the override that it stands for; raises ConfigError as that does."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir")
+    own, others = parser.parse_known_args(arguments)
+    return [*others, *search_path(own.config_dir)]
+
+
 def run_script(main: Callable[[Sequence[str]], Any], description: str | None) -> None:
     """The description if it is asked for; else what `main` returns of the command line, if anything, on stdout."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(description)
         return
     with one_line_errors():
-        result = main(sys.argv[1:])
+        result = main(with_search_path(sys.argv[1:]))
         if result is not None:
             print(result)

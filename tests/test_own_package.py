@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import analyse
+import evaluate
+from lifelong.config.schema import ConfigError
+from own_options import with_search_path
 from runs import command
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "own.md"
@@ -27,3 +31,11 @@ def test_the_pages_package_runs_from_a_folder_of_its_own(tmp_path: Path, monkeyp
     (metrics,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/default/*/metrics.json"))
     assert (metrics["method"], metrics["source"], metrics["num_tasks"]) == ("largest", "words", 2)
     assert metrics["average_accuracy"] > 0.9  # each task's words tell its classes apart
+    (folder,) = (path.parent for path in tmp_path.glob("runs/default/*/metrics.json"))
+    evaluation = [f"run={folder}", "trusted=[my_package]"]
+    evaluate.main(with_search_path([*evaluation, "--config-dir", "my_package/configs"]))
+    (found,) = (json.loads(path.read_text()) for path in folder.glob("evaluations/*.json"))
+    assert found["accuracy_per_task"] == metrics["final_accuracy_per_task"]
+    with pytest.raises(ConfigError, match=r"dataset\.source is the run's own 'words': give --config-dir"):
+        evaluate.main(evaluation)
+    assert analyse.main(["--trusted", "my_package", str(folder), "--measures", "plasticity"]) == 0

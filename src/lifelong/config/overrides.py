@@ -1,17 +1,19 @@
 """The command line before Hydra sees it."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 
 from lifelong.config.credentials import exposed, refusal
-from lifelong.config.groups import GROUPS, LOGGER, choices
+from lifelong.config.groups import CONFIGS, GROUPS, LOGGER, choices
 from lifelong.config.options import must_be
 from lifelong.config.schema import ConfigError
 
 SEVERAL = (LOGGER, "experiment", "sweep")
 """Groups of which several may be chosen at once: logger=[csv,wandb]."""
+SEARCH_PATH = "hydra.searchpath"
 ROOTS = {group.partition(".")[0] for group in (*GROUPS, LOGGER)}
 
 
@@ -25,6 +27,24 @@ def checked(overrides: Sequence[str]) -> list[str]:
         ConfigError: a secret of the environment, or a group that is no name or several.
     """
     return list(_completed(overrides))
+
+
+def search_path(config_dir: str | None) -> list[str]:
+    """The override that stands for `--config-dir DIR`, in a list; none without one.
+
+    Raises:
+        ConfigError: it is no folder, or has a yaml by the name of one of ours, which comes first.
+    """
+    if config_dir is None:
+        return []
+    folder = Path(config_dir)
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir must be a folder, got {config_dir!r}")
+    for file in sorted(folder.rglob("*.yaml")):
+        name = file.relative_to(folder)
+        if (CONFIGS / name).exists():
+            raise ConfigError(f"--config-dir must hold yamls of other names than ours, which come first, got {name}")
+    return [f"{SEARCH_PATH}=['{folder.resolve()}']"]
 
 
 def _completed(overrides: Sequence[str]) -> Iterator[str]:

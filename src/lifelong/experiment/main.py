@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -15,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lifelong.config.groups import CONFIGS
-from lifelong.config.overrides import checked
+from lifelong.config.overrides import checked, search_path
 from lifelong.config.schema import ConfigError, register, with_choices
 from lifelong.experiment.errors import COMMAND, composed, explain, one_line_errors, wants_tracebacks
 from lifelong.launch.cluster import end_job
@@ -30,10 +29,9 @@ def main() -> None:
         register()
         arguments = get_args_parser().parse_intermixed_args(sys.argv[1:])
         given = arguments.overrides
-        check_own(arguments.config_dir)
+        search = search_path(arguments.config_dir)
         if arguments.cfg == "job" and not (arguments.package or arguments.multirun):
-            own = [f"hydra.searchpath=['{Path(arguments.config_dir).resolve()}']"] if arguments.config_dir else []
-            print(OmegaConf.to_yaml(composed([*given, *own]), resolve=True), end="")  # Hydra knows no as_published
+            print(OmegaConf.to_yaml(composed([*given, *search]), resolve=True), end="")  # Hydra knows no as_published
             return
         flags = [word for word in sys.argv if word not in given]  # first: Hydra takes none amid overrides
         sys.argv = [*flags, *checked(given)]
@@ -48,19 +46,6 @@ def main() -> None:
             raise ConfigError("no trial of the sweep succeeded: the lines above say why") from error
         if Jobs.current:
             Jobs.current.sum_up()
-
-
-def check_own(config_dir: str | None) -> None:
-    """Raises ConfigError if --config-dir is no folder, or has a yaml by the name of one of ours, which comes first."""
-    if config_dir is None:
-        return
-    folder = Path(config_dir)
-    if not folder.is_dir():
-        raise ConfigError(f"--config-dir must be a folder, got {config_dir!r}")
-    for file in sorted(folder.rglob("*.yaml")):
-        name = file.relative_to(folder)
-        if (CONFIGS / name).exists():
-            raise ConfigError(f"--config-dir must hold yamls of other names than ours, which come first, got {name}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")  # type: ignore[untyped-decorator]
