@@ -55,7 +55,9 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
     sources = {
         g: name for g, name in run.choices.items() if g.startswith("dataset.") and g in may_stay and g not in keys
     }
-    for group in sources:
+    for group, name in sources.items():
+        if "." in name:  # a `_target_` that no yaml names
+            continue
         at = "" if group == "dataset.source" else f"@{group}"
         base.append(f"{'+' * (group not in there)}dataset/source{at}={known(run, group, search)}")
     config = composed([*base, *overrides])
