@@ -69,9 +69,11 @@ def test_nan_loss_is_said_with_step_and_task_again_and_again_and_the_good_checkp
     """Rows are logged every 10 steps: the checkpoint, or the end of the task, sees it first."""
     with monkeypatch.context() as patch:
         nan_from(patch, step)
-        for _ in range(2):
+        for again in (False, True):
             said = train(tmp_path, "log_every_n_steps=10")
-            assert (said.code, said.err) == (1, f"error: train/loss is nan at step {step + 1} ({task})\n")
+            (folder,) = (path.parent for path in tmp_path.rglob("last.ckpt"))
+            out = f"continues, {int(task[5]) - 1} of 2 tasks learned: {folder}\n" if again else ""
+            assert said == Said(1, out, f"error: train/loss is nan at step {step + 1} ({task})\n")
             assert step_of(checkpoint_of(tmp_path)) == step
     assert all(w.isfinite().all() for w in checkpoint_of(tmp_path)["state_dict"].values())
     assert torch.equal(run(tmp_path, *SETTINGS, "log_every_n_steps=10").matrix, whole.matrix)
