@@ -49,7 +49,7 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key.split(".")[0] not in ALLOWED:
             allowed = f"only {', '.join(ALLOWED)} may be"
             raise ConfigError(f"{key} must not be set: weights are tested as they are, {allowed}")
-    base = [*search] if "dataset" in keys else [*search, f"dataset={known(run, 'dataset', search)}"]
+    base = [*search] if "dataset" in keys else [*search, f"dataset={known('dataset', choice(run, 'dataset'), search)}"]
     there = composed([*base, *(o for o, key in zip(overrides, keys, strict=True) if key == "dataset")]).choices
     may_stay = there if "dataset" in keys else run.choices
     sources = {
@@ -59,7 +59,7 @@ def stream_config(run: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if "." in name:  # a `_target_` that no yaml names
             continue
         at = "" if group == "dataset.source" else f"@{group}"
-        base.append(f"{'+' * (group not in there)}dataset/source{at}={known(run, group, search)}")
+        base.append(f"{'+' * (group not in there)}dataset/source{at}={known(group, name, search)}")
     config = composed([*base, *overrides])
     OmegaConf.set_struct(config, False)
     config.update({key: run[key] for key in ROOT_KEYS if key not in keys and key in run})
@@ -78,10 +78,9 @@ def of_search(overrides: Sequence[str]) -> list[str]:
     return [override for override in overrides if override.startswith(f"{SEARCH_PATH}=")]
 
 
-def known(run: DictConfig, group: str, search: Sequence[str]) -> str:
+def known(group: str, name: str, search: Sequence[str]) -> str:
     """The run's choice of a group; raises ConfigError if it is none of ours and there is no --config-dir."""
-    name = choice(run, group)
-    if search or name in choices("dataset" if group == "dataset" else "dataset.source"):
+    if search or name in choices(group):
         return name
     raise ConfigError(f"{group} is the run's own {name!r}: give --config-dir and PYTHONPATH as for training")
 
