@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.utils import get_class
 
-from lifelong.config.groups import CONFIGS
+from lifelong.config.groups import CONFIGS, choices
+from lifelong.config.options import parameters
 from lifelong.config.schema import Config, Recipes, Watching
 from runs import composed_once
 from website.key_pages import groups, key_pages, root_keys, yamls
@@ -53,6 +55,14 @@ def test_every_key_of_a_yaml_has_a_comment() -> None:
         names = [name.rpartition(".")[2] for name in dotted(body)]
         silent += [f"{path}: {n}" for n in names if not re.search(rf"\b{n}: (.*#|\$\{{\w+\}})|\n *{n}:\n", lines)]
     assert silent == [], "write a comment behind these keys"
+
+
+@pytest.mark.parametrize("method", choices("method"))
+def test_yaml_of_a_method_has_every_option_of_its_class(method: str) -> None:
+    options = dict(composed_once((f"method={method}",)).method)
+    known, complete = parameters(get_class(options.pop("_target_")))
+    assert complete
+    assert known.keys() == options.keys()
 
 
 def test_pages_list_every_key_of_a_composed_configuration() -> None:

@@ -118,7 +118,9 @@ def test_intransigence_joins_the_joint_run_of_the_same_stream_and_seed(tmp_path:
     np.testing.assert_allclose(ewc["intransigence"], [0.1, 0.1, math.nan])
     assert runs.loc[runs["method"] == "joint", "intransigence"].isna().all()
     (note,) = notes(runs)
-    assert note == "no intransigence for 1 of 7 runs: no finished run of method=joint has their stream and seed"
+    assert (
+        note == "no intransigence for 1 of 7 runs: no finished run of method=joint differs in method and memory alone"
+    )
     page = write_report(tmp_path).read_text()
     assert "10.0 ± 0.0 (n = 2)" in page
     assert "no intransigence for 1 of 7 runs" in page

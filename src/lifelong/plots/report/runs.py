@@ -44,8 +44,8 @@ def read_runs(folder: Path) -> DataFrame:
     no seed counts twice) and the reason, one line; seed; config, flat and
     without the seed: "method.strength" → 100 (empty if it cannot be read); setting, its hash: runs that share it differ
     in the seed alone; tasks, T names; matrix, (T, T) test accuracies in [0, 1]; analysis, what analysis.json holds; all
-    keys of metrics.json, undefined as nan; seconds, of all phases; intransigence, against the joint run of the same
-    stream and seed; and those of `named`.
+    keys of metrics.json, undefined as nan; seconds, of all phases; intransigence, against the joint run that
+    differs in method and memory alone; and those of `named`.
 
     Raises:
         FileNotFoundError: no run below `folder`.
@@ -100,7 +100,7 @@ def _why_unfinished(path: Path) -> tuple[str, str]:
 
 
 def _intransigence(runs: DataFrame) -> Series:
-    """Of each finished run, nan for joint itself and where no finished joint run has its stream, seed included.
+    """Of each finished run, nan for joint itself and where no finished joint run differs in method and memory alone.
 
     Joint learning of all tasks at once is no reference: that is accuracy after tasks 1..k.
     """
@@ -133,7 +133,7 @@ def notes(runs: DataFrame) -> list[str]:
     lacking = finished[(finished["method"] != "joint") & finished["intransigence"].isna()]
     if len(lacking):
         of = f"{len(lacking)} of {len(finished)} runs"
-        lines.append(f"no intransigence for {of}: no finished run of method=joint has their stream and seed")
+        lines.append(f"no intransigence for {of}: no finished run of method=joint differs in method and memory alone")
     return lines
 
 
