@@ -79,10 +79,12 @@ lock: .venv/all  ## write requirements.lock (the core), requirements-dev.lock an
 	$(PIP) uv
 	cat requirements.lock requirements-dev.lock requirements-docs.lock | grep -v '^-r' | sort -u > .venv/all.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs $(LOCKING) --output-file .venv/all.lock $(ARGS) > /dev/null
-	$(BIN)/uv pip compile pyproject.toml --constraints .venv/all.lock $(LOCKING) | grep -vE '$(CUDA)' > requirements.lock
-	for extra in dev docs; do (echo '-r requirements.lock'; \
-	  $(BIN)/uv pip compile pyproject.toml --extra $$extra --constraints .venv/all.lock $(LOCKING) \
-	  | grep -vE '$(CUDA)' | grep -vxFf requirements.lock) > requirements-$$extra.lock; done
+	$(BIN)/uv pip compile pyproject.toml --constraints .venv/all.lock $(LOCKING) > .venv/core.lock
+	grep -vE '$(CUDA)' .venv/core.lock > requirements.lock
+	set -e; for extra in dev docs; do \
+	  $(BIN)/uv pip compile pyproject.toml --extra $$extra --constraints .venv/all.lock $(LOCKING) > .venv/$$extra.lock; \
+	  (echo '-r requirements.lock'; grep -vE '$(CUDA)' .venv/$$extra.lock | grep -vxFf requirements.lock) \
+	  > requirements-$$extra.lock; done
 
 clean:  ## remove caches and .venv; runs/ stays
 	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

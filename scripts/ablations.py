@@ -6,6 +6,7 @@ which tables and figures are made. A table is on docs/ablations.md unless docs/d
 """
 
 import argparse
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,10 +23,11 @@ from pandas import DataFrame, Series
 from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.figures import COLOURS, empty_figure, save_figure
-from lifelong.plots.report.runs import read_runs
+from lifelong.plots.report.runs import read_run, read_runs
 from lifelong.plots.report.tables import interval, number, plus_minus
-from studies.pages import collected, kept, markdown, read_csv, renew, renewed, write_csv
-from studies.protocols import BOUNDS, DATA, ROOT, command_line, launch, sweep
+from lifelong.runs.identity import identifier
+from studies.pages import collected, is_over, kept, markdown, read_csv, renew, renewed, write_csv
+from studies.protocols import BOUNDS, DATA, ROOT, command_line, launch, sweep, with_seed
 
 ACCURACY, CRITERION = "average_accuracy", "val_average_accuracy"
 
@@ -50,47 +52,68 @@ class Ablation:
         """Whether λ varies for this arm."""
         return bool(self.decades) and self.arms[arm][0].removeprefix("method=") not in BOUNDS
 
+    def powers(self, arm: str) -> list[str]:
+        """The strengths of an arm for which λ varies."""
+        first, last = self.own_decades.get(arm, self.decades)
+        return [f"1e{decade}" for decade in range(first, last + 1)]
+
     def command(self, arm: str, root: str, jobs: int, *, stacked: bool = False) -> list[str]:
         """The sweep of an arm: its strengths or orders, and its seeds."""
         grid = [f"seed={','.join(map(str, self.seeds))}"]
         if self.has_strengths(arm):
-            first, last = self.own_decades.get(arm, self.decades)
-            powers = [f"1e{decade}" for decade in range(first, last + 1)]
-            grid.append(f"method.strength={','.join(powers)}")
+            grid.append(f"method.strength={','.join(self.powers(arm))}")
         if self.orders:
             grid.append(f"dataset.order={','.join(self.orders)}")
         place = [f"name=ablations/{self.name}/{folder(arm)}", f"root={root}", "num_threads=1"]
         return sweep([*self.base, *self.arms[arm], *grid, *place], jobs, stacked=stacked)
 
+    def planned(self, arm: str) -> dict[str, tuple[str, str]]:
+        """run id → (x, command) of every run of an arm."""
+        base, found = [*self.base, *self.arms[arm]], {}
+        strengths = [float(power) for power in self.powers(arm)] if self.has_strengths(arm) else [None]
+        for order, strength, seed in itertools.product(self.orders or [""], strengths, self.seeds):
+            at = [f"dataset.order={order}"] if order else []
+            x = order or ("" if not self.decades else f"{strength or 0:g}")
+            of_strength = [] if strength is None else [f"method.strength={strength!r}"]
+            run_id = identifier(with_seed([*base, *at], seed, strength))
+            found[run_id] = x, command_line([*base, *at, *of_strength, f"seed={seed}"])
+        return found
+
+    def place(self, runs: Path, arm: str) -> Path:
+        """Where the runs of an arm are."""
+        return runs / "ablations" / self.name / folder(arm)
+
     def rows(self, runs: Path, columns: Sequence[str]) -> DataFrame:
-        """The finished and the failed runs below `runs`/ablations, as rows of docs/data/ablations.csv."""
+        """The runs below `runs`/ablations that are over and as the plan is now, as rows of docs/data/ablations.csv."""
         found = [DataFrame(columns=list(columns))]
         for arm in self.arms:
-            place = runs / "ablations" / self.name / folder(arm)
+            place = self.place(runs, arm)
             if any(place.rglob("config.yaml")):  # some job of its sweep has begun
-                rows, x = kept(read_runs(place)), ""
-                if self.orders:
-                    x = rows["config"].map(lambda config: config["dataset.order"])
-                elif self.decades:
-                    x = rows["strength"].map("{:g}".format)
-                known = rows.assign(x=x, arm=arm, ablation=self.name)
-                commands = [self._alone(run) for _, run in known.iterrows()]
-                found.append(collected(known.assign(command=commands), columns))
+                planned, over = self.planned(arm), kept(read_runs(place))
+                known = over[over["path"].map(lambda path: path.name).isin(planned)]
+                told = DataFrame([planned[path.name] for path in known["path"]], known.index, ["x", "command"])
+                found.append(collected(known.assign(**told, arm=arm, ablation=self.name), columns))
         return pd.concat(found[1:] or found)
 
-    def _alone(self, run: Series) -> str:
-        """The command of one run."""
-        key = "dataset.order" if self.orders else "method.strength"
-        at = [f"{key}={run['x']}"] if self.orders or self.has_strengths(run["arm"]) else []
-        return command_line([*self.base, *self.arms[run["arm"]], *at, f"seed={run['seed']}"])
+    def check_runs(self, runs: Path) -> None:
+        """Raises ConfigError if a run of the plan is neither finished nor diverged."""
+        folders = [self.place(runs, arm) / run_id for arm in self.arms for run_id in self.planned(arm)]
+        lacking = [path for path in folders if not path.exists() or not is_over(read_run(path))]
+        if lacking:
+            of = f"{len(lacking)} of {len(folders)} runs"
+            raise ConfigError(f"{self.name}: {of} neither finished nor diverged: see what they say, {lacking[0]} first")
 
     def compared(self, rows: DataFrame, arm: str) -> DataFrame:
-        """The arm's runs; where λ varies those at the λ best on validation data, none of which failed."""
+        """The arm's runs; where λ varies those at the λ best on validation data, none of which failed.
+
+        Among those with the most seeds: a mean that lacks a hard seed would win.
+        """
         own = rows[rows["arm"] == arm]
         if not self.decades:
             return own[own["failed"] == ""]
         sound = own.groupby("x").filter(lambda members: (members["failed"] == "").all())
-        scores = sound.groupby("x")[CRITERION].mean()
+        seeds = sound.groupby("x")["seed"].nunique()
+        scores = sound.groupby("x")[CRITERION].mean()[seeds == seeds.max()]
         return sound[sound["x"] == scores.idxmax()] if len(scores) else sound
 
     def difference(self, rows: DataFrame, arm: str) -> Series:
@@ -210,11 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         plan, how = ablations[name], (args.root, args.jobs)
         commands = [plan.command(arm, *how, stacked=args.stacked) for arm in plan.arms]
         launch(commands, run=args.run, jobs=args.jobs, stacked=args.stacked)
+        if args.run:
+            plan.check_runs(ROOT / args.root)
     path = args.docs / "data" / "ablations.csv"
     rows, tables = read_csv(path), defaultdict[str, dict[str, str]](dict)
     for name, ablation in ablations.items():
         found = ablation.rows(ROOT / args.root, list(rows))
-        rows = renewed(rows, found, ["ablation", "arm"])
+        rows = renewed(rows, found, ["ablation", "arm", "x", "seed"])
         of = rows[rows["ablation"] == name]
         own = pd.concat([of[of["arm"] == arm] for arm in ablation.arms])
         if len(own):

@@ -48,7 +48,7 @@ def task_ends(folder: RunFolder, trusted: Sequence[str], num_samples: int) -> En
 
 
 def analyse(ends: Ends, measures: Sequence[str], points: int, steps: int) -> list[str]:
-    """Take the measures, write them and draw them; returns a line for each that the run lacks what it needs for."""
+    """Take the measures, write them and draw them; returns those the run lacks what it needs for, told on stderr."""
     config, names, missing = ends.folder.read_config(), ends.stream.names, []
     take: dict[str, Callable[[], dict[str, Any]]] = {
         "overlap": lambda: overlap(read_importances(ends.folder, len(names))),
@@ -60,7 +60,8 @@ def analyse(ends: Ends, measures: Sequence[str], points: int, steps: int) -> lis
         try:
             ends.folder.write_analysis({measure: take[measure]()})
         except LackingError as error:
-            missing.append(str(error))
+            missing.append(measure)
+            print(error, file=sys.stderr)
             continue
         file, draw = FIGURES[measure]
         found = ends.folder.read_analysis()[measure]
@@ -88,8 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = []
     for run in own.runs:
         missing += analyse(task_ends(RunFolder(run), own.trusted, own.samples), measures, own.points, own.steps)
-    for line in missing:
-        print(line, file=sys.stderr)
     return int(bool(missing and own.measures))
 
 

@@ -78,6 +78,11 @@ def of_search(overrides: Sequence[str]) -> list[str]:
     return [override for override in overrides if override.startswith(f"{SEARCH_PATH}=")]
 
 
+def of_own_code(overrides: Sequence[str]) -> list[str]:
+    """What the run's own stream may need."""
+    return [*of_search(overrides), *(override for override in overrides if override.startswith("trusted="))]
+
+
 def known(group: str, name: str, search: Sequence[str]) -> str:
     """The run's choice of a group; raises ConfigError if it is none of ours and there is no --config-dir."""
     if search or name in choices(group):
@@ -106,13 +111,13 @@ def columns(stream: TaskStream) -> list[set[str]]:
     return found
 
 
-def note_of_columns(stream: TaskStream, run: DictConfig, search: Sequence[str]) -> str | None:
+def note_of_columns(stream: TaskStream, run: DictConfig, own_code: Sequence[str]) -> str | None:
     """A line if a column stands for classes here that it did not stand for in the run's own stream.
 
     None, too, if the run's own stream cannot be made any more.
     """
     try:
-        own = make_stream(stream_config(run, search))
+        own = make_stream(stream_config(run, own_code))
     except ConfigError:  # its data have moved, say
         return None
     own.resident_bytes = 0  # names alone are looked at
@@ -154,7 +159,7 @@ def evaluate(folder: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, An
         learner.show(range(len(learner.visible)))
     tested = {key: identity(config)[key] for key in ("dataset", "scenario")}
     found = accuracies(learner, stream, load_method(folder, learner, config.trusted).enter)
-    if overrides and (note := note_of_columns(stream, run, of_search(overrides))):
+    if overrides and (note := note_of_columns(stream, run, of_own_code(overrides))):
         print(note)
     result = {
         "run_id": folder.resolve().name,

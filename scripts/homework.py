@@ -2,7 +2,8 @@
 
 --run: train the methods of the protocol `homework` as published, tested after every epoch (the runs of the table on
 docs/results.md), and the ablation `homework`, which is small. The first figure has 50 points a method: the mean test
-accuracy over the tasks seen so far. They go to docs/data/homework.csv, of which the figure is made without run folders.
+accuracy over the tasks seen so far. They go to docs/data/homework.csv, of which the figure is made without run folders;
+rows of other data than --data leave it.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     """Returns the page's path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist", help="a source of docs/data/protocols.yaml")
-    parser.add_argument("--seeds", default="0", help="of the first figure")
+    parser.add_argument("--seeds", default="0", help="trained with --run; all that are found are drawn")
     parser.add_argument("--every", type=int, help="optimiser steps between points of the first figure; an epoch's")
     parser.add_argument("--run", action="store_true", help="run the sweeps")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
@@ -83,8 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     args = parser.parse_args(arguments)
     rows = [row for row in protocol(NAME, args.data).rows_of(COMPAT) if row != "joint"]
     if args.run:
-        if not (every := args.every or EPOCH.get(args.data)):
+        every = EPOCH.get(args.data) if args.every is None else args.every
+        if every is None:
             raise ConfigError(f"--every must be given with --data {args.data}: how many steps an epoch has")
+        if every < 1:
+            raise ConfigError(f"--every must be an integer >= 1, got {every}")
         tested = [f"evaluate_every_n_steps={every}", "evaluate_samples=10000"]
         jobs = ["--seeds", args.seeds, "--root", str(args.root), "--jobs", str(args.jobs), "--run"]
         tune.main([NAME, "--data", args.data, "--compat", COMPAT, "--methods", ",".join(rows), *jobs, *tested])

@@ -229,12 +229,12 @@ def main(arguments: Sequence[str]) -> Path:
     groups = {override.partition("=")[0] for override in overrides}
     small = [setting for group, settings in SMALL.items() if group not in groups for setting in settings]
     wanted = [asked(method, [*small, *overrides]) for method in [*own["methods"].split(","), "joint"]]
+    path = Path(own["out"]) / "landscape.png"
+    path.parent.mkdir(parents=True, exist_ok=True)  # or an error, before any training
     with TemporaryDirectory() as root:
         # a root each: a run that is finished is not trained again
         *walks, joint = [walk(*a, f"{root}/{i}", samples) for i, a in enumerate(wanted)]
     best = joint.path[-1]
-    path = Path(own["out"]) / "landscape.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(landscape_figure(walks, best, points), path)
     shown = DataFrame([row(walk, best) for walk in walks], columns=HEADINGS)
     caption = "before → after task 2; losses in nats; accuracies of 100 on test data; distances between weights"

@@ -35,7 +35,7 @@ SITE = ["protocol", "data", "method"]
 
 
 def rows_of(runs: DataFrame, columns: Sequence[str], plan: Protocol, compat: str, row: str) -> DataFrame:
-    """The finished and the failed of `runs` as rows of a file in docs/data."""
+    """Those of `runs` that are over as rows of a file in docs/data."""
     known = kept(runs)
     has_strength = default_strength(plan.method(row)) is not None
     bases = _bases(known, plan, compat, row)
@@ -80,6 +80,15 @@ def current(rows: DataFrame) -> DataFrame:
     """Without the runs of before the protocol changed whose seed has one that is as the protocol is now."""
     as_asked = rows["changed"] == ""
     return rows[as_asked | ~rows["seed"].isin(rows.loc[as_asked, "seed"])]
+
+
+def at_one_strength(rows: DataFrame, folder: Path) -> DataFrame:
+    """`rows`; raises ConfigError if those as the protocol is now have several strengths, of choices of before."""
+    strengths = rows.loc[rows["changed"] == "", "strength"].dropna().unique()
+    if len(strengths) > 1:
+        got = ", ".join(f"{strength:g}" for strength in sorted(strengths))
+        raise ConfigError(f"{folder} must have reported runs at one strength, got {got}: put the others aside")
+    return rows
 
 
 def of_further_seeds(old: DataFrame, found: DataFrame, plan: Protocol, compat: str, row: str) -> DataFrame:
@@ -127,14 +136,16 @@ def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFram
             continue
         name, data, compat, row = folder.parts[-4:]
         found, plan = read_runs(folder), protocol(name, data)
+        found["state"] = found["state"].replace("copy", "finished")  # one that chose may be a reported one, too
         chose = found["path"].map(lambda path: path.parent.name == "choose")
         column = "published" if compat == TRIED else compat
         rows = rows_of(found[~chose], list(results), plan, column, row).assign(compat=compat)
-        reported = rows if compat == TRIED else current(rows)
+        reported = rows if compat == TRIED else at_one_strength(current(rows), folder)
         cell = results[(results[CELL] == [name, data, compat, row]).all(axis=1)]
         stay = cell if compat == TRIED else of_further_seeds(cell, reported, plan, compat, row)
         reported = renewed(stay, reported, ["run_id"])
-        grid = with_choice(rows_of(found[chose], list(tuning), plan, compat, row), reported)
+        grid = rows_of(found[chose], list(tuning), plan, compat, row)
+        grid = with_choice(grid, reported if len(reported) else cell)
         results, tuning = renewed(results, reported, CELL), renewed(tuning, grid, SITE)
     results = results.sort_values([*CELL, "strength", "seed"], ignore_index=True)
     return results, tuning.sort_values([*SITE, "strength", "seed"], ignore_index=True)
@@ -143,15 +154,18 @@ def collect(runs: Path, results: DataFrame, tuning: DataFrame) -> tuple[DataFram
 def main(arguments: Sequence[str] | None = None) -> Path | None:
     """Returns the page's path, None where commits are compared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
+    parser.add_argument("runs", type=Path, nargs="?", help="folder of all runs; the checkout's, unless said otherwise")
     parser.add_argument("--docs", type=Path, default=DATA.parent, help="where results.md and data/ are")
     parser.add_argument("--compare", nargs=2, metavar="COMMIT", help="of docs/data/results.csv")
     args = parser.parse_args(arguments)
     if args.compare:
         print_table(changes(*map(at_commit, args.compare)), caption="mean average accuracy in percent")
         return None
+    if args.runs and not args.runs.is_dir():
+        raise ConfigError(f"runs must be a folder, got {args.runs}")
     paths = {name: args.docs / "data" / f"{name}.csv" for name in ("results", "tuning")}
-    for path, table in zip(paths.values(), collect(args.runs, *map(read_csv, paths.values())), strict=True):
+    found = collect(args.runs or ROOT / "runs", *map(read_csv, paths.values()))
+    for path, table in zip(paths.values(), found, strict=True):
         write_csv(path, table)
     results, tuning = map(read_csv, paths.values())  # as rounded there: so no table depends on the runs
     page: Path = args.docs / "results.md"

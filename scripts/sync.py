@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ def uploads(folders: Sequence[Path], jobs: int) -> Iterator[tuple[Path, str, str
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         begun = {pool.submit(upload, folder): folder for folder in folders}
-        yield from ((begun[done], *done.result()) for done in as_completed(begun))
+        for done in as_completed(begun):
+            lost = isinstance(done.exception(), BrokenProcessPool)
+            yield begun[done], *(("not uploaded", "a process of --jobs was killed") if lost else done.result())
 
 
 def at_least_one(text: str) -> int:

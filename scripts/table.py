@@ -10,9 +10,9 @@ from pathlib import Path
 from pandas import DataFrame
 
 from lifelong.experiment.errors import one_line_errors
-from lifelong.plots.report.names import ENTRY, named
+from lifelong.plots.report.names import ENTRY, has_strength, named
 from lifelong.plots.report.runs import MEASURES, notes, problems, read_runs
-from lifelong.plots.report.tables import plus_minus, result_table, summary
+from lifelong.plots.report.tables import DASH, plus_minus, result_table, summary
 from terminal import print_table
 
 TRANSFER = ("backward_transfer", "forward_transfer")
@@ -38,11 +38,12 @@ def order_tables(runs: DataFrame) -> dict[str, DataFrame]:
     configs = [{key: value for key, value in config.items() if key != ORDER} for config in runs["config"]]
     runs = named(runs.assign(config=configs, order=runs["order"].map(order_name)))
     runs = runs.drop_duplicates([*ENTRY, "order", "seed"])  # one order may be spelled in several ways
+    swept = has_strength(runs)
     found: dict[str, list[dict[str, str]]] = {}
     for (section, line, strength), members in runs.groupby(ENTRY):
         means = members.groupby("order")[ORDER_MEASURES].mean()
         for name, own in [*members.groupby("order"), (f"all {len(means)}", means)]:
-            row = {"method": line, "λ": f"{strength:g}", "order": name}
+            row = {"method": line, "λ": f"{strength:g}" if swept[line] else DASH, "order": name}
             row["seeds"] = str(len(own)) if "seed" in own else ""
             measured = {key.replace("_", " "): plus_minus(own[key]) for key in ORDER_MEASURES}
             found.setdefault(section, []).append(row | measured)

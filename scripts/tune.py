@@ -23,6 +23,7 @@ from lifelong.config.schema import COMPATS, ConfigError
 from lifelong.experiment.errors import one_line_errors
 from lifelong.plots.report.runs import read_run
 from lifelong.runs.identity import identifier
+from studies.pages import is_over
 from studies.protocols import ROOT, Protocol, default_strength, launch, protocol, sweep, with_seed
 
 CRITERION = "val_average_accuracy"
@@ -82,11 +83,11 @@ class Tuning:
         return [*of_row, *chosen, *self.overrides, f"root={self.root}", f"name={name}"]
 
     def run(self, row: str, strength: float | None, seed: int, *, choosing: bool) -> dict[str, Any] | None:
-        """The row of a run that is finished or failed, else None."""
+        """The row of a run that is over, else None."""
         config = with_seed(self.arguments(row, None, choosing=choosing), seed, strength)
         folder = ROOT / self.root / config.name / identifier(config)
         found = read_run(folder) if (folder / "config.yaml").exists() else {"state": "absent"}
-        return found if found["state"] in ("finished", "failed") else None
+        return found if is_over(found) else None
 
     def scores(self, row: str) -> Scores:
         """Of the decades whose runs are all there."""
@@ -176,10 +177,10 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def check_overrides(tuning: Tuning, rows: Sequence[str]) -> None:
     """Raises ConfigError for an override of what is set here, or that leaves nothing to choose a strength by."""
     chosen = [row for row in rows if tuning.has_choice(row)]
-    taken = ["strength_factor", *(["method.strength"] if chosen else [])]
+    taken = ["strength_factor", "logger", "progress", *(["method.strength"] if chosen else [])]
     for override in tuning.overrides:
         if (key := override.partition("=")[0].lstrip("+")) in taken:
-            raise ConfigError(f"{key} must be left out, as the column has its own strengths, got {override}")
+            raise ConfigError(f"{key} must be left out, as it is set here, got {override}")
     for row in chosen:
         if not with_seed(tuning.arguments(row, None, choosing=True), 0).val_fraction:
             raise ConfigError(f"val_fraction must be > 0 where strengths are chosen by {CRITERION}, got 0 for {row}")
@@ -194,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before: list[list[str]] = []
     while commands := [c for row in args.methods for c in tuning.commands(row, args.seeds)]:
         if commands == before:
-            raise ConfigError("the commands above left runs that neither finished nor failed: see what they say")
+            raise ConfigError("the commands above left runs that neither finished nor diverged: see what they say")
         launch(commands, run=args.run, jobs=args.jobs, stacked=args.stacked)
         if not args.run:
             return

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pandas import DataFrame
 
 import ablations
@@ -17,8 +19,10 @@ import tiny
 from ablated import MovingFisher, PathScore
 from ablations import Ablation, order_spread, read_ablations
 from lifelong.config.checks import check
+from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed
 from lifelong.methods.rwalk import RWalk
+from lifelong.runs.identity import identifier
 from run_folders import finished
 from studies.pages import read_csv
 from studies.protocols import DATA, protocol
@@ -63,6 +67,50 @@ def test_arms_are_compared_at_the_strength_that_is_best_on_validation_data() -> 
     found = pd.concat([rows("a", "1", 0.5, 0.9), rows("a", "10", 0.6, 0.1), rows("a", "100", 0.9, math.nan)])
     table = ablation(decades=[0, 2]).table(found)
     assert table.iloc[0].tolist() == ["a", "10", "10.0", "10.0", "", "1 of 3"]
+
+
+def test_strengths_are_compared_among_those_with_the_most_seeds() -> None:
+    """At λ = 10 the hard seed is not there yet."""
+    found = pd.concat([rows("a", "1", 0.7, 0.9, 0.5), rows("a", "10", 0.85, 0.85)])
+    assert ablation(decades=[0, 1]).compared(found, "a")["x"].tolist() == ["1", "1"]
+
+
+def test_runs_of_an_earlier_plan_are_left_out_and_commands_are_of_their_runs(tmp_path: Path) -> None:
+    base = ["dataset/source=digits", "trainer.max_epochs=5"]
+    plan = Ablation("any", "?", base, {"a": ["method=ewc"]}, "a", [0], decades=[1, 2])
+    columns = list(read_csv(DATA / "ablations.csv"))
+    for strength, more in ((10.0, base), (100.0, base), (10.0, base[:1])):
+        config = composed([*more, "logger=none", "method=ewc", f"method.strength={strength}", "seed=0"])
+        made = finished(tmp_path / "made", "method=ewc", run_id=identifier(config))
+        (made / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        shutil.move(made, plan.place(tmp_path, "a") / identifier(config))
+    found = plan.rows(tmp_path, columns).sort_values("x")
+    assert found["x"].tolist() == ["10", "100"]
+    for row in found.itertuples():
+        assert identifier(composed(shlex.split(row.command)[2:])) == row.run_id
+    plan.check_runs(tmp_path)
+    shutil.rmtree(plan.place(tmp_path, "a") / found["run_id"].iloc[0])
+    with pytest.raises(ConfigError, match=r"^any: 1 of 2 runs neither finished nor diverged: see what they say, "):
+        plan.check_runs(tmp_path)
+
+
+def test_homework_is_tested_every_step_or_less_often(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--every must be an integer >= 1, got 0$"):
+        homework.main(["--run", "--every", "0", "--root", str(tmp_path), "--docs", str(tmp_path)])
+
+
+def test_rows_that_are_not_found_again_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that was cut short does not take the rows of its whole arm."""
+    shutil.copytree(DATA, tmp_path / "data")
+    for page in {f"{ablation.page}.md" for ablation in ABLATIONS.values()}:
+        shutil.copy(DATA.parent / page, tmp_path)
+    before = read_csv(DATA / "ablations.csv")
+    again = before[before["ablation"] == "homework"].iloc[[3]].assign(average_accuracy=0.5)
+    monkeypatch.setattr(Ablation, "rows", lambda self, *_: again if self.name == "homework" else before[:0])
+    ablations.main(["--root", str(tmp_path), "--docs", str(tmp_path)])
+    after = read_csv(tmp_path / "data" / "ablations.csv")
+    assert len(after) == len(before)
+    assert (after["average_accuracy"] == 0.5).sum() == (before["average_accuracy"] == 0.5).sum() + 1
 
 
 def test_differences_are_paired_by_seed_and_order() -> None:

@@ -65,6 +65,14 @@ def test_yaml_of_a_method_has_every_option_of_its_class(method: str) -> None:
     assert known.keys() == options.keys()
 
 
+def test_pages_say_how_an_option_is_written() -> None:
+    """Recipes have none of their own; a logger's stands below its name."""
+    written = {group: PAGES[f"keys/{group.replace('/', '-')}.md"].split("\n\n")[1] for group in groups()}
+    assert written["dataset/source"].endswith("an option of it `dataset.source.KEY=VALUE`.")
+    assert written["logger"].endswith("an option of it `logger.CHOICE.KEY=VALUE`.")
+    assert [group for group, said in written.items() if "an option of it" not in said] == sorted(RECIPES)
+
+
 def test_pages_list_every_key_of_a_composed_configuration() -> None:
     text = PAGES["keys/index.md"]
     ours = {name for name in composed_once(()) if name not in groups()}

@@ -10,6 +10,7 @@ import pytest
 import analyse
 import evaluate
 from lifelong.config.schema import ConfigError
+from lifelong.runs.folder import RunFolder
 from own_options import with_search_path
 from runs import command
 
@@ -36,6 +37,11 @@ def test_the_pages_package_runs_from_a_folder_of_its_own(tmp_path: Path, monkeyp
     evaluate.main(with_search_path([*evaluation, "--config-dir", "my_package/configs"]))
     (found,) = (json.loads(path.read_text()) for path in folder.glob("evaluations/*.json"))
     assert found["accuracy_per_task"] == metrics["final_accuracy_per_task"]
+    own_code = evaluate.of_own_code(
+        ["seed=1", *with_search_path([*evaluation[1:], "--config-dir", "my_package/configs"])]
+    )
+    own_stream = evaluate.stream_config(RunFolder(folder).read_config(), own_code)
+    assert (own_stream.seed, own_stream.dataset.source._target_) == (0, "my_package.words.words")
     with pytest.raises(ConfigError, match=r"dataset\.source is the run's own 'words': give --config-dir"):
         evaluate.main(evaluation)
     assert analyse.main(["--trusted", "my_package", str(folder), "--measures", "plasticity"]) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from pandas import DataFrame
 
 import results
@@ -16,9 +17,9 @@ from lifelong.experiment.errors import composed
 from lifelong.plots.report.runs import read_runs
 from lifelong.runs.identity import identifier
 from results import at_commit, changes, collect, current, of_further_seeds
-from run_folders import finished, unfinished
+from run_folders import failed, finished, unfinished
 from studies.pages import kept, power, read_csv, renew
-from studies.protocols import DATA, Published, protocol, with_seed
+from studies.protocols import DATA, Protocol, Published, protocol, with_seed
 from studies.tables import distance, overview, page_tables, results_table
 
 MNIST = protocol("hsu_split_class", "mnist")
@@ -50,7 +51,7 @@ def docs(tmp_path: Path) -> Path:
 @pytest.mark.system
 def test_page_is_redrawn_from_its_files_alone(tuning: Path, docs: Path) -> None:
     made = results.main([str(tuning), "--docs", str(docs)]).read_text()
-    again = results.main([str(docs / "no runs"), "--docs", str(docs)]).read_text()
+    again = results.main([str(docs), "--docs", str(docs)]).read_text()
     assert made == again
     assert "by hand\n" in made
     assert "by hand too\n" in made
@@ -92,6 +93,61 @@ def test_cell_whose_sweep_has_not_begun_is_passed_over(tmp_path: Path) -> None:
     before = [read_csv(DATA / f"{name}.csv") for name in ("results", "tuning")]
     for old, new in zip(before, collect(tmp_path, *before), strict=True):
         assert set(new["run_id"]) == set(old["run_id"])
+
+
+def put(root: Path, plan: Protocol, strength: float, learned: float, *, choosing: bool = False) -> None:
+    """Runs of `ewc` at seeds 0 and 1, where scripts/tune.py has them."""
+    for seed in (0, 1):
+        config = with_seed([*plan.of_row("ewc", "right"), *(plan.choose if choosing else [])], seed, strength)
+        place = root / plan.place("ewc", "right") / ("choose" if choosing else "")
+        made = finished(
+            root / "made", "method=ewc", f"seed={seed}",
+            learned=learned, forgets=0.0, strength=strength, run_id=identifier(config),
+        )  # fmt: skip
+        (made / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        shutil.move(made, place / identifier(config))
+
+
+def collected_from(root: Path, results: DataFrame | None = None) -> tuple[DataFrame, DataFrame]:
+    empty = [read_csv(DATA / f"{name}.csv")[:0] for name in ("results", "tuning")]
+    return collect(root, empty[0] if results is None else results, empty[1])
+
+
+@pytest.mark.parametrize(("name", "data"), [("families_rotated", "mnist5k"), ("hsu_split_class", "digits")])
+def test_chosen_strength_is_reported_though_a_run_that_chose_it_may_be_the_same(
+    name: str, data: str, tmp_path: Path
+) -> None:
+    """It is where a protocol has no `choose`. Marks stay while the reported runs are elsewhere."""
+    plan = protocol(name, data)
+    for strength, learned in ((100.0, 0.8), (1000.0, 0.9), (10000.0, 0.7)):
+        put(tmp_path, plan, strength, learned, choosing=True)
+    put(tmp_path, plan, 1000.0, 0.9)
+    reported, grid = collected_from(tmp_path)
+    assert reported[["strength", "seed"]].to_numpy().tolist() == [[1000.0, 0], [1000.0, 1]]
+    assert grid.loc[grid["chosen"] == "yes", "strength"].tolist() == [1000.0, 1000.0]
+    for path in (tmp_path / plan.place("ewc", "right")).glob("ewc-*"):
+        shutil.rmtree(path)
+    again = collected_from(tmp_path, reported)
+    assert again[0]["run_id"].tolist() == reported["run_id"].tolist()
+    assert again[1]["chosen"].tolist() == grid["chosen"].tolist()
+
+
+def test_cell_is_of_one_strength(tmp_path: Path) -> None:
+    for strength in (100.0, 1000.0):
+        put(tmp_path, protocol("hsu_split_class", "digits"), strength, 0.5)
+    with pytest.raises(ConfigError, match=r"right/ewc must have reported runs at one strength, got 100, 1000: put"):
+        collected_from(tmp_path)
+
+
+def test_only_runs_that_failed_of_their_own_numbers_count(tmp_path: Path) -> None:
+    failed(tmp_path, "seed=0")
+    failed(tmp_path, "seed=1", reason="OSError: No space left on device")
+    assert kept(read_runs(tmp_path))["seed"].tolist() == [0]
+
+
+def test_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^runs must be a folder, got .*rnus$"):
+        results.main([str(tmp_path / "rnus")])
 
 
 def test_seed_is_an_integer_beside_a_run_whose_seed_is_not_known(tmp_path: Path) -> None:

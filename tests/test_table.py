@@ -55,6 +55,14 @@ def test_orders_are_averaged_over_seeds_first(tmp_path: Path, capsys: pytest.Cap
     assert table.order_name([1, 0, 2]) == "1 0 2"
 
 
+def test_method_without_a_strength_has_none_in_the_table_of_orders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(tmp_path, "method=finetune", "seed=0")
+    rows, _ = terminal(capsys, str(tmp_path), "--orders")
+    assert [row[:3] for row in rows] == [["finetune", "–", "given"], ["finetune", "–", "all 1"]]
+
+
 def test_seed_whose_order_is_spelled_in_two_ways_counts_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

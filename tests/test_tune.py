@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 import tune
 from lifelong.config.schema import ConfigError
@@ -35,7 +36,7 @@ def test_score_is_validation_accuracy_whatever_the_test_says(monkeypatch: pytest
         strength: {"state": "finished", "val_average_accuracy": val, "average_accuracy": 1 - val}
         for strength, val in ((100.0, 0.2), (1000.0, 0.6))
     }
-    runs[10000.0] = {"state": "failed"}
+    runs[10000.0] = {"state": "failed", "reason": "DivergedError: train/loss is nan"}
     monkeypatch.setattr(tune.Tuning, "run", lambda self, row, strength, seed, choosing: runs.get(strength))
     assert tuning.scores("ewc") == {-1: 0.2, 0: 0.6, 1: -math.inf}
     runs[1000.0] = None  # not there: no score, and wanted
@@ -72,7 +73,7 @@ def test_seeds_are_numbers_and_ranges() -> None:
     assert tune.seeds_of("3,0-2,7") == [3, 0, 1, 2, 7]
 
 
-OWN = "must be left out, as the column has its own strengths, got "
+OWN = "must be left out, as it is set here, got "
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,7 @@ OWN = "must be left out, as the column has its own strengths, got "
     [
         ("strength_factor=0.1", f"strength_factor {OWN}strength_factor=0.1"),
         ("method.strength=3", f"method.strength {OWN}method.strength=3"),
+        ("logger=csv", f"logger {OWN}logger=csv"),
         (
             "val_fraction=0",
             "val_fraction must be > 0 where strengths are chosen by val_average_accuracy, got 0 for ewc",
@@ -96,6 +98,18 @@ def test_strength_that_nothing_chose_is_told(monkeypatch: pytest.MonkeyPatch) ->
     tuning = tune.Tuning(protocol("hsu_split_class", "digits"), "right", (0,), 1, 1, SMALL, "runs")
     monkeypatch.setattr(tune.Tuning, "scores", lambda self, row: dict.fromkeys((-1, 0, 1), -math.inf))
     assert tuning.said("ewc") == "ewc: λ = 1000, the default: at none of 3 strengths did all runs end well"
+
+
+def test_run_that_failed_of_the_disk_is_wanted_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tuning = tune.Tuning(protocol("hsu_split_class", "digits"), "published", (0,), 1, 1, (), str(tmp_path))
+    config = with_seed(tuning.arguments("ewc", None, choosing=False), 0)
+    folder = tmp_path / config.name / identifier(config)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (folder / "error.txt").write_text("OSError: No space left on device\n")
+    assert tuning.run("ewc", None, 0, choosing=False) is None
+    (folder / "error.txt").write_text("PenaltyError: importance is not finite\n")
+    assert tuning.run("ewc", None, 0, choosing=False) is not None
 
 
 def test_runs_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -104,6 +107,24 @@ def test_sync_of_no_job_at_a_time_is_refused(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         sync.main([".", "--jobs", "0"])
     assert "argument --jobs: must be an integer >= 1, got '0'" in capsys.readouterr().err
+
+
+def test_killed_upload_is_told_and_the_others_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import sync
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, jobs: int, **_: Any) -> None:
+            super().__init__(jobs)
+
+    def upload(folder: Path) -> tuple[str, str]:
+        if folder.name == "b":
+            raise BrokenProcessPool
+        return "uploaded", ""
+
+    monkeypatch.setattr(sync, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(sync, "upload", upload)
+    found = {folder.name: what for folder, *what in sync.uploads([tmp_path / "a", tmp_path / "b"], 2)}
+    assert found == {"a": ["uploaded", ""], "b": ["not uploaded", "a process of --jobs was killed"]}
 
 
 def test_run_whose_server_went_away_is_uploaded_later(tmp_path: Path, server: Server) -> None:

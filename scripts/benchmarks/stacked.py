@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.table import Cell, Settings, Table, in_turn, ratio, spread
+from lifelong.config.schema import ConfigError
 from lifelong.experiment.result import read_result
 from lifelong.runs.folder import RunFolder
 
@@ -56,10 +57,13 @@ def rows_of(name: str, options: tuple[str, ...], repetitions: int) -> list[list[
 
 
 def swept(root: Path, options: tuple[str, ...]) -> float:
-    """Seconds of a sweep, all of whose runs are trained; raises CalledProcessError if a run fails."""
+    """Seconds of a sweep, all of whose runs are trained; raises ConfigError with its last line if a run fails."""
     command = [sys.executable, TRAIN, "-m", *options, "trainer=cpu", "logger=none", "progress=false", "rerun=true"]
     start = time.perf_counter()
-    subprocess.run([*command, f"root={root}"], capture_output=True, check=True)
+    done = subprocess.run([*command, f"root={root}"], capture_output=True, text=True)
+    if done.returncode:
+        said = ["nothing", *done.stdout.splitlines(), *done.stderr.splitlines()]
+        raise ConfigError(f"a sweep that is timed failed, it said last: {said[-1]}")
     return time.perf_counter() - start
 
 
@@ -70,6 +74,7 @@ def differences(root: Path, alone: Path) -> tuple[float, str]:
         folders = [RunFolder(path.parent), RunFolder(root / path.parent.relative_to(alone))]
         matrices = [read_result(folder).matrix for folder in folders]
         expected, found = (torch.load(folder.model, weights_only=True)["state_dict"] for folder in folders)
-        apart = max(apart, *(float((found[n] - w).norm() / w.norm()) for n, w in expected.items()))
+        far = [float((found[n] - w).norm() / w.norm()) for n, w in expected.items()]
+        apart = float(torch.tensor([apart, *far]).max())  # nan if one is
         cells, num = cells + int((matrices[0] != matrices[1]).sum()), num + matrices[0].numel()
     return apart, f"{cells} of {num}"

@@ -50,13 +50,23 @@ def write_csv(path: Path, rows: DataFrame) -> None:
         file.write(rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
+DIVERGED = ("DivergedError", "PenaltyError", "ExemplarError")
+"""Of its own numbers a run fails of these each time; of a full disk, say, it does not."""
+
+
+def is_over(run: Mapping[str, Any]) -> bool:
+    """Whether a row of `read_runs` is finished or has diverged; any other one is still wanted."""
+    return run["state"] == "finished" or (run["state"] == "failed" and run["reason"].startswith(DIVERGED))
+
+
 def kept(runs: DataFrame) -> DataFrame:
-    """The finished and the failed of `runs`; their seeds are integers, though a damaged run has none."""
-    return runs[runs["state"].isin(["finished", "failed"])].astype({"seed": int})
+    """Those of `runs` that are over; their seeds are integers, though a damaged run has none."""
+    over = [is_over(run) for run in runs[["state", "reason"]].to_dict("records")]
+    return runs[pd.Series(over, runs.index, dtype=bool)].astype({"seed": int})
 
 
 def collected(runs: DataFrame, columns: Sequence[str], **more: Any) -> DataFrame:
-    """The finished and the failed of `runs` as rows of a file in docs/data, with `more` columns."""
+    """Those of `runs` that are over as rows of a file in docs/data, with `more` columns."""
     rows = kept(runs)
     more |= {"run_id": [path.name for path in rows["path"]], "code": [_code(path) for path in rows["path"]]}
     return rows.assign(failed=rows["reason"], **more).reindex(columns=list(columns))

@@ -155,8 +155,10 @@ def all_methods(results: DataFrame) -> DataFrame:
 
 
 def _cell(rows: DataFrame) -> str:
-    """accuracy ± its interval, forgetting in brackets, and λ."""
+    """accuracy ± its interval, forgetting in brackets, λ, and how many runs diverged."""
     if rows.empty:
         return ""
+    lost = (rows["failed"] != "").sum()
     at = "" if rows["strength"].isna().all() else f", λ {power(rows['strength'].iloc[0])}"
-    return f"{plus_minus(rows['average_accuracy'])} ({number(100 * rows['forgetting'].mean())}){at}"
+    diverged = f", {lost} diverged" * bool(lost)
+    return f"{plus_minus(rows['average_accuracy'])} ({number(100 * rows['forgetting'].mean())}){at}{diverged}"

@@ -83,7 +83,8 @@ def _group_page(group: str, meaning: str) -> Iterator[str]:
     key = group.replace("/", ".")
     yield f"# Keys: {group}"
     what = escaped(meaning[0].upper() + meaning[1:])
-    yield f"{what}: `python train.py {group}=CHOICE`, an option of it `{key}.KEY=VALUE`."
+    option = {"experiment": "", "sweep": "", "logger": ", an option of it `logger.CHOICE.KEY=VALUE`"}  # of recipes none
+    yield f"{what}: `python train.py {group}=CHOICE`" + option.get(group, f", an option of it `{key}.KEY=VALUE`") + "."
     allowed = [f"- `{name}`: {escaped(border)}" for name, (_, border) in BORDERS.items() if name.startswith(f"{key}.")]
     if allowed:
         yield "\n".join(["Allowed beyond the types:\n", *allowed])
