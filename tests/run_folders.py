@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from lifelong.config.schema import choice, compose
 from lifelong.metrics import measures
 from lifelong.runs.folder import run_id
-from lifelong.runs.identity import identity
+from lifelong.runs.identity import identifier, identity
 
 NAMES = ("rot0", "rot30", "rot60")
 STEPS = 10
@@ -75,6 +75,14 @@ def finished(
     }  # fmt: skip
     (path / "metrics.json").write_text(json.dumps({key: value for key, value in text.items() if value is not ...}))
     return path
+
+
+def finished_as(place: Path, config: DictConfig, **metrics: Any) -> Path:
+    """A finished run of this very configuration, in `place` by its run id."""
+    name = identifier(config)
+    made = finished(place, f"method={choice(config, 'method')}", f"seed={config.seed}", run_id=name, **metrics)
+    (made / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    return made.rename(place / name)
 
 
 def unfinished(root: Path, *overrides: str) -> Path:

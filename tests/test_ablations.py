@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 from pandas import DataFrame
 
 import ablations
@@ -23,7 +22,7 @@ from lifelong.config.schema import ConfigError
 from lifelong.experiment.errors import composed
 from lifelong.methods.rwalk import RWalk
 from lifelong.runs.identity import identifier
-from run_folders import finished
+from run_folders import finished, finished_as
 from studies.pages import read_csv
 from studies.protocols import DATA, protocol
 
@@ -81,9 +80,7 @@ def test_runs_of_an_earlier_plan_are_left_out_and_commands_are_of_their_runs(tmp
     columns = list(read_csv(DATA / "ablations.csv"))
     for strength, more in ((10.0, base), (100.0, base), (10.0, base[:1])):
         config = composed([*more, "logger=none", "method=ewc", f"method.strength={strength}", "seed=0"])
-        made = finished(tmp_path / "made", "method=ewc", run_id=identifier(config))
-        (made / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-        shutil.move(made, plan.place(tmp_path, "a") / identifier(config))
+        finished_as(plan.place(tmp_path, "a"), config)
     found = plan.rows(tmp_path, columns).sort_values("x")
     assert found["x"].tolist() == ["10", "100"]
     for row in found.itertuples():

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 from pandas import DataFrame
 
 import results
@@ -17,7 +16,7 @@ from lifelong.experiment.errors import composed
 from lifelong.plots.report.runs import read_runs
 from lifelong.runs.identity import identifier
 from results import at_commit, changes, collect, current, of_further_seeds
-from run_folders import failed, finished, unfinished
+from run_folders import failed, finished, finished_as, unfinished
 from studies.pages import kept, power, read_csv, renew
 from studies.protocols import DATA, Protocol, Published, protocol, with_seed
 from studies.tables import distance, overview, page_tables, results_table
@@ -100,12 +99,7 @@ def put(root: Path, plan: Protocol, strength: float, learned: float, *, choosing
     for seed in (0, 1):
         config = with_seed([*plan.of_row("ewc", "right"), *(plan.choose if choosing else [])], seed, strength)
         place = root / plan.place("ewc", "right") / ("choose" if choosing else "")
-        made = finished(
-            root / "made", "method=ewc", f"seed={seed}",
-            learned=learned, forgets=0.0, strength=strength, run_id=identifier(config),
-        )  # fmt: skip
-        (made / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-        shutil.move(made, place / identifier(config))
+        finished_as(place, config, learned=learned, forgets=0.0, strength=strength)
 
 
 def collected_from(root: Path, results: DataFrame | None = None) -> tuple[DataFrame, DataFrame]:

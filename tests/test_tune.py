@@ -100,7 +100,7 @@ def test_strength_that_nothing_chose_is_told(monkeypatch: pytest.MonkeyPatch) ->
     assert tuning.said("ewc") == "ewc: λ = 1000, the default: at none of 3 strengths did all runs end well"
 
 
-def test_run_that_failed_of_the_disk_is_wanted_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run_that_failed_of_the_disk_is_wanted_again(tmp_path: Path) -> None:
     tuning = tune.Tuning(protocol("hsu_split_class", "digits"), "published", (0,), 1, 1, (), str(tmp_path))
     config = with_seed(tuning.arguments("ewc", None, choosing=False), 0)
     folder = tmp_path / config.name / identifier(config)
